@@ -1,0 +1,299 @@
+"""Objects in one bucket, under one prefix: listed, read pinned, created once, or replaced as a whole.
+
+What belongs here: everything the product does to single S3 objects, and what each failure means. Which server answers,
+and with whose credentials, is the AWS SDK's own affair (`AWS_ENDPOINT_URL_S3`, `AWS_DEFAULT_REGION`, profiles, roles).
+Keys at this interface are logical: without the store's prefix, and taken literally (`..` is two dots).
+
+A read that fails raises; it is never an empty listing or a missing object. A write that raises `StoreUnavailable` may
+or may not have happened: writing again under the same key tells which.
+"""
+
+import hashlib
+import json
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, NoCredentialsError
+
+from crypto_ml.errors import Refused
+from crypto_ml.storage.failures import (
+    AlreadyExists,
+    Conflict,
+    ObjectChanged,
+    ObjectMissing,
+    StoreRefused,
+    code_of,
+    explained,
+    no_bucket,
+)
+from crypto_ml.storage.multipart import PART_BYTES, send_in_parts
+from crypto_ml.storage.settling import settled
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+    from mypy_boto3_s3.type_defs import GetObjectOutputTypeDef, HeadObjectOutputTypeDef
+
+
+@dataclass(frozen=True)
+class StoredObject:
+    """An object as listed or headed: logical key, bytes, ETag without quotes, UTC time of writing, version id if any.
+
+    `version_id` is None from a listing and in a bucket that keeps no versions.
+    """
+
+    key: str
+    size: int
+    etag: str
+    last_modified: datetime
+    version_id: str | None = None
+
+
+class ObjectStore:
+    """One bucket and prefix, through a boto3 S3 client that is safe to share between threads."""
+
+    def __init__(self, client: "S3Client", bucket: str, prefix: str = "") -> None:
+        self.client = client
+        self.bucket = bucket
+        trimmed = prefix.strip("/")
+        self.prefix = f"{trimmed}/" if trimmed else ""
+        self._bucket_seen = False
+
+    def physical(self, key: str) -> str:
+        """The key as the bucket knows it."""
+        return self.prefix + key
+
+    def uri(self, key: str) -> str:
+        """`s3://bucket/prefix/key`, for people, receipts and Delta Lake."""
+        return f"s3://{self.bucket}/{self.physical(key)}"
+
+    def list(self, prefix: str = "", start_after: str | None = None) -> Iterator[StoredObject]:
+        """Every object under `prefix` in the order of its key's UTF-8 bytes, beginning after `start_after`.
+
+        Raises: StoreUnavailable, StoreRefused, also between two pages.
+        """
+        asked: dict[str, Any] = {"Bucket": self.bucket, "Prefix": self.physical(prefix)}
+        if start_after is not None:
+            asked["StartAfter"] = self.physical(start_after)
+        with explained(self.client, "list", self.uri(prefix)):
+            # the SDK asks for url-encoded keys and decodes them, which is what lets a line feed in a key survive XML
+            for page in self.client.get_paginator("list_objects_v2").paginate(**asked):
+                if "IsTruncated" not in page:
+                    raise StoreRefused(
+                        f"The answer to listing {self.uri(prefix)} is not S3's: check where AWS_ENDPOINT_URL_S3 leads."
+                    )
+                for entry in page.get("Contents", []):
+                    yield StoredObject(
+                        key=entry["Key"].removeprefix(self.prefix),
+                        size=entry["Size"],
+                        etag=entry["ETag"].strip('"'),
+                        last_modified=entry["LastModified"].astimezone(UTC),
+                    )
+
+    def head(self, key: str) -> StoredObject | None:
+        """What is under `key` now, or None if nothing is."""
+        answer = self._head(key)
+        return None if answer is None else _stored(key, answer)
+
+    def fetch(self, key: str) -> tuple[StoredObject, bytes]:
+        """The object under `key` with its bytes, both from one answer. Raises: ObjectMissing."""
+        with explained(self.client, "read", self.uri(key), {404: self._missing(key)}):
+            answer = self.client.get_object(Bucket=self.bucket, Key=self.physical(key))
+            return _stored(key, answer), answer["Body"].read()
+
+    def read(self, key: str) -> bytes:
+        """The bytes under `key`. Raises: ObjectMissing."""
+        return self.fetch(key)[1]
+
+    def read_json(self, key: str) -> Any:
+        """The JSON document under `key`. Raises: ObjectMissing; StoreRefused where it is not JSON."""
+        try:
+            return json.loads(self.read(key))
+        except ValueError as e:
+            raise StoreRefused(f"{self.uri(key)} is not the JSON document it should be ({e}).") from e
+
+    def chunks(self, obj: StoredObject, size: int = 1024 * 1024) -> Iterator[bytes]:
+        """Exactly the bytes of `obj` as it was listed, in pieces of at most `size`.
+
+        Pinned by version id where there is one, else by ETag. Raises: ObjectChanged.
+        """
+        pin = {"VersionId": obj.version_id} if obj.version_id else {"IfMatch": f'"{obj.etag}"'}
+        changed = ObjectChanged(
+            f"{self.uri(obj.key)} was replaced or deleted since it was listed with ETag {obj.etag}: list it again."
+        )
+        with explained(self.client, "read", self.uri(obj.key), {404: changed, 412: changed}):
+            answer = self.client.get_object(Bucket=self.bucket, Key=self.physical(obj.key), **pin)  # type: ignore[arg-type]
+            with closing(answer["Body"]) as body:
+                while piece := body.read(size):
+                    yield piece
+
+    def read_pinned(self, obj: StoredObject) -> bytes:
+        """All bytes of `obj` as it was listed. Raises: ObjectChanged."""
+        return b"".join(self.chunks(obj))
+
+    def download(self, obj: StoredObject, path: Path) -> str:
+        """Write `obj` as it was listed to the local `path`; returns the sha256 of its bytes in hex.
+
+        `path` appears whole or not at all. Raises: ObjectChanged.
+        """
+        partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}.part")
+        digest = hashlib.sha256()
+        try:
+            with partial.open("xb") as out:
+                for piece in self.chunks(obj):
+                    digest.update(piece)
+                    out.write(piece)
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
+        return digest.hexdigest()
+
+    def create(
+        self, key: str, body: bytes, *, content_type: str | None = None, metadata: Mapping[str, str] | None = None
+    ) -> str:
+        """Write a key that nobody has written yet; returns its ETag. Of many writers exactly one succeeds.
+
+        Raises: AlreadyExists.
+        """
+        return self._put(key, body, {"IfNoneMatch": "*"}, self._exists(key), _described(content_type, metadata))
+
+    def create_or_same(self, key: str, body: bytes, *, content_type: str | None = None) -> bool:
+        """True if this call created the object, False if these very bytes were there. Raises: AlreadyExists."""
+        try:
+            self.create(key, body, content_type=content_type)
+            return True
+        except AlreadyExists:
+            if self.read(key) != body:
+                raise
+            return False
+
+    def create_json(self, key: str, document: Any) -> str:
+        """`create` with a JSON document (sorted keys, so equal documents are equal bytes)."""
+        body = json.dumps(document, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False).encode() + b"\n"
+        return self.create(key, body, content_type="application/json")
+
+    def replace(self, key: str, body: bytes, *, if_match: str | None = None, content_type: str | None = None) -> str:
+        """Put the whole object under `key`, whatever was there; returns its ETag.
+
+        With `if_match` only if what is there has that ETag. Raises: Conflict.
+        """
+        condition = {} if if_match is None else {"IfMatch": f'"{if_match}"'}
+        conflict = Conflict(f"{self.uri(key)} no longer has the ETag {if_match}: read it again and decide anew.")
+        return self._put(key, body, condition, conflict, _described(content_type))
+
+    def upload_file(self, path: Path, key: str, *, create_only: bool, content_type: str | None = None) -> str:
+        """Send a local file of any size as one object that appears whole or not at all; returns its ETag.
+
+        From 16 MB on in parts, of which four are in memory at once. Raises: AlreadyExists (with `create_only`).
+        """
+        if path.stat().st_size < PART_BYTES:
+            write = self.create if create_only else self.replace
+            return write(key, path.read_bytes(), content_type=content_type)
+        if create_only and self.head(key) is not None:  # spares sending gigabytes for nothing; the store still decides
+            raise self._exists(key)
+        condition = {"IfNoneMatch": "*"} if create_only else {}
+        where = {"Bucket": self.bucket, "Key": self.physical(key)}
+        return settled(
+            self.client,
+            (self.bucket, self.physical(key)),
+            lambda marked: send_in_parts(self.client, path, where, marked, condition),
+            described=_described(content_type),
+            condition=condition,
+            lost=self._exists(key),
+        )
+
+    def delta_uri(self, key: str) -> str:
+        """The address delta-rs opens for the table under `key`."""
+        return self.uri(key)
+
+    def delta_options(self) -> dict[str, str]:
+        """Storage options with which delta-rs reaches the same store, with the same credentials as this client.
+
+        Credentials of a role expire, so ask anew for every operation. Raises: StoreRefused where there are none.
+        """
+        with explained(self.client, "open", self.uri("")):
+            # the client offers no public way to its own credentials, and a second chain could find others
+            found = self.client._get_credentials()  # type: ignore[attr-defined]
+            if found is None:
+                raise NoCredentialsError
+            keys = found.get_frozen_credentials()
+        endpoint = self.client.meta.endpoint_url
+        options = {
+            "aws_endpoint": endpoint,
+            "aws_region": self.client.meta.region_name,
+            "aws_access_key_id": keys.access_key,
+            "aws_secret_access_key": keys.secret_key,
+            "aws_virtual_hosted_style_request": "false",
+            "aws_conditional_put": "etag",
+            "aws_allow_http": str(endpoint.startswith("http://")).lower(),
+        }
+        return options | ({"aws_session_token": keys.token} if keys.token else {})
+
+    def _put(
+        self, key: str, body: bytes, condition: dict[str, Any], lost: Refused, described: Mapping[str, Any]
+    ) -> str:
+        where: dict[str, Any] = {"Bucket": self.bucket, "Key": self.physical(key), "Body": body, **condition}
+        return settled(
+            self.client,
+            (self.bucket, self.physical(key)),
+            lambda marked: self.client.put_object(**where, **marked)["ETag"],
+            described=described,
+            condition=condition,
+            lost=lost,
+        )
+
+    def _head(self, key: str) -> "HeadObjectOutputTypeDef | None":
+        missing = self._missing(key)
+        try:
+            with explained(self.client, "look at", self.uri(key), {404: missing}):
+                answer = self.client.head_object(Bucket=self.bucket, Key=self.physical(key))
+        except ObjectMissing:
+            if not self._bucket_seen:  # HEAD has no body, so a missing bucket looks like a missing object
+                with explained(self.client, "look at", self.uri(""), {404: no_bucket(self.bucket)}):
+                    self.client.head_bucket(Bucket=self.bucket)
+                self._bucket_seen = True
+            return None
+        self._bucket_seen = True
+        return answer
+
+    def _missing(self, key: str) -> ObjectMissing:
+        return ObjectMissing(f"There is no object {self.uri(key)}.")
+
+    def _exists(self, key: str) -> AlreadyExists:
+        return AlreadyExists(f"{self.uri(key)} is there already and is never overwritten: choose another key.")
+
+
+def connect(bucket: str, prefix: str = "") -> ObjectStore:
+    """The store that the AWS SDK's own variables, profile or role lead to. Raises: StoreRefused without a region."""
+    try:
+        session = boto3.session.Session()
+        if session.region_name is None:
+            raise StoreRefused("No AWS region is set: set AWS_DEFAULT_REGION, or choose a profile that names one.")
+        retries: Any = {"mode": "standard", "max_attempts": 4}
+        config = Config(retries=retries, connect_timeout=5, read_timeout=60, max_pool_connections=32)
+        client = session.client("s3", config=config)
+    except (BotoCoreError, ValueError) as e:
+        raise StoreRefused(f"The AWS settings cannot be used ({code_of(e)}): {e}") from e
+    return ObjectStore(client, bucket, prefix)
+
+
+def _described(content_type: str | None, metadata: Mapping[str, str] | None = None) -> dict[str, Any]:
+    return ({"ContentType": content_type} if content_type else {}) | ({"Metadata": dict(metadata)} if metadata else {})
+
+
+def _stored(key: str, answer: "HeadObjectOutputTypeDef | GetObjectOutputTypeDef") -> StoredObject:
+    version = answer.get("VersionId")
+    return StoredObject(
+        key=key,
+        size=answer["ContentLength"],
+        etag=answer["ETag"].strip('"'),
+        last_modified=answer["LastModified"].astimezone(UTC),
+        # "null" is the version that a bucket with suspended versioning overwrites: it pins nothing
+        version_id=None if version == "null" else version,
+    )
