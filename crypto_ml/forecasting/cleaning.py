@@ -1,0 +1,176 @@
+"""Which rows of an upload are accepted, and why the others are not.
+
+Row rules look at one row at a time and are listed in `row_rules`, in the order in which a reason is chosen; the rule that
+takes more than one row is `without_repeats`. What concerns the whole file is in `reading` and `dates`.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import date
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from crypto_ml.forecasting.dates import DateOrder, read_date
+from crypto_ml.forecasting.schema import PRICES
+
+TOLERANCE: Final = 1e-6
+"""How far, relative to the price, open and close may lie outside low..high: sources round each price by itself."""
+
+LARGEST_PRICE: Final = 1e15
+"""No market quotes higher; beyond it squares and ratios of prices leave what float64 can hold."""
+
+LONGEST_SYMBOL: Final = 100
+_NUMBER: Final = r"^\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,4})?\s*$"
+
+
+@dataclass(frozen=True)
+class Cleaned:
+    """accepted: columns of OBSERVATION and `line`. refused: `line` and `reason`."""
+
+    accepted: pd.DataFrame
+    refused: pd.DataFrame
+
+
+def clean_rows(text: pa.Table, order: DateOrder | None, today: date) -> Cleaned:
+    """Apply the row rules to a table of text (see `reading.UploadReader`).
+
+    order: how slashed dates are read; None where the file has none. today: the UTC day on which the upload is read;
+    later dates are refused. Lines without any value are left out silently.
+    """
+    rows = _typed(text.filter(_has_values(text)), order)
+    reason = np.full(len(rows), "", dtype=object)
+    for name, breaks in row_rules(today).items():
+        reason[(reason == "") & breaks(rows)] = name
+    accepted = reason == ""
+    kept = rows[accepted].drop(columns="unread_market")
+    return Cleaned(
+        accepted=kept.reset_index(drop=True),
+        refused=pd.DataFrame({"line": rows["line"][~accepted].to_numpy(), "reason": reason[~accepted]}),
+    )
+
+
+Rule = Callable[[pd.DataFrame], npt.NDArray[np.bool_]]
+
+
+def row_rules(today: date) -> dict[str, Rule]:
+    """Reason → which rows it applies to. The first reason that applies is the one reported."""
+    tomorrow = np.datetime64(today, "s") + np.timedelta64(1, "D")
+
+    def price(name: str, test: Callable[[pd.Series], pd.Series]) -> Rule:
+        return lambda rows: test(rows[name]).to_numpy(bool)
+
+    rules: dict[str, Rule] = {
+        "symbol: empty": lambda rows: (rows["symbol"] == "").to_numpy(bool),
+        f"symbol: longer than {LONGEST_SYMBOL} characters": lambda rows: (
+            rows["symbol"].str.len() > LONGEST_SYMBOL
+        ).to_numpy(bool),
+        "symbol: has control characters": lambda rows: rows["symbol"].str.contains(r"[\x00-\x1f\x7f]").to_numpy(bool),
+        "date: not readable as YYYY-MM-DD, d/m/y or m/d/y": lambda rows: rows["date"].isna().to_numpy(bool),
+        "date: in the future": lambda rows: (rows["date"] >= tomorrow).to_numpy(bool),
+    }
+    for name in PRICES:
+        rules[f"{name}: missing or not a number"] = price(name, lambda values: values.isna())
+        rules[f"{name}: not finite"] = price(name, np.isinf)
+        rules[f"{name}: not positive"] = price(name, lambda values: values <= 0)
+        rules[f"{name}: larger than {LARGEST_PRICE:.0e}"] = price(name, lambda values: values > LARGEST_PRICE)
+    rules["high: below low"] = lambda rows: (rows["high"] < rows["low"]).to_numpy(bool)
+    for name in ("open", "close"):
+        rules[f"{name}: outside low..high"] = lambda rows, name=name: (  # type: ignore[misc]
+            (rows[name] < rows["low"] * (1 - TOLERANCE)) | (rows[name] > rows["high"] * (1 + TOLERANCE))
+        ).to_numpy(bool)
+    rules["market: not a number"] = lambda rows: rows["unread_market"].to_numpy(bool)
+    rules["market: negative"] = lambda rows: (rows["market"] < 0).to_numpy(bool)
+    return rules
+
+
+@dataclass(frozen=True)
+class Settled:
+    """accepted: rows, each series and date once. refused: `file`, `line`, `reason`. repeated: `file` of each row left out."""
+
+    accepted: pd.DataFrame
+    refused: pd.DataFrame
+    repeated: pd.Series
+
+
+def without_repeats(rows: pd.DataFrame) -> Settled:
+    """Settle rows of the same file, series and date: equal ones count once, contradicting ones are all refused.
+
+    rows: accepted rows with `file` and `line`, sorted by file, symbol, date and line, no series cut in two.
+    """
+    key = rows[["file", "symbol", "date"]]
+    same = key.duplicated(keep=False)
+    if not same.any():
+        return Settled(rows, rows.loc[[], ["file", "line"]].assign(reason=""), rows["file"].iloc[:0])
+    group = [rows["file"], rows["symbol"], rows["date"]]
+    contradicted = same & (rows.loc[same, [*PRICES, "market", "volume"]].groupby([k[same] for k in group])
+        .transform("nunique", dropna=False).gt(1).any(axis=1).reindex(rows.index, fill_value=False))  # fmt: skip
+    first = rows["line"].groupby(group).transform("min")
+    refused = rows.loc[contradicted, ["file", "line"]].assign(
+        reason="symbol and date: more than once, with different values (first in line "
+        + first[contradicted].astype(str)
+        + ")"
+    )
+    repeated = same & ~contradicted & (rows["line"] != first)
+    return Settled(rows[~contradicted & ~repeated].reset_index(drop=True), refused, rows.loc[repeated, "file"])
+
+
+def read_numbers(text: pa.ChunkedArray) -> npt.NDArray[np.float64]:
+    """Decimal numbers of a column of text, shape (n,), NaN where there is none; `inf` in any spelling is infinite."""
+    try:
+        return np.asarray(pc.cast(text, pa.float64()).to_numpy(), np.float64)
+    except pa.ArrowInvalid:
+        pass
+    numeric = pc.match_substring_regex(text, _NUMBER)
+    numbers = pc.cast(pc.if_else(numeric, pc.utf8_trim_whitespace(text), pa.scalar(None, pa.string())), pa.float64())
+    values = np.asarray(numbers.to_numpy(), np.float64).copy()
+    infinite = pc.match_substring_regex(text, r"(?i)^\s*[+-]?inf(inity)?\s*$").to_numpy().astype(bool)
+    values[infinite] = np.inf
+    return values
+
+
+def _has_values(text: pa.Table) -> pa.ChunkedArray:
+    has = pc.not_equal(text["symbol"], "")
+    for name in text.column_names:
+        if name not in {"symbol", "line"}:
+            has = pc.or_(has, pc.not_equal(text[name], ""))
+    return has
+
+
+def _typed(text: pa.Table, order: DateOrder | None) -> pd.DataFrame:
+    market = read_numbers(text["market"])
+    given = pc.not_equal(pc.utf8_trim_whitespace(text["market"]), "").to_numpy().astype(bool)
+    blank = np.full(text.num_rows, np.nan)
+    slug = _trimmed(text["slug"]).replace("", None) if "slug" in text.column_names else None
+    return pd.DataFrame(
+        {
+            "symbol": _trimmed(text["symbol"]),
+            "date": read_dates(text["date"], order),
+            **{name: read_numbers(text[name]) for name in PRICES},
+            "market": np.where(np.isfinite(market), market, 0.0),
+            "volume": read_numbers(text["volume"]) if "volume" in text.column_names else blank,
+            "slug": pd.Series([None] * text.num_rows, dtype="str") if slug is None else slug,
+            "line": text["line"].to_numpy(),
+            "unread_market": given & ~np.isfinite(market) & ~_is_nan_text(text["market"]),
+        }
+    )
+
+
+def read_dates(text: pa.ChunkedArray, order: DateOrder | None) -> npt.NDArray[np.datetime64]:
+    """Days of a column of text, datetime64[s], NaT where unreadable. Each distinct text is read once."""
+    coded = pc.dictionary_encode(text).combine_chunks()
+    known = [read_date(value, order) for value in coded.dictionary.to_pylist()]
+    days = np.array([np.datetime64("NaT") if day is None else day for day in known], "datetime64[D]")
+    return days.astype("datetime64[s]")[coded.indices.to_numpy()] if len(days) else np.zeros(0, "datetime64[s]")
+
+
+def _trimmed(text: pa.ChunkedArray) -> pd.Series:
+    return pd.Series(pc.utf8_trim_whitespace(text).to_pandas(), dtype="str")
+
+
+def _is_nan_text(text: pa.ChunkedArray) -> npt.NDArray[np.bool_]:
+    return pc.match_substring_regex(text, r"(?i)^\s*(nan|null|none|n/a|na|-)?\s*$").to_numpy().astype(bool)

@@ -1,0 +1,134 @@
+"""The numbers a scaler learnt, applied with numpy alone.
+
+The estimator that learns them is `scaler_estimator`; scoring needs only these, and never imports scikit-learn.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from crypto_ml.errors import Refused
+from crypto_ml.forecasting.features import FloatArray, IntArray
+from crypto_ml.forecasting.schema import SCALED
+
+V_OPEN = SCALED.index("v_open")
+
+
+class BadStatistics(Refused):
+    """Scaler statistics that do not fit together."""
+
+
+@dataclass(frozen=True, eq=False)
+class SeriesStatistics:
+    """Mean and deviation of k series.
+
+    symbols: k names, sorted, unique. mean, scale: (k, 12) float64 in the order of `SCALED`, currency units (close_ratio
+    dimensionless); a scale is never 0. gap_scale: (k,) float64, deviation of open[t] − close[t−1], currency.
+    Raises BadStatistics where shapes, order or values are wrong.
+    """
+
+    symbols: tuple[str, ...]
+    mean: FloatArray
+    scale: FloatArray
+    gap_scale: FloatArray
+
+    def __post_init__(self) -> None:
+        k = len(self.symbols)
+        wrong = [
+            complaint
+            for complaint, holds in (
+                ("symbols must be sorted and unique", list(self.symbols) == sorted(set(self.symbols))),
+                (f"mean must have shape ({k}, {len(SCALED)})", self.mean.shape == (k, len(SCALED))),
+                (f"scale must have shape ({k}, {len(SCALED)})", self.scale.shape == (k, len(SCALED))),
+                (f"gap_scale must have shape ({k},)", self.gap_scale.shape == (k,)),
+                ("means must be finite", bool(np.isfinite(self.mean).all())),
+                ("scales must be finite and positive", _positive(self.scale) and _positive(self.gap_scale)),
+            )
+            if not holds
+        ]
+        if wrong:
+            raise BadStatistics(f"these scaler statistics cannot be used: {'; '.join(wrong)}")
+
+    def codes(self, symbols: pd.Series) -> IntArray:
+        """The position of each of n symbols in `self.symbols`, shape (n,), −1 where the scaler has never seen it."""
+        return pd.Index(self.symbols, dtype="str").get_indexer(pd.Index(symbols)).astype(np.int64)
+
+    def scale_block(self, block: FloatArray, codes: IntArray) -> FloatArray:
+        """Standardise an (n, 13) feature block: (x − mean) / scale on the first twelve columns, `log_shares` as it is.
+
+        Rows whose code is −1 come back as NaN in the first twelve columns.
+        """
+        scaled = block.copy()
+        width = len(SCALED)
+        if self.symbols:
+            scaled[:, :width] = (block[:, :width] - self.mean[codes]) / self.scale[codes]
+        scaled[codes < 0, :width] = np.nan
+        return scaled
+
+
+def _positive(values: FloatArray) -> bool:
+    return bool((np.isfinite(values) & (values > 0)).all())
+
+
+@dataclass(frozen=True, eq=False)
+class OwnStatistics:
+    """Statistics of each row's own earlier rows, for series the scaler has never seen.
+
+    count: (n,) earlier rows; mean, scale: (n, 12) over rows start … t−1 of the row's series; gap_scale: (n,).
+    """
+
+    count: IntArray
+    mean: FloatArray
+    scale: FloatArray
+    gap_scale: FloatArray
+
+
+def own_statistics(block: FloatArray, gap: FloatArray, starts: IntArray) -> OwnStatistics:
+    """Expanding mean and population deviation of the rows strictly before each row.
+
+    block: (n, 13) features; gap: (n,) with NaN on first rows; starts: from `series_starts`. A deviation of 0 (or of no
+    rows) counts as 1, as in scikit-learn's StandardScaler. Sums run over differences from the series' first row, which
+    keeps the textbook formula E[x²] − E[x]² from cancelling (Chan, Golub, LeVeque 1983).
+    """
+    n, width = len(block), len(SCALED)
+    count = np.arange(n) - starts
+    mean, variance = _expanding(block[:, :width], block[starts, :width], starts, count)
+    first_gap = np.minimum(starts + 1, n - 1)
+    known = np.nan_to_num(gap)[:, None]
+    _, gap_variance = _expanding(known, known[first_gap], starts, np.maximum(count - 1, 0), skip_first=True)
+    return OwnStatistics(
+        count=count, mean=mean, scale=_deviation(variance), gap_scale=_deviation(gap_variance)[:, 0]
+    )
+
+
+def _expanding(
+    values: FloatArray, origin: FloatArray, starts: IntArray, count: IntArray, *, skip_first: bool = False
+) -> tuple[FloatArray, FloatArray]:
+    """Mean and population variance, both (n, k), of the `count` rows before each row; `skip_first` leaves out first rows."""
+    shifted = values - origin
+    if skip_first:
+        shifted[starts == np.arange(len(starts))] = 0.0
+    divisor = np.maximum(count, 1)[:, None]
+    first = _sum_before(shifted, starts) / divisor
+    second = _sum_before(shifted**2, starts) / divisor
+    return origin + first, np.maximum(second - first**2, 0.0)
+
+
+def _sum_before(values: FloatArray, starts: IntArray) -> FloatArray:
+    """Sum of the rows of the same series strictly before each row.
+
+    Each series is summed by itself: a sum must not depend, in its last bits, on the series that stand beside it.
+    """
+    total = np.zeros_like(values)
+    bounds = np.append(np.unique(starts), len(starts))
+    for begin, end in zip(bounds[:-1], bounds[1:], strict=True):
+        np.cumsum(values[begin : end - 1], axis=0, out=total[begin + 1 : end])
+    return total
+
+
+def _deviation(variance: FloatArray) -> FloatArray:
+    deviation = np.sqrt(variance)
+    # below the resolution of float64 a constant series' deviation is rounding, not movement
+    deviation[~(deviation > 0)] = 1.0
+    return deviation

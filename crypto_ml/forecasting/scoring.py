@@ -1,0 +1,148 @@
+"""A model bundle applied to rows: the one path for files, forecasts, evaluation and replay.
+
+A prediction for row t is made from the rows before t of the same series and from nothing else.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from crypto_ml.forecasting.bundle import ModelBundle
+from crypto_ml.forecasting.features import BoolArray, FloatArray, IntArray, add_levels, feature_block, gaps, series_starts
+from crypto_ml.forecasting.scaling import V_OPEN, OwnStatistics, own_statistics
+from crypto_ml.forecasting.schema import MINIMUM_OWN_ROWS, SCALED, Recovery
+from crypto_ml.forecasting.windows import WindowArray, as_input, window_rows, windows
+
+PREDICTED, SEED = "predicted", "seed"
+BY_MODEL, BY_OWN_ROWS, UNSCALED = "model", "own rows", ""
+
+
+def score(chunks: Iterable[pd.DataFrame], bundle: ModelBundle, recovery: Recovery) -> Iterator[pd.DataFrame]:
+    """Predict the open of every row that is not context.
+
+    chunks: sorted rows as from `sorting.RowSorter.chunks`, whole series, with the OBSERVATION columns, `file`, `line` and
+    `context`. Rows marked `context` only help to predict the others; a row whose prices are NaN stands for a day that is
+    still to come. Yields, for each chunk, a frame of its answered rows in the same order: `file`, `symbol`, `index`
+    (0, 1, 2 … within a series of the file), `date`, `pred_open` and `val_open` (float64, the upload's currency), `status`
+    (`predicted`, or `seed` where too few earlier rows exist: pred_open = open), `scaled_by`, `line`.
+    """
+    for chunk in chunks:
+        answered = score_rows(chunk, bundle, recovery)
+        if len(answered):
+            yield answered
+
+
+def score_rows(rows: pd.DataFrame, bundle: ModelBundle, recovery: Recovery) -> pd.DataFrame:
+    """`score` for one chunk."""
+    rows = add_levels(rows)
+    starts = series_starts(_series_numbers(rows))
+    asked = ~rows["context"].to_numpy(bool)
+    prediction = _predict_changes(rows, starts, asked, bundle)
+    opens = rows["open"].to_numpy(np.float64)
+    previous = np.concatenate([[np.nan], opens[:-1]])
+    one_step = np.where(prediction.made, previous + prediction.change, opens)
+    answers = rows.loc[asked, ["file", "symbol", "date"]].reset_index(drop=True)
+    first = series_starts(_series_numbers(answers))
+    price = one_step[asked]
+    if recovery == "cumulative":
+        price = _cumulative(opens[asked], (one_step - previous)[asked], prediction.made[asked], first)
+    answers.insert(2, "index", np.arange(len(answers)) - first)
+    return answers.assign(
+        pred_open=price,
+        val_open=opens[asked],
+        status=np.where(prediction.made[asked], PREDICTED, SEED),
+        scaled_by=prediction.scaled_by[asked],
+        line=rows.loc[asked, "line"].to_numpy(),
+    )
+
+
+def _series_numbers(rows: pd.DataFrame) -> IntArray:
+    """A number for each run of equal file and symbol, shape (n,)."""
+    changed = np.ones(len(rows), bool)
+    for name in ("file", "symbol"):
+        values = rows[name].to_numpy()
+        changed[1:] &= values[1:] == values[:-1]
+    changed[1:] = ~changed[1:]
+    return np.cumsum(changed)
+
+
+@dataclass(frozen=True, eq=False)
+class _Prediction:
+    """For each of n rows: whether a prediction was made, the predicted change of the open (currency), and who scaled it."""
+
+    made: BoolArray
+    change: FloatArray
+    scaled_by: np.ndarray
+
+
+def _predict_changes(rows: pd.DataFrame, starts: IntArray, asked: BoolArray, bundle: ModelBundle) -> _Prediction:
+    n = len(rows)
+    block = feature_block(rows, starts)
+    codes = bundle.statistics.codes(rows["symbol"])
+    earlier = np.arange(n) - starts
+    by_model = np.flatnonzero(asked & (codes >= 0) & (earlier >= 1))
+    by_own = np.flatnonzero(asked & (codes < 0) & (earlier >= MINIMUM_OWN_ROWS))
+    change = np.full(n, np.nan)
+    if len(by_model):
+        statistics = bundle.statistics
+        scaled = windows(statistics.scale_block(block, codes), starts, by_model)
+        known = codes[by_model]
+        change[by_model] = _to_currency(
+            bundle, rows, by_model, scaled, statistics.mean[known], statistics.scale[known], statistics.gap_scale[known]
+        )
+    if len(by_own):
+        own = own_statistics(block, gaps(rows, starts), starts)
+        scaled = _own_windows(block, own, starts, by_own)
+        change[by_own] = _to_currency(
+            bundle, rows, by_own, scaled, own.mean[by_own], own.scale[by_own], own.gap_scale[by_own]
+        )
+    scaled_by = np.full(n, UNSCALED, dtype=object)
+    scaled_by[by_model] = BY_MODEL
+    scaled_by[by_own] = BY_OWN_ROWS
+    return _Prediction(np.isfinite(change), change, scaled_by)
+
+
+def _to_currency(
+    bundle: ModelBundle,
+    rows: pd.DataFrame,
+    at: IntArray,
+    scaled: WindowArray,
+    mean: FloatArray,
+    scale: FloatArray,
+    gap_scale: FloatArray,
+) -> FloatArray:
+    """The predicted change of the open of the rows `at`, shape (m,), from the network's output (see schema.Target)."""
+    output = bundle.network.predict(scaled)
+    if bundle.target == "change":
+        return output * scale[:, V_OPEN] + mean[:, V_OPEN]
+    last_close = rows["close"].to_numpy(np.float64)[at - 1]
+    last_open = rows["open"].to_numpy(np.float64)[at - 1]
+    return last_close + output * gap_scale - last_open
+
+
+def _own_windows(block: FloatArray, own: OwnStatistics, starts: IntArray, at: IntArray) -> WindowArray:
+    """Windows of rows `at`, each scaled by the statistics of the rows before that row: shape (m, 5, 13), float32."""
+    index, exists = window_rows(starts, at)
+    gathered = block[index]
+    width = len(SCALED)
+    gathered[..., :width] = (gathered[..., :width] - own.mean[at][:, None]) / own.scale[at][:, None]
+    gathered[~exists] = 0.0
+    return as_input(gathered)
+
+
+def _cumulative(opens: FloatArray, change: FloatArray, made: BoolArray, first: IntArray) -> FloatArray:
+    """First open of the series in the file + running sum of predicted changes; the first row's change counts as 0.
+
+    Where no prediction could be made the observed change stands in, so that such rows show their open. Each series is
+    summed by itself, so that its last bits do not depend on its neighbours.
+    """
+    observed = np.concatenate([[0.0], np.diff(opens)])
+    steps = np.where(made, change, observed)
+    price = np.empty_like(opens)
+    bounds = np.append(np.unique(first), len(opens))
+    for begin, end in zip(bounds[:-1], bounds[1:], strict=True):
+        price[begin] = opens[begin]
+        price[begin + 1 : end] = opens[begin] + np.cumsum(steps[begin + 1 : end])
+    return np.where(made, price, opens)

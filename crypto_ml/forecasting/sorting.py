@@ -1,0 +1,123 @@
+"""Rows of any number, sorted on local disk: memory is bounded by a chunk, not by a file.
+
+The sort itself is DuckDB's, which spills to disk beyond its memory limit.
+"""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+import duckdb
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from crypto_ml.forecasting.schema import OBSERVATION, PRICES
+
+CHUNK_ROWS: Final = 100_000
+MEMORY_LIMIT: Final = "400MB"
+
+ROWS: Final = pa.schema(
+    [
+        ("file", pa.int32()),
+        ("symbol", pa.string()),
+        ("date", pa.date32()),
+        *((name, pa.float64()) for name in (*PRICES, "market", "volume")),
+        ("slug", pa.string()),
+        ("line", pa.int64()),
+        ("context", pa.bool_()),
+    ]
+)
+"""Rows on their way: which file of the delivery they are from, the observation, its line, and whether it is only context."""
+
+
+class RowSorter:
+    """Takes tables with the columns of `ROWS` in any order and gives them back by file, symbol, date and line."""
+
+    def __init__(self, directory: Path) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        self._connection = duckdb.connect(
+            directory / "rows.duckdb",
+            config={
+                "memory_limit": MEMORY_LIMIT,
+                "threads": 2,
+                "preserve_insertion_order": False,
+                "temp_directory": str(directory / "spill"),
+            },
+        )
+        self._connection.register("empty", ROWS.empty_table())
+        self._connection.execute("CREATE TABLE rows AS SELECT * FROM empty")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._connection.close()
+
+    def add(self, rows: pa.Table | pa.RecordBatch | pa.RecordBatchReader) -> None:
+        """Take in rows with the columns of `ROWS`, in any order."""
+        self._connection.register("incoming", rows)
+        self._connection.execute(f"INSERT INTO rows SELECT {', '.join(ROWS.names)} FROM incoming")  # noqa: S608
+        self._connection.unregister("incoming")
+
+    def discard(self, file: int) -> None:
+        """Take back the rows of a file."""
+        self._connection.execute("DELETE FROM rows WHERE file = ?", [file])
+
+    def coins(self) -> list[tuple[str, str | None]]:
+        """Each (symbol, slug) there is, in order of first appearance."""
+        return self._connection.execute(
+            "SELECT symbol, slug FROM rows GROUP BY ALL ORDER BY min(file), min(line), symbol, slug"
+        ).fetchall()
+
+    def rename(self, names: Mapping[tuple[str, str | None], str]) -> None:
+        """Give rows the name of their series (see `series.series_names`)."""
+        for (symbol, slug), name in names.items():
+            if name != symbol:
+                self._connection.execute("UPDATE rows SET symbol = ? WHERE symbol = ? AND slug = ?", [name, symbol, slug])
+
+    def spans(self) -> pd.DataFrame:
+        """For each `file` and `symbol` the `first` and `last` date and the number of `rows` that are not context."""
+        return self._connection.execute(
+            "SELECT file, symbol, min(date) AS first, max(date) AS last, count(*) AS rows FROM rows "
+            "WHERE NOT context GROUP BY ALL ORDER BY ALL"
+        ).df()
+
+    def chunks(self, rows_per_chunk: int = CHUNK_ROWS) -> Iterator[pd.DataFrame]:
+        """All rows, sorted, in frames of about `rows_per_chunk` rows; no series of a file is cut in two."""
+        reader = self._connection.sql("SELECT * FROM rows ORDER BY file, symbol, date, line").to_arrow_reader(
+            rows_per_chunk
+        )
+        pending: list[pd.DataFrame] = []
+        for batch in reader:
+            pending.append(as_frame(pa.Table.from_batches([batch])))
+            if sum(map(len, pending)) < rows_per_chunk:
+                continue
+            frame = pd.concat(pending, ignore_index=True)
+            cut = last_series_start(frame)
+            if cut:
+                yield frame[:cut]
+            pending = [frame[cut:].reset_index(drop=True)]
+        if pending and (rest := pd.concat(pending, ignore_index=True)).size:
+            yield rest
+
+
+def last_series_start(frame: pd.DataFrame) -> int:
+    """Index of the first row of the last series of a sorted frame."""
+    last = frame.iloc[-1]
+    same = (frame["symbol"] == last["symbol"]).to_numpy() & (frame["file"] == last["file"]).to_numpy()
+    return int(np.argmax(same))
+
+
+def as_frame(table: pa.Table) -> pd.DataFrame:
+    """An Arrow table as the frame the domain works on, with the dtypes of `OBSERVATION`."""
+    frame = table.to_pandas(date_as_object=False)
+    return frame.astype({name: dtype for name, dtype in OBSERVATION.items() if name in frame and frame[name].dtype != dtype})
+
+
+def as_rows(frame: pd.DataFrame, *, file: int, context: bool = False) -> pa.Table:
+    """A frame of observations as an Arrow table with the columns of `ROWS`."""
+    return pa.Table.from_pandas(frame.assign(file=file, context=context), schema=ROWS, preserve_index=False)
