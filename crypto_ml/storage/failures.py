@@ -138,7 +138,7 @@ def no_bucket(bucket: str) -> StoreRefused:
 
 
 def _named(client: "S3Client", doing: str, uri: str, status: int, code: str) -> CryptoMLError:
-    if status >= 500 or status in (409, 429) or code in PASSING_CODES:
+    if (status >= 500 and status != 501) or status in (409, 429) or code in PASSING_CODES:
         return StoreUnavailable(f"The store could not {doing} {uri} for now ({code}): try again in a moment.")
     if status == 404 and code != "NoSuchBucket":
         return ObjectMissing(f"There is no object {uri}.")

@@ -242,7 +242,7 @@ class ObjectStore:
         return settled(
             self.client,
             (self.bucket, self.physical(key)),
-            lambda marked: self.client.put_object(**where, **marked)["ETag"],
+            lambda marked: self.client.put_object(**where, **marked).get("ETag", ""),
             described=described,
             condition=condition,
             lost=lost,

@@ -1,0 +1,64 @@
+"""Whether a store keeps the promise that claims, receipts and model bundles rest on: conditional writes.
+
+Most servers that call themselves S3-compatible answer 200 to `If-None-Match: *` whoever asks, so this is tried, once at
+start, on objects of its own.
+"""
+
+import logging
+import uuid
+from collections.abc import Callable
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from crypto_ml.errors import CryptoMLError
+from crypto_ml.storage.failures import AlreadyExists, Conflict, StoreNotTrusted, code_of
+from crypto_ml.storage.objects import ObjectStore
+
+log = logging.getLogger(__name__)
+
+ADVICE = (
+    "use Amazon S3, Ceph RGW from version 20, or another store that keeps conditional writes, and set "
+    "AWS_ENDPOINT_URL_S3 to it"
+)
+
+
+def probe_conditional_writes(store: ObjectStore) -> None:
+    """Return if the bucket is there and writable, and conditional writes are kept; raise otherwise.
+
+    Writes one object with a random name under `receipts/.probe/` and deletes it again.
+    Raises: StoreNotTrusted, StoreRefused, StoreUnavailable.
+    """
+    key = f"receipts/.probe/{uuid.uuid4().hex}"
+    try:
+        etag = store.create(key, b"first")
+        if not etag:
+            raise StoreNotTrusted(
+                f"{store.uri('')} gives its objects no ETag, so nothing read can be pinned: {ADVICE}."
+            )
+        if _ignored(lambda: store.create(key, b"second"), AlreadyExists) or store.read(key) != b"first":
+            raise StoreNotTrusted(
+                f"{store.uri('')} ignores If-None-Match: a second writer was told 200, so claims and receipts would be "
+                f"overwritten; {ADVICE}."
+            )
+        other = "0" * 32
+        if _ignored(lambda: store.replace(key, b"third", if_match=other), Conflict) or store.read(key) != b"first":
+            raise StoreNotTrusted(
+                f"{store.uri('')} ignores If-Match: two promotions at once could both be told that they won; {ADVICE}."
+            )
+    finally:
+        _remove(store, key)
+
+
+def _ignored(write: Callable[[], str], refusal: type[CryptoMLError]) -> bool:
+    try:
+        write()
+    except refusal:
+        return False
+    return True
+
+
+def _remove(store: ObjectStore, key: str) -> None:
+    try:
+        store.client.delete_object(Bucket=store.bucket, Key=store.physical(key))
+    except (BotoCoreError, ClientError) as e:
+        log.info("probe object %s stays: %s", store.uri(key), code_of(e))

@@ -1,0 +1,62 @@
+"""What every test may ask for: a real S3 over HTTP, a store of its own in it, and the shared real data."""
+
+import os
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+from crypto_ml.storage.embedded import EmbeddedS3, ensure_bucket
+from crypto_ml.storage.objects import ObjectStore, connect
+
+settings.register_profile(
+    "default", deadline=None, max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+settings.register_profile("nightly", settings.get_profile("default"), max_examples=1000)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+# child processes of the tests start several times faster with byte code
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+
+@pytest.fixture(scope="session")
+def s3_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """The AWS variables that lead to the S3 under test, set for the whole session.
+
+    Where the caller has set AWS_ENDPOINT_URL_S3 that is the one, else an embedded server per test process.
+    """
+    if "AWS_ENDPOINT_URL_S3" in os.environ:
+        yield {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
+        return
+    with EmbeddedS3(tmp_path_factory.mktemp("s3")) as server, pytest.MonkeyPatch.context() as patch:
+        for name, value in server.environment.items():
+            patch.setenv(name, value)
+        yield server.environment
+
+
+@pytest.fixture(scope="session")
+def bucket(s3_environment: dict[str, str]) -> str:
+    """CRYPTO_ML_BUCKET, or a bucket for tests; created if it is not there."""
+    name = os.environ.get("CRYPTO_ML_BUCKET", "crypto-ml-tests")
+    ensure_bucket(connect(name).client, name)
+    return name
+
+
+@pytest.fixture
+def store(bucket: str) -> ObjectStore:
+    """An empty store: a fresh random prefix of the bucket."""
+    return connect(bucket, f"tests/{uuid.uuid4().hex}")
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder with the real market and the handed-over objects."""
+    folder = os.environ.get("CRYPTO_ML_SHARED")
+    if folder and Path(folder).is_dir():
+        return Path(folder)
+    reason = "CRYPTO_ML_SHARED does not name the folder with the real market data"
+    if os.environ.get("CI"):
+        pytest.fail(f"{reason}, and CI has to run these tests")
+    pytest.skip(reason)
