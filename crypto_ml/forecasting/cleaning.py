@@ -1,7 +1,7 @@
 """Which rows of an upload are accepted, and why the others are not.
 
-Row rules look at one row at a time and are listed in `row_rules`, in the order in which a reason is chosen; the rule that
-takes more than one row is `without_repeats`. What concerns the whole file is in `reading` and `dates`.
+Row rules look at one row at a time and are listed in `row_rules`, in the order in which a reason is chosen; the rule
+that takes more than one row is `without_repeats`. What concerns the whole file is in `reading` and `dates`.
 """
 
 from collections.abc import Callable
@@ -90,7 +90,7 @@ def row_rules(today: date) -> dict[str, Rule]:
 
 @dataclass(frozen=True)
 class Settled:
-    """accepted: rows, each series and date once. refused: `file`, `line`, `reason`. repeated: `file` of each row left out."""
+    """accepted: each series and date once. refused: `file`, `line`, `reason`. repeated: `file` of each row left out."""
 
     accepted: pd.DataFrame
     refused: pd.DataFrame
@@ -173,4 +173,5 @@ def _trimmed(text: pa.ChunkedArray) -> pd.Series:
 
 
 def _is_nan_text(text: pa.ChunkedArray) -> npt.NDArray[np.bool_]:
-    return pc.match_substring_regex(text, r"(?i)^\s*(nan|null|none|n/a|na|-)?\s*$").to_numpy().astype(bool)
+    blank = pc.match_substring_regex(text, r"(?i)^\s*(nan|null|none|n/a|na|-)?\s*$")
+    return np.asarray(blank.to_numpy(), bool)

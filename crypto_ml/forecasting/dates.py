@@ -1,7 +1,7 @@
 """How an upload writes its dates: ISO 8601, or slashes that the whole file can only be read one way.
 
-5/3/2018 is the fifth of March or the third of May. One 25/3/2018 anywhere in the file settles it; where nothing does, the
-file is refused and the setting that resolves it is named. Nothing is guessed.
+5/3/2018 is the fifth of March or the third of May. One 25/3/2018 anywhere in the file settles it; where nothing does,
+the file is refused and the setting that resolves it is named. Nothing is guessed.
 """
 
 import re

@@ -90,7 +90,11 @@ def _take_in(reader: UploadReader, rules: IntakeRules, sorter: RowSorter, file: 
         if len(cleaned.accepted):
             sorter.add(as_rows(cleaned.accepted, file=file))
     if reader.ragged:
-        refused.append(pd.DataFrame([{"line": bad.line, "reason": bad.reason, "text": bad.text[:SHOWN_TEXT]} for bad in reader.ragged]))
+        refused.append(
+            pd.DataFrame(
+                [{"line": bad.line, "reason": bad.reason, "text": bad.text[:SHOWN_TEXT]} for bad in reader.ragged]
+            )
+        )
         received += len(reader.ragged)
     intake = FileIntake(received, date_order=order, ignored_columns=tuple(reader.ignored))
     found = [frame for frame in refused if len(frame)]
@@ -135,7 +139,7 @@ class Repeats:
 
 
 def settled_chunks(sorter: RowSorter, repeats: Repeats) -> Iterator[pd.DataFrame]:
-    """The sorted rows with repeats settled (see `cleaning.without_repeats`); what that leaves out is noted in `repeats`."""
+    """The sorted rows with repeats settled (see `cleaning.without_repeats`); what is left out is noted in `repeats`."""
     for chunk in sorter.chunks():
         settled = without_repeats(chunk)
         if len(settled.refused):

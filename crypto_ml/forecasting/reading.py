@@ -8,6 +8,7 @@ import codecs
 import csv
 import gzip
 import io
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -92,9 +93,7 @@ class UploadReader:
         unique = [name if name in wanted else f"#{position}" for position, name in enumerate(self._names)]
         yield from pa_csv.open_csv(
             stream,
-            read_options=pa_csv.ReadOptions(
-                use_threads=False, column_names=unique, skip_rows=1, block_size=BLOCK
-            ),
+            read_options=pa_csv.ReadOptions(use_threads=False, column_names=unique, skip_rows=1, block_size=BLOCK),
             parse_options=pa_csv.ParseOptions(
                 invalid_row_handler=note if width > 1 else None, ignore_empty_lines=False, newlines_in_values=False
             ),
@@ -139,7 +138,7 @@ class _CheckedText(io.RawIOBase):
     def read(self, size: int | None = -1) -> bytes:
         try:
             chunk = self._source.read(BLOCK if size is None or size < 0 else size)
-        except (EOFError, OSError, gzip.zlib.error) as error:
+        except (EOFError, OSError, zlib.error) as error:
             raise UnreadableUpload(f"the gzip data is damaged or cut short ({error}); upload the file again") from error
         if self._seen == 0:
             chunk = _without_bom(chunk)
@@ -168,14 +167,13 @@ class _CheckedText(io.RawIOBase):
         complete, newline, self._pending = text.rpartition(b"\n")
         if len(self._pending) > LONGEST_LINE or (newline and _longest(complete) > LONGEST_LINE):
             raise UnreadableUpload(f"a line near line {self._lines + 1:,} is longer than {LONGEST_LINE:,} bytes")
-        lines = complete.count(b"\n") + 1 if newline else 0
-        if b'"' in complete or (not chunk and b'"' in self._pending):
-            for number, line in enumerate([*complete.split(b"\n"), self._pending] if not chunk else complete.split(b"\n")):
-                if line.count(b'"') % 2:
-                    raise UnreadableUpload(
-                        f"line {self._lines + number + 1:,} opens a quote and does not close it on the same line"
-                    )
-        self._lines += lines
+        lines = complete.split(b"\n") if b'"' in complete else []
+        if not chunk and b'"' in self._pending:  # the last line, which nothing ends
+            lines = [*lines, self._pending]
+        for number, line in enumerate(lines, self._lines + 1):
+            if line.count(b'"') % 2:
+                raise UnreadableUpload(f"line {number:,} opens a quote and does not close it on the same line")
+        self._lines += complete.count(b"\n") + 1 if newline else 0
 
 
 def _longest(complete: bytes) -> int:
@@ -202,7 +200,7 @@ def _first_line(stream: _CheckedText) -> str:
 
 
 def _read_header(line: str) -> tuple[list[str], list[str]]:
-    """The columns in our names, and those that will not be used. Raises UnreadableUpload with every mismatch at once."""
+    """The columns in our names, and those that will not be used. Raises UnreadableUpload with every mismatch."""
     given = next(csv.reader([line]), [])
     names = [ALIASES.get(name, name) for name in (column.strip().lower() for column in given)]
     used = (*REQUIRED, *OPTIONAL)

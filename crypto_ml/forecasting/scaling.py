@@ -4,6 +4,7 @@ The estimator that learns them is `scaler_estimator`; scoring needs only these, 
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -97,15 +98,13 @@ def own_statistics(block: FloatArray, gap: FloatArray, starts: IntArray) -> OwnS
     first_gap = np.minimum(starts + 1, n - 1)
     known = np.nan_to_num(gap)[:, None]
     _, gap_variance = _expanding(known, known[first_gap], starts, np.maximum(count - 1, 0), skip_first=True)
-    return OwnStatistics(
-        count=count, mean=mean, scale=_deviation(variance), gap_scale=_deviation(gap_variance)[:, 0]
-    )
+    return OwnStatistics(count=count, mean=mean, scale=_deviation(variance), gap_scale=_deviation(gap_variance)[:, 0])
 
 
 def _expanding(
     values: FloatArray, origin: FloatArray, starts: IntArray, count: IntArray, *, skip_first: bool = False
 ) -> tuple[FloatArray, FloatArray]:
-    """Mean and population variance, both (n, k), of the `count` rows before each row; `skip_first` leaves out first rows."""
+    """Mean and population variance, both (n, k), of the `count` rows before each; `skip_first`: without first rows."""
     shifted = values - origin
     if skip_first:
         shifted[starts == np.arange(len(starts))] = 0.0
@@ -122,7 +121,7 @@ def _sum_before(values: FloatArray, starts: IntArray) -> FloatArray:
     """
     total = np.zeros_like(values)
     bounds = np.append(np.unique(starts), len(starts))
-    for begin, end in zip(bounds[:-1], bounds[1:], strict=True):
+    for begin, end in pairwise(bounds):
         np.cumsum(values[begin : end - 1], axis=0, out=total[begin + 1 : end])
     return total
 

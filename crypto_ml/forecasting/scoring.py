@@ -5,13 +5,22 @@ A prediction for row t is made from the rows before t of the same series and fro
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
 
 from crypto_ml.forecasting.bundle import ModelBundle
-from crypto_ml.forecasting.features import BoolArray, FloatArray, IntArray, add_levels, feature_block, gaps, series_starts
-from crypto_ml.forecasting.scaling import V_OPEN, OwnStatistics, own_statistics
+from crypto_ml.forecasting.features import (
+    BoolArray,
+    FloatArray,
+    IntArray,
+    add_levels,
+    feature_block,
+    gaps,
+    series_starts,
+)
+from crypto_ml.forecasting.scaling import V_OPEN, OwnStatistics, SeriesStatistics, own_statistics
 from crypto_ml.forecasting.schema import MINIMUM_OWN_ROWS, SCALED, Recovery
 from crypto_ml.forecasting.windows import WindowArray, as_input, window_rows, windows
 
@@ -22,11 +31,12 @@ BY_MODEL, BY_OWN_ROWS, UNSCALED = "model", "own rows", ""
 def score(chunks: Iterable[pd.DataFrame], bundle: ModelBundle, recovery: Recovery) -> Iterator[pd.DataFrame]:
     """Predict the open of every row that is not context.
 
-    chunks: sorted rows as from `sorting.RowSorter.chunks`, whole series, with the OBSERVATION columns, `file`, `line` and
-    `context`. Rows marked `context` only help to predict the others; a row whose prices are NaN stands for a day that is
-    still to come. Yields, for each chunk, a frame of its answered rows in the same order: `file`, `symbol`, `index`
-    (0, 1, 2 … within a series of the file), `date`, `pred_open` and `val_open` (float64, the upload's currency), `status`
-    (`predicted`, or `seed` where too few earlier rows exist: pred_open = open), `scaled_by`, `line`.
+    chunks: sorted rows as from `sorting.RowSorter.chunks`, whole series, with the OBSERVATION columns, `file`, `line`
+    and `context`. Rows marked `context` only help to predict the others; a row whose prices are NaN stands for a day
+    that is still to come. Yields, for each chunk, a frame of its answered rows in the same order: `file`, `symbol`,
+    `index` (0, 1, 2 … within a series of the file), `date`, `pred_open` and `val_open` (float64, the upload's
+    currency), `status` (`predicted`, or `seed` where too few earlier rows exist: pred_open = open), `scaled_by`,
+    `line`.
     """
     for chunk in chunks:
         answered = score_rows(chunk, bundle, recovery)
@@ -70,7 +80,7 @@ def _series_numbers(rows: pd.DataFrame) -> IntArray:
 
 @dataclass(frozen=True, eq=False)
 class _Prediction:
-    """For each of n rows: whether a prediction was made, the predicted change of the open (currency), and who scaled it."""
+    """For each of n rows: whether a prediction was made, the predicted change of the open (currency), who scaled it."""
 
     made: BoolArray
     change: FloatArray
@@ -88,16 +98,11 @@ def _predict_changes(rows: pd.DataFrame, starts: IntArray, asked: BoolArray, bun
     if len(by_model):
         statistics = bundle.statistics
         scaled = windows(statistics.scale_block(block, codes), starts, by_model)
-        known = codes[by_model]
-        change[by_model] = _to_currency(
-            bundle, rows, by_model, scaled, statistics.mean[known], statistics.scale[known], statistics.gap_scale[known]
-        )
+        change[by_model] = _to_currency(bundle, rows, by_model, scaled, _Inverse.of(statistics, codes[by_model]))
     if len(by_own):
         own = own_statistics(block, gaps(rows, starts), starts)
         scaled = _own_windows(block, own, starts, by_own)
-        change[by_own] = _to_currency(
-            bundle, rows, by_own, scaled, own.mean[by_own], own.scale[by_own], own.gap_scale[by_own]
-        )
+        change[by_own] = _to_currency(bundle, rows, by_own, scaled, _Inverse.of(own, by_own))
     scaled_by = np.full(n, UNSCALED, dtype=object)
     scaled_by[by_model] = BY_MODEL
     scaled_by[by_own] = BY_OWN_ROWS
@@ -105,21 +110,28 @@ def _predict_changes(rows: pd.DataFrame, starts: IntArray, asked: BoolArray, bun
 
 
 def _to_currency(
-    bundle: ModelBundle,
-    rows: pd.DataFrame,
-    at: IntArray,
-    scaled: WindowArray,
-    mean: FloatArray,
-    scale: FloatArray,
-    gap_scale: FloatArray,
+    bundle: ModelBundle, rows: pd.DataFrame, at: IntArray, scaled: WindowArray, inverse: "_Inverse"
 ) -> FloatArray:
     """The predicted change of the open of the rows `at`, shape (m,), from the network's output (see schema.Target)."""
-    output = bundle.network.predict(scaled)
+    output: FloatArray = bundle.network.predict(scaled)
     if bundle.target == "change":
-        return output * scale[:, V_OPEN] + mean[:, V_OPEN]
+        return output * inverse.scale + inverse.mean
     last_close = rows["close"].to_numpy(np.float64)[at - 1]
     last_open = rows["open"].to_numpy(np.float64)[at - 1]
-    return last_close + output * gap_scale - last_open
+    return np.asarray(last_close + output * inverse.gap_scale - last_open, np.float64)
+
+
+@dataclass(frozen=True, eq=False)
+class _Inverse:
+    """What undoes the scaling of each of m targets: mean and scale of `v_open`, and of the gap, (m,), currency."""
+
+    mean: FloatArray
+    scale: FloatArray
+    gap_scale: FloatArray
+
+    @classmethod
+    def of(cls, statistics: SeriesStatistics | OwnStatistics, at: IntArray) -> "_Inverse":
+        return cls(statistics.mean[at, V_OPEN], statistics.scale[at, V_OPEN], statistics.gap_scale[at])
 
 
 def _own_windows(block: FloatArray, own: OwnStatistics, starts: IntArray, at: IntArray) -> WindowArray:
@@ -142,7 +154,7 @@ def _cumulative(opens: FloatArray, change: FloatArray, made: BoolArray, first: I
     steps = np.where(made, change, observed)
     price = np.empty_like(opens)
     bounds = np.append(np.unique(first), len(opens))
-    for begin, end in zip(bounds[:-1], bounds[1:], strict=True):
+    for begin, end in pairwise(bounds):
         price[begin] = opens[begin]
         price[begin + 1 : end] = opens[begin] + np.cumsum(steps[begin + 1 : end])
     return np.where(made, price, opens)

@@ -8,9 +8,9 @@ def series_names(
 ) -> dict[tuple[str, str | None], str]:
     """Name each (symbol, slug) of an upload.
 
-    coins: in the order in which they first appear; slug is None where the upload gives none. known: symbol → slug of the
-    coin that history or the champion already knows under it. The known coin keeps the symbol; where none is known, the
-    first to appear does. Rows without a slug belong to whoever keeps the symbol.
+    coins: in the order in which they first appear; slug is None where the upload gives none. known: symbol → slug of
+    the coin that history or the champion already knows under it. The known coin keeps the symbol; where none is known,
+    the first to appear does. Rows without a slug belong to whoever keeps the symbol.
     """
     holder = dict(known)
     names: dict[tuple[str, str | None], str] = {}

@@ -29,7 +29,7 @@ ROWS: Final = pa.schema(
         ("context", pa.bool_()),
     ]
 )
-"""Rows on their way: which file of the delivery they are from, the observation, its line, and whether it is only context."""
+"""Rows on their way: the file of the delivery they are from, the observation, its line, whether it is only context."""
 
 
 class RowSorter:
@@ -77,7 +77,9 @@ class RowSorter:
         """Give rows the name of their series (see `series.series_names`)."""
         for (symbol, slug), name in names.items():
             if name != symbol:
-                self._connection.execute("UPDATE rows SET symbol = ? WHERE symbol = ? AND slug = ?", [name, symbol, slug])
+                self._connection.execute(
+                    "UPDATE rows SET symbol = ? WHERE symbol = ? AND slug = ?", [name, symbol, slug]
+                )
 
     def spans(self) -> pd.DataFrame:
         """For each `file` and `symbol` the `first` and `last` date and the number of `rows` that are not context."""
@@ -114,8 +116,9 @@ def last_series_start(frame: pd.DataFrame) -> int:
 
 def as_frame(table: pa.Table) -> pd.DataFrame:
     """An Arrow table as the frame the domain works on, with the dtypes of `OBSERVATION`."""
-    frame = table.to_pandas(date_as_object=False)
-    return frame.astype({name: dtype for name, dtype in OBSERVATION.items() if name in frame and frame[name].dtype != dtype})
+    frame: pd.DataFrame = table.to_pandas(date_as_object=False)
+    wanted = {name: dtype for name, dtype in OBSERVATION.items() if name in frame and frame[name].dtype != dtype}
+    return frame.astype(wanted)
 
 
 def as_rows(frame: pd.DataFrame, *, file: int, context: bool = False) -> pa.Table:

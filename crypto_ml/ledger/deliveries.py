@@ -1,0 +1,137 @@
+"""Which uploads were handed to which delivery.
+
+A delivery is what the sensor found in one tick: normally one file, or many small ones. The log of deliveries in S3 is
+the truth about which uploads are known; whoever appends an entry first has assigned its uploads, so two daemons never
+assign the same one twice.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from crypto_ml.ledger.layout import DELIVERIES, is_upload
+from crypto_ml.ledger.log import AppendOnlyLog, Entry
+from crypto_ml.storage.objects import ObjectStore, StoredObject
+
+MOST_FILES: Final = 1_000
+MOST_BYTES: Final = 64 << 20
+"""A delivery takes files together up to this many bytes; a larger file is a delivery of its own."""
+
+Identity = tuple[str, str, int, str]
+
+
+@dataclass(frozen=True)
+class Upload:
+    """One version of an object under `uploads/`, as listed; `last_modified` is ISO 8601, UTC."""
+
+    key: str
+    etag: str
+    size: int
+    last_modified: str
+
+    @property
+    def identity(self) -> Identity:
+        """What tells this version of the object from any other."""
+        return self.key, self.etag, self.size, self.last_modified
+
+    def stored(self) -> StoredObject:
+        """The object to read, pinned to this version."""
+        return StoredObject(self.key, self.size, self.etag, datetime.fromisoformat(self.last_modified))
+
+    @classmethod
+    def of(cls, listed: StoredObject) -> "Upload":
+        return cls(listed.key, listed.etag, listed.size, listed.last_modified.astimezone(UTC).isoformat())
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """Uploads that are answered together; `id` is its partition in Dagster."""
+
+    number: int
+    uploads: Sequence[Upload]
+    noticed_at: str
+
+    @property
+    def id(self) -> str:
+        return delivery_id(self.number)
+
+
+def delivery_id(number: int) -> str:
+    """The name of a delivery."""
+    return f"{number:08d}"
+
+
+def plan(listed: Iterable[Upload], known: set[Identity]) -> list[list[Upload]]:
+    """Group uploads that are not known yet into deliveries, oldest first.
+
+    At most MOST_FILES files or MOST_BYTES bytes go together, so that a burst delays an urgent file by one delivery at
+    the most and a large file delays nobody else's answer.
+    """
+    new = sorted((upload for upload in listed if upload.identity not in known), key=lambda u: (u.last_modified, u.key))
+    deliveries: list[list[Upload]] = []
+    room_files, room_bytes = 0, 0
+    for upload in new:
+        if room_files < 1 or room_bytes < upload.size:
+            deliveries.append([])
+            room_files, room_bytes = MOST_FILES, MOST_BYTES
+        deliveries[-1].append(upload)
+        room_files, room_bytes = room_files - 1, room_bytes - upload.size
+    return deliveries
+
+
+class DeliveryLog:
+    """The deliveries there are. Keeps what it has read, so that a later look costs only what is new."""
+
+    def __init__(self, store: ObjectStore) -> None:
+        self._store = store
+        self._log = AppendOnlyLog(store, DELIVERIES)
+        self._known: set[Identity] = set()
+        self._read_to = 0
+
+    @property
+    def last_number(self) -> int:
+        """The number of the last delivery read so far."""
+        return self._read_to
+
+    def listed_uploads(self) -> Iterator[Upload]:
+        """Every upload visible now."""
+        return (Upload.of(found) for found in self._store.list("uploads/") if is_upload(found.key))
+
+    def catch_up(self) -> set[Identity]:
+        """Read the deliveries that were added since the last call; returns the identities of all known uploads."""
+        for entry in self._log.entries(self._read_to):
+            self._note(entry)
+        return self._known
+
+    def get(self, number: int) -> Delivery:
+        """One delivery. Raises ObjectMissing."""
+        return _delivery(self._log.read(number))
+
+    def assign_new(self, noticed_at: datetime) -> list[Delivery]:
+        """Assign every upload that no delivery has yet, and return the deliveries made.
+
+        Where another daemon appends first, what it took is left out and the rest planned anew.
+        """
+        made: list[Delivery] = []
+        listed = list(self.listed_uploads())
+        known = self.catch_up()
+        while planned := plan(listed, known):
+            for uploads in planned:
+                document = {"noticed_at": noticed_at.isoformat(), "uploads": [asdict(upload) for upload in uploads]}
+                entry = self._log.append(document, after=self._read_to)
+                if entry is None:
+                    break
+                self._note(entry)
+                made.append(_delivery(entry))
+            known = self.catch_up()
+        return made
+
+    def _note(self, entry: Entry) -> None:
+        self._known.update(upload.identity for upload in _delivery(entry).uploads)
+        self._read_to = entry.number
+
+
+def _delivery(entry: Entry) -> Delivery:
+    found: Sequence[Mapping[str, Any]] = entry.document["uploads"]
+    return Delivery(entry.number, tuple(Upload(**upload) for upload in found), entry.document["noticed_at"])

@@ -1,0 +1,138 @@
+"""Model bundles in S3, and the one pointer that decides which of them serves.
+
+Bundles are written once under their version. The pointer is a log: its last entry is the champion, the entries before
+it say who made what champion, when and why.
+"""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any
+
+from crypto_ml.errors import Refused
+from crypto_ml.forecasting.bundle import MANIFEST, ModelBundle
+from crypto_ml.ledger.layout import CHAMPIONS, MODELS, bundle_prefix
+from crypto_ml.ledger.log import AppendOnlyLog, Entry
+from crypto_ml.storage.failures import ObjectMissing
+from crypto_ml.storage.objects import ObjectStore
+
+
+class UnknownModel(Refused):
+    """A version that the registry does not have."""
+
+
+class PromotionLost(Refused):
+    """Another promotion came first."""
+
+
+@dataclass(frozen=True)
+class Champion:
+    """One entry of the pointer: which bundle serves from `at` on, who decided so and why."""
+
+    pointer: int
+    version: str
+    sha256: str
+    by: str
+    why: str
+    at: str
+
+
+class Registry:
+    """The bundles and the champion of one store."""
+
+    def __init__(self, store: ObjectStore) -> None:
+        self._store = store
+        self._pointer = AppendOnlyLog(store, CHAMPIONS)
+
+    def add(self, bundle: ModelBundle) -> None:
+        """Keep a bundle under its version; adding the same bundle again changes nothing. The manifest goes last."""
+        prefix = bundle_prefix(bundle.version)
+        for name in sorted(bundle.files, key=lambda name: name == MANIFEST):
+            self._create_once(prefix + name, bundle.files[name])
+
+    def _create_once(self, key: str, content: bytes) -> None:
+        if self._store.head(key) is None:
+            self._store.create_or_same(key, content)
+
+    def versions(self) -> list[str]:
+        """The versions of all complete bundles, in order of their names."""
+        root = f"{MODELS}bundles/"
+        return [
+            found.key.removeprefix(root).removesuffix(f"/{MANIFEST}")
+            for found in self._store.list(root)
+            if found.key.endswith(f"/{MANIFEST}")
+        ]
+
+    def load(self, version: str) -> ModelBundle:
+        """A bundle, checked against its manifest. Raises UnknownModel, BundleDamaged."""
+        prefix = bundle_prefix(version)
+        names = [found.key.removeprefix(prefix) for found in self._store.list(prefix)]
+        if MANIFEST not in names:
+            raise UnknownModel(f"there is no model {version}; `crypto-ml models` lists those there are")
+        with ThreadPoolExecutor(8) as pool:
+            contents = list(pool.map(lambda name: self._store.read(prefix + name), names))
+        return ModelBundle.from_files(dict(zip(names, contents, strict=True)))
+
+    def champion(self) -> Champion | None:
+        """Who serves now; None on a deployment that has not started yet."""
+        last = self._pointer.last()
+        return _champion(last) if last else None
+
+    def champions(self) -> Iterator[Champion]:
+        """Every entry of the pointer, oldest first."""
+        return map(_champion, self._pointer.entries())
+
+    def promote(self, version: str, *, by: str, why: str, at: datetime) -> Champion:
+        """Make a bundle the champion. Of two promotions at the same time one succeeds.
+
+        Raises UnknownModel, BundleDamaged; PromotionLost with the name of who was first.
+        """
+        bundle = self.load(version)
+        after = self._pointer.last_number()
+        return self._point(bundle, after, by=by, why=why, at=at)
+
+    def champion_or_first(self, first: ModelBundle, at: datetime) -> tuple[Champion, bool]:
+        """The champion, which on a fresh deployment becomes the bundle it comes with; True where that happened now."""
+        if found := self.champion():
+            return found, False
+        self.add(first)
+        try:
+            return self._point(first, 0, by="crypto_ml", why="first start of this deployment", at=at), True
+        except PromotionLost:
+            found = self.champion()
+            if found is None:
+                raise
+            return found, False
+
+    def _point(self, bundle: ModelBundle, after: int, *, by: str, why: str, at: datetime) -> Champion:
+        document: dict[str, Any] = {
+            "version": bundle.version,
+            "sha256": bundle.sha256,
+            "by": by,
+            "why": why,
+            "at": at.isoformat(),
+        }
+        entry = self._pointer.append(document, after=after)
+        if entry is None:
+            raise PromotionLost(_who_was_first(self._pointer, after + 1, bundle.version))
+        return _champion(entry)
+
+
+def _who_was_first(pointer: AppendOnlyLog, number: int, version: str) -> str:
+    try:
+        first = _champion(pointer.read(number))
+    except ObjectMissing:
+        return f"{version} was not promoted: another promotion came first"
+    return (
+        f"{version} was not promoted: {first.by} promoted {first.version} first ({first.why}); look at it and try again"
+    )
+
+
+def _champion(entry: Entry) -> Champion:
+    return Champion(pointer=entry.number, **entry.document)
+
+
+def champion_document(champion: Champion) -> dict[str, Any]:
+    """A champion as receipts and metadata show it."""
+    return asdict(champion)
