@@ -1,0 +1,267 @@
+"""The network: built, fitted, named by its weights and exported. The only place that imports keras, and lazily.
+
+Belongs here: what needs keras. Does not belong here: how a window is made, and how a trained network is run
+(inference.py, which knows no tensorflow).
+"""
+
+import functools
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crypto_ml.errors import Refused
+from crypto_ml.forecasting.inference import Network
+from crypto_ml.forecasting.onnx_graph import INPUT, NORMALISATION_EPSILON, WEIGHTS, onnx_bytes
+from crypto_ml.forecasting.schema import FEATURES, WINDOW, Target
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import keras
+
+ONNX_TOLERANCE: Final = 1e-5
+"""Largest difference between Keras and ONNX, in units of the standardised target, that float32 rounding explains."""
+
+GAP_LIMIT: Final = 10.0
+"""Deviations at which a `gap` target is clipped: a listing error must not steer the fit."""
+
+DROPOUT: Final = 0.1
+
+
+@dataclass(frozen=True)
+class FittedNetwork:
+    """What a fit leaves behind: the network with its best epoch's weights, and how it got there."""
+
+    model: "keras.Model"
+    history: dict[str, list[float]]
+    """`loss` and `val_loss` (Huber, in units of the target), one number per epoch."""
+    best_epoch: int
+    """The epoch, counted from 1, whose weights were kept: the one of least `val_loss`."""
+
+
+@functools.cache
+def _keras() -> ModuleType:
+    """keras on tensorflow, silent, and summing in one order on every machine; imported at the first use."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # it warns that its results depend on the processor
+    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    import keras
+
+    module: ModuleType = keras
+    return module
+
+
+@functools.cache
+def keras2_hard_sigmoid() -> "Callable[[Any], Any]":
+    """Keras 2's hard sigmoid as a registered Keras activation: clip(0.2·x + 0.5, 0, 1).
+
+    Keras 3 gives the name to relu6(x + 3) / 6, another slope, with which the handed-over network is 2 to 15 % off.
+    """
+    keras = _keras()
+
+    def keras2_hard_sigmoid(x: Any) -> Any:
+        return keras.ops.clip(0.2 * x + 0.5, 0.0, 1.0)
+
+    registered: Callable[[Any], Any] = keras.saving.register_keras_serializable(package="crypto_ml")(
+        keras2_hard_sigmoid
+    )
+    return registered
+
+
+def build(units: int = 50, tanh_units: int = 20, relu_units: int = 10, *, seed: int) -> "keras.Model":
+    """The network, untrained: windows (n, 5, 13) float32 → (n, 1). Same architecture as handed over (HANDOVER.md).
+
+    Bidirectional GRU (`units` each way, reset gate before the product), batch normalisation, a tanh, a relu and a
+    linear layer. Our own training uses Keras 2's hard sigmoid too: one architecture means one exported graph to
+    prove, and it is cheaper than the logistic function. Input dropout stands; recurrent dropout is gone.
+    Sets the process's random state (`keras.utils.set_random_seed`); the same seed gives the same weights.
+    """
+    keras = _keras()
+    keras.utils.set_random_seed(seed)
+    gru = keras.layers.GRU(
+        units,
+        activation="tanh",
+        recurrent_activation=keras2_hard_sigmoid(),
+        reset_after=False,
+        dropout=DROPOUT,
+        unroll=True,  # five steps written out train as fast as a loop and leave no loop for a converter to keep
+        name="gru",
+    )
+    return keras.Sequential(
+        [
+            keras.Input((WINDOW, len(FEATURES)), dtype="float32", name=INPUT),
+            keras.layers.Bidirectional(gru, merge_mode="concat", name="both_ways"),
+            keras.layers.BatchNormalization(epsilon=NORMALISATION_EPSILON, name="normalisation"),
+            keras.layers.Dense(tanh_units, activation="tanh", name="dense_tanh"),
+            keras.layers.Dense(relu_units, activation="relu", name="dense_relu"),
+            keras.layers.Dense(1, name="prediction"),
+        ],
+        name="crypto_ml",  # unnamed models are numbered through the process
+    )
+
+
+def fit(
+    windows: NDArray[np.float32],
+    targets: NDArray[np.float32],
+    validation_windows: NDArray[np.float32],
+    validation_targets: NDArray[np.float32],
+    *,
+    seed: int,
+    target: Target,
+    epochs: int = 40,
+    batch_size: int = 512,
+    learning_rate: float = 1e-3,
+    patience: int = 5,
+) -> FittedNetwork:
+    """Trains a new network: windows (n, 5, 13) float32, targets (n,) float32 in units of the target's deviation.
+
+    Huber loss, Adam; stops when `val_loss` has not improved for `patience` epochs and keeps the best epoch's weights.
+    Targets of `gap` are clipped at ±10 deviations. Bit-identical for the same arrays, seed and software: operations
+    are held to their deterministic forms, for the whole process (tried on 1 and 2 cores, and across processes).
+    Raises Refused where arrays do not fit together, are empty or not finite, or the loss is no longer a number.
+    """
+    _check_arrays("training", windows, targets)
+    _check_arrays("validation", validation_windows, validation_targets)
+    keras = _keras()
+    import tensorflow
+
+    tensorflow.config.experimental.enable_op_determinism()
+    model = build(seed=seed)
+    model.compile(optimizer=keras.optimizers.Adam(learning_rate), loss=keras.losses.Huber(), jit_compile=False)
+    stopping = keras.callbacks.EarlyStopping(monitor="val_loss", patience=patience, restore_best_weights=True)
+    history = model.fit(
+        windows,
+        _clipped(targets, target),
+        validation_data=(validation_windows, _clipped(validation_targets, target)),
+        epochs=epochs,
+        batch_size=batch_size,
+        callbacks=[stopping, keras.callbacks.TerminateOnNaN()],
+        verbose=0,
+    ).history
+    losses = {name: [float(value) for value in history[name]] for name in ("loss", "val_loss")}
+    if not np.isfinite([*losses["loss"], *losses["val_loss"]]).all():
+        raise Refused("The loss of the network is no longer a number; train with a smaller learning rate.")
+    served = build(seed=seed)  # without the optimiser's state, which nothing reads after the fit
+    served.set_weights(model.get_weights())
+    return FittedNetwork(served, losses, int(np.argmin(losses["val_loss"])) + 1)
+
+
+def named_weights(model: "keras.Model") -> dict[str, NDArray[np.float32]]:
+    """The network's arrays by the names of `onnx_graph.WEIGHTS`. Raises Refused where it is another architecture."""
+    found = [_layer(layer) for layer in model.layers]
+    sizes = [layer.get("forward", layer).get("units", 0) for layer in found]
+    if len(found) != 5 or found != _architecture(sizes[0], sizes[2], sizes[3]):
+        raise Refused(f"This is not the network this project trains and exports; its layers are {json.dumps(found)}.")
+    return dict(zip(WEIGHTS, model.get_weights(), strict=True))
+
+
+def weights_sha256(model: "keras.Model") -> str:
+    """Name of a network by what it computes: sha256 over its layers (sorted JSON) and its arrays.
+
+    Each array enters with name, shape and little-endian float32 bytes. Not over the .keras file, which carries the
+    date of its saving. Raises Refused where it is another architecture.
+    """
+    weights = named_weights(model)
+    digest = hashlib.sha256(json.dumps([_layer(layer) for layer in model.layers], sort_keys=True).encode())
+    for name, array in weights.items():
+        digest.update(json.dumps([name, list(array.shape)]).encode())
+        digest.update(np.ascontiguousarray(array, dtype="<f4").tobytes())
+    return digest.hexdigest()
+
+
+def export_onnx(model: "keras.Model", path: Path) -> None:
+    """Writes the network as ONNX, `windows` (n, 5, 13) → `output` (n, 1); the same weights give the same bytes.
+
+    The graph comes from `onnx_graph`. Raises Refused where it is another architecture or a weight is not finite.
+    """
+    path.write_bytes(onnx_bytes(named_weights(model)))
+
+
+def agreement(model: "keras.Model", onnx_path: Path, windows: NDArray[np.float32]) -> float:
+    """Largest absolute difference between Keras and onnxruntime on `windows` (n ≥ 1); compare with `ONNX_TOLERANCE`.
+
+    In units of the network's target. Raises Refused for no windows, and as `Network.predict` does.
+    """
+    if not len(windows):
+        raise Refused("Keras and ONNX cannot be compared on no windows; give at least one.")
+    exported = Network.from_file(onnx_path).predict(windows)
+    own = model.predict(windows, batch_size=8192, verbose=0)[:, 0].astype(np.float64)
+    return float(np.abs(exported - own).max())
+
+
+def save_keras(model: "keras.Model", path: Path) -> None:
+    """Saves the network as a .keras file, for training on; what serves is the ONNX file."""
+    model.save(path)
+
+
+def load_keras(path: Path) -> "keras.Model":
+    """Loads a .keras file that holds this architecture; code inside a file is never run (Keras' safe mode).
+
+    Raises Refused where it is no such file, would need code from it, or holds another architecture.
+    """
+    if path.suffix != ".keras":  # for any other ending Keras falls back to its older format, which has no safe mode
+        raise Refused(f"{path.name} is no .keras file; hand over an older model with `crypto-ml handover`.")
+    keras = _keras()
+    keras2_hard_sigmoid()  # registered before the file names it
+    try:
+        model = keras.saving.load_model(path, compile=False, safe_mode=True)
+    except (ValueError, TypeError, OSError, KeyError, AttributeError) as error:
+        first_line = (str(error).splitlines() or [type(error).__name__])[0]
+        raise Refused(f"{path.name} cannot be loaded as a network of this project: {first_line[:200]}") from error
+    named_weights(model)
+    return model
+
+
+def _layer(layer: "keras.Layer") -> dict[str, Any]:
+    """What a layer computes: its class and the settings that its outputs depend on (dropout only acts in a fit)."""
+    keras = _keras()
+    described: dict[str, Any] = {"class": type(layer).__name__}
+    if isinstance(layer, keras.layers.Bidirectional):
+        described["merge_mode"] = layer.merge_mode
+        return described | {"forward": _layer(layer.forward_layer), "backward": _layer(layer.backward_layer)}
+    for setting in ("units", "epsilon", "reset_after", "go_backwards"):
+        if hasattr(layer, setting):
+            described[setting] = getattr(layer, setting)
+    for setting in ("activation", "recurrent_activation"):
+        if hasattr(layer, setting):
+            described[setting] = keras.saving.get_registered_name(getattr(layer, setting))
+    return described
+
+
+def _architecture(units: int, tanh_units: int, relu_units: int) -> list[dict[str, Any]]:
+    """The layers of `build`, as `_layer` describes them: what `onnx_graph` writes."""
+    gru = {"class": "GRU", "units": units, "reset_after": False, "activation": "tanh"}
+    gru |= {"recurrent_activation": "crypto_ml>keras2_hard_sigmoid"}
+    return [
+        {
+            "class": "Bidirectional",
+            "merge_mode": "concat",
+            "forward": gru | {"go_backwards": False},
+            "backward": gru | {"go_backwards": True},
+        },
+        {"class": "BatchNormalization", "epsilon": NORMALISATION_EPSILON},
+        {"class": "Dense", "units": tanh_units, "activation": "tanh"},
+        {"class": "Dense", "units": relu_units, "activation": "relu"},
+        {"class": "Dense", "units": 1, "activation": "linear"},
+    ]
+
+
+def _clipped(targets: NDArray[np.float32], target: Target) -> NDArray[np.float32]:
+    return np.clip(targets, -GAP_LIMIT, GAP_LIMIT) if target == "gap" else targets
+
+
+def _check_arrays(what: str, windows: NDArray[np.float32], targets: NDArray[np.float32]) -> None:
+    if windows.shape != (len(targets), WINDOW, len(FEATURES)) or targets.ndim != 1 or not len(targets):
+        raise Refused(
+            f"The {what} set needs windows (n, {WINDOW}, {len(FEATURES)}) and targets (n,), n at least 1, "
+            f"not {windows.shape} and {targets.shape}; take a longer period."
+        )
+    if not (np.isfinite(windows).all() and np.isfinite(targets).all()):
+        raise Refused(f"The {what} set holds numbers that are not finite; clean the rows it was made from.")
