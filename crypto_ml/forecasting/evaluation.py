@@ -1,0 +1,186 @@
+"""How good predictions are, always beside the two predictions that cost nothing: the last open and the last close.
+
+Belongs here: errors, and verdicts on them as plain data. Does not belong here: acting on a verdict.
+"""
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from crypto_ml.errors import Refused
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Errors:
+    """Errors of one way of predicting the next open. `mae` and `rmse` in currency, the rest dimensionless."""
+
+    mae: float
+    """Mean of |observed − predicted|."""
+    rmse: float
+    """Square root of the mean of (observed − predicted)²."""
+    mre: float
+    """Mean of |observed − predicted| / observed: comparable across coins of any price."""
+    mase: float | None
+    """Mean absolute scaled error; None where it is not defined. See `evaluate`."""
+    directional_accuracy: float | None
+    """Share of rows whose predicted sign of open[t] − open[t−1] is the observed one; None where no open moved."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The network and the two baselines on the same rows."""
+
+    rows: int
+    network: Errors
+    last_open: Errors
+    last_close: Errors
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Errors over all rows, and for each symbol, sorted by symbol. No number in it is NaN."""
+
+    overall: Comparison
+    by_symbol: dict[str, Comparison]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain dicts, numbers and None, for JSON."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether something may pass, the numbers it was decided on, and why, in one sentence."""
+
+    passed: bool
+    numbers: dict[str, float | None]
+    threshold: float
+    explanation: str
+
+
+def evaluate(
+    symbols: npt.ArrayLike,
+    observed: FloatArray,
+    predicted: FloatArray,
+    last_open: FloatArray,
+    last_close: FloatArray,
+) -> Evaluation:
+    """Compares predicted opens with the observed ones, and with the baselines, on the same n rows (prices, (n,)).
+
+    MASE (Hyndman & Koehler 2006, doi:10.1016/j.ijforecast.2006.03.001): of a symbol, the mean absolute error divided
+    by that of the last close, the naive prediction of an open, both on the rows given here (not on training rows, so
+    that the two are measured on the same days); over all rows, the geometric mean of the symbols' MASE, in which
+    halving one symbol's error makes up for doubling another's. A symbol whose last close was right on every row has
+    no MASE, and one that was predicted without any error is left out of the mean as well.
+    Raises Refused for no rows, lengths that differ, or numbers that are not finite and positive where they must be.
+    """
+    names = np.asarray(symbols)
+    _check(names, observed, predicted, last_open, last_close)
+    unique, codes = np.unique(names, return_inverse=True)
+    counts = np.bincount(codes)
+    ways = {"network": predicted, "last_open": last_open, "last_close": last_close}
+    base = np.bincount(codes, np.abs(observed - last_close)) / counts
+    tables = {way: _by_symbol(codes, counts, observed, values, last_open, base) for way, values in ways.items()}
+    overall = {
+        way: _overall(observed, values, last_open, [errors.mase for errors in tables[way]])
+        for way, values in ways.items()
+    }
+    return Evaluation(
+        overall=Comparison(rows=len(observed), **overall),
+        by_symbol={
+            str(name): Comparison(rows=int(counts[code]), **{way: table[code] for way, table in tables.items()})
+            for code, name in enumerate(unique)
+        },
+    )
+
+
+def onnx_verdict(difference: float, tolerance: float) -> Verdict:
+    """Whether the exported network is the trained one: its largest difference is at most `tolerance` (and a number)."""
+    passed = difference <= tolerance
+    relation = "within" if passed else "not within"
+    return Verdict(
+        passed=passed,
+        numbers={"largest_difference": difference if math.isfinite(difference) else None},
+        threshold=tolerance,
+        explanation=f"ONNX and Keras differ by at most {difference:.3g}, {relation} the tolerance of {tolerance:.3g}.",
+    )
+
+
+def beats_baseline_verdict(evaluation: Evaluation) -> Verdict:
+    """Whether the network is at least as close as the last close on these rows, by mean relative error."""
+    network, baseline = evaluation.overall.network, evaluation.overall.last_close
+    passed = network.mre <= baseline.mre
+    mase = "undefined" if network.mase is None else f"{network.mase:.3f}"
+    return Verdict(
+        passed=passed,
+        numbers={
+            "network_mre": network.mre,
+            "last_close_mre": baseline.mre,
+            "last_open_mre": evaluation.overall.last_open.mre,
+            "network_mase": network.mase,
+        },
+        threshold=baseline.mre,
+        explanation=(
+            f"On {evaluation.overall.rows} rows the network is {100 * network.mre:.3f} % off on average (MASE {mase}), "
+            f"{'no worse' if passed else 'worse'} than the last close with {100 * baseline.mre:.3f} %."
+        ),
+    )
+
+
+def _by_symbol(
+    codes: IntArray, counts: IntArray, observed: FloatArray, values: FloatArray, last_open: FloatArray, base: FloatArray
+) -> list[Errors]:
+    error = np.abs(observed - values)
+    mae = np.bincount(codes, error) / counts
+    rmse = np.sqrt(np.bincount(codes, error**2) / counts)
+    mre = np.bincount(codes, error / observed) / counts
+    moved, right = _direction(observed, values, last_open)
+    moves = np.bincount(codes, moved)
+    hits = np.bincount(codes, right)
+    return [
+        Errors(
+            mae=float(mae[code]),
+            rmse=float(rmse[code]),
+            mre=float(mre[code]),
+            mase=float(mae[code] / base[code]) if base[code] > 0 else None,
+            directional_accuracy=float(hits[code] / moves[code]) if moves[code] else None,
+        )
+        for code in range(len(counts))
+    ]
+
+
+def _overall(observed: FloatArray, values: FloatArray, last_open: FloatArray, mases: list[float | None]) -> Errors:
+    error = np.abs(observed - values)
+    moved, right = _direction(observed, values, last_open)
+    defined = [mase for mase in mases if mase]
+    return Errors(
+        mae=float(error.mean()),
+        rmse=float(np.sqrt((error**2).mean())),
+        mre=float((error / observed).mean()),
+        mase=float(np.exp(np.log(defined).mean())) if defined else None,
+        directional_accuracy=float(right.sum() / moved.sum()) if moved.any() else None,
+    )
+
+
+def _direction(
+    observed: FloatArray, values: FloatArray, last_open: FloatArray
+) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+    """Rows whose open moved, and those among them whose move was predicted with the right sign."""
+    moved = observed != last_open
+    return moved, moved & (np.sign(values - last_open) == np.sign(observed - last_open))
+
+
+def _check(names: npt.NDArray[Any], *columns: FloatArray) -> None:
+    if not len(names):
+        raise Refused("There are no rows to evaluate; choose a holdout that has some.")
+    if any(column.shape != names.shape for column in columns):
+        lengths = ", ".join(str(column.shape) for column in (names, *columns))
+        raise Refused(f"Symbols, observed, predicted, last open and last close differ in shape ({lengths}).")
+    if not all(np.isfinite(column).all() for column in columns) or (columns[0] <= 0).any():
+        raise Refused("Only finite predictions of positive observed prices can be evaluated; leave seed rows out.")
