@@ -86,7 +86,10 @@ def evaluate(
     counts = np.bincount(codes)
     ways = {"network": predicted, "last_open": last_open, "last_close": last_close}
     base = np.bincount(codes, np.abs(observed - last_close)) / counts
-    tables = {way: _by_symbol(codes, counts, observed, values, last_open, base) for way, values in ways.items()}
+    tables = {
+        way: _by_symbol(codes, base, observed=observed, values=values, last_open=last_open)
+        for way, values in ways.items()
+    }
     overall = {
         way: _overall(observed, values, last_open, [errors.mase for errors in tables[way]])
         for way, values in ways.items()
@@ -134,8 +137,10 @@ def beats_baseline_verdict(evaluation: Evaluation) -> Verdict:
 
 
 def _by_symbol(
-    codes: IntArray, counts: IntArray, observed: FloatArray, values: FloatArray, last_open: FloatArray, base: FloatArray
+    codes: IntArray, base: FloatArray, *, observed: FloatArray, values: FloatArray, last_open: FloatArray
 ) -> list[Errors]:
+    """Errors of each symbol, in the order of the codes; `base` is each symbol's mean error of the last close."""
+    counts = np.bincount(codes)
     error = np.abs(observed - values)
     mae = np.bincount(codes, error) / counts
     rmse = np.sqrt(np.bincount(codes, error**2) / counts)

@@ -118,5 +118,5 @@ def _drift(random: np.random.Generator, symbols: int, days: int) -> FloatArray:
 def _rounded(prices: FloatArray) -> FloatArray:
     """Prices to `DIGITS` significant digits; monotone, so low ≤ open, close ≤ high survives."""
     decimals = DIGITS - 1 - np.floor(np.log10(prices))
-    unit = 10.0 ** np.abs(decimals)  # powers of ten up to 1e22 are exact, their reciprocals are not
-    return np.where(decimals >= 0, np.round(prices * unit) / unit, np.round(prices / unit) * unit)
+    unit: FloatArray = 10.0 ** np.abs(decimals)  # powers of ten up to 1e22 are exact, their reciprocals are not
+    return np.asarray(np.where(decimals >= 0, np.round(prices * unit) / unit, np.round(prices / unit) * unit))

@@ -1,0 +1,147 @@
+"""Pictures of a training run, as PNG bytes: the same numbers give the same bytes.
+
+Belongs here: drawing what evaluation and network have worked out. Nothing here computes an error.
+"""
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from crypto_ml.errors import Refused
+from crypto_ml.forecasting.evaluation import Evaluation
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+FloatArray = npt.NDArray[np.float64]
+
+NETWORK: Final = "#1f6fb4"
+OBSERVED: Final = "#222222"
+LAST_CLOSE: Final = "#e08a1e"
+LAST_OPEN: Final = "#b8b8b8"
+
+
+def loss_curve(history: Mapping[str, Sequence[float]]) -> bytes:
+    """Loss per epoch on training and validation rows; `history` has the lists `loss` and `val_loss`, one per epoch.
+
+    Raises Refused where there is no epoch.
+    """
+    if not history["val_loss"]:
+        raise Refused("There is no epoch to draw; train for at least one.")
+    from matplotlib.ticker import MaxNLocator
+
+    figure, axes = _figure(7.0, 3.6, "Loss by epoch")
+    epochs = range(1, len(history["loss"]) + 1)
+    best = int(np.argmin(history["val_loss"]))
+    axes.plot(epochs, history["loss"], color=LAST_CLOSE, marker="o", markersize=3, label="training (with dropout)")
+    axes.plot(epochs, history["val_loss"], color=NETWORK, marker="o", markersize=3, label="validation")
+    axes.axvline(best + 1, color=LAST_OPEN, linestyle="--", linewidth=1, zorder=0)
+    axes.plot(
+        [best + 1], [history["val_loss"][best]], "o", color=NETWORK, markersize=8, label=f"kept: epoch {best + 1}"
+    )
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_xlabel("epoch")
+    axes.set_ylabel("Huber loss, deviations of the target")
+    axes.legend(frameon=False)
+    return _png(figure)
+
+
+def predicted_against_actual(dates: npt.ArrayLike, observed: FloatArray, predicted: FloatArray, title: str) -> bytes:
+    """Observed and predicted opening price of one symbol by day, and their difference below in percent of observed.
+
+    dates: (n,) datetime64 or ISO strings, ascending; observed and predicted: (n,) in the same currency. Raises
+    Refused where there is no row.
+    """
+    days = np.asarray(dates).astype("datetime64[D]")
+    if not len(days):
+        raise Refused("There is no row to draw; choose a symbol with rows in the holdout.")
+    figure, axes = _figure(7.0, 4.4, title, rows=2)
+    below = figure.axes[1]
+    axes.plot(days, observed, color=OBSERVED, linewidth=1.4, label="observed")
+    axes.plot(days, predicted, color=NETWORK, linewidth=1.1, linestyle="--", label="predicted")
+    axes.set_ylabel("opening price")
+    axes.legend(frameon=False)
+    below.axhline(0, color=OBSERVED, linewidth=0.8)
+    below.plot(days, 100 * (predicted - observed) / observed, color=NETWORK, linewidth=0.9)
+    below.set_ylabel("off by, %")
+    _date_ticks(below)
+    return _png(figure)
+
+
+def holdout_by_symbol(evaluation: Evaluation, *, most: int = 20) -> bytes:
+    """Mean relative error on the holdout of network, last close and last open, for the `most` symbols with most rows.
+
+    The bars are those of `evaluation.by_symbol`, in percent on a logarithmic axis (the last open is some ten times as
+    far off as the others); symbols stand in the order of the network's error, the best on top.
+    """
+    largest = sorted(evaluation.by_symbol.items(), key=lambda item: (-item[1].rows, item[0]))[:most]
+    shown = sorted(largest, key=lambda item: (item[1].network.mre, item[0]))
+    left_out = len(evaluation.by_symbol) - len(shown)
+    title = "Mean relative error on the holdout" + (f" ({len(shown)} longest series)" if left_out else "")
+    figure, axes = _figure(7.0, 1.6 + 0.36 * len(shown), title)
+    places = np.arange(len(shown))
+    ways = (
+        ("network", NETWORK, [100 * comparison.network.mre for _, comparison in shown]),
+        ("last close", LAST_CLOSE, [100 * comparison.last_close.mre for _, comparison in shown]),
+        ("last open", LAST_OPEN, [100 * comparison.last_open.mre for _, comparison in shown]),
+    )
+    for position, (label, colour, values) in enumerate(ways):
+        axes.barh(places + (position - 1) * 0.27, values, height=0.25, color=colour, label=label)
+    axes.set_yticks(places, [_short(name) for name, _ in shown])
+    axes.invert_yaxis()
+    axes.grid(visible=False, axis="y")
+    if all(value > 0 for _, _, values in ways for value in values):
+        axes.set_xscale("log")
+        axes.xaxis.set_major_formatter("{x:g}")
+    axes.set_xlabel("percent of the observed open")
+    # above the bars: inside, it covers one of them whichever corner it takes
+    figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=9)
+    return _png(figure)
+
+
+def _figure(width: float, height: float, title: str, rows: int = 1) -> "tuple[Figure, Axes]":
+    """A figure of `width` × `height` inches with one axes, or two above each other that share days; returns the top."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), dpi=90, layout="constrained")
+    ratios = [1.0] if rows == 1 else [3.0, 1.0]
+    all_axes = figure.subplots(rows, 1, sharex=True, squeeze=False, height_ratios=ratios)[:, 0]
+    for axes in all_axes:
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(visible=True, color="#e6e6e6", linewidth=0.8)
+        axes.set_axisbelow(True)
+        axes.tick_params(labelsize=9)
+    # a dollar sign in a title would start a formula
+    all_axes[0].set_title(title.replace("$", r"\$"), loc="left", fontsize=11)
+    return figure, all_axes[0]
+
+
+def _date_ticks(axes: "Axes") -> None:
+    from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
+
+    locator = AutoDateLocator()  # type: ignore[no-untyped-call]
+    axes.xaxis.set_major_locator(locator)
+    axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))  # type: ignore[no-untyped-call]
+
+
+def _short(name: str, most: int = 14) -> str:
+    shortened = name if len(name) <= most else name[: most - 1] + "…"
+    return shortened.replace("$", r"\$")
+
+
+def _png(figure: "Figure") -> bytes:
+    """The figure as a PNG of 64 colours: a third of the size of true colour, and no difference to see in lines."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from PIL import Image
+
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()  # type: ignore[no-untyped-call]
+    pixels = np.asarray(canvas.buffer_rgba())  # type: ignore[no-untyped-call]
+    image = Image.fromarray(pixels).convert("RGB").quantize(64, dither=Image.Dither.NONE)
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()
