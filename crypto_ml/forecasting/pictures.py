@@ -61,8 +61,9 @@ def predicted_against_actual(dates: npt.ArrayLike, observed: FloatArray, predict
         raise Refused("There is no row to draw; choose a symbol with rows in the holdout.")
     figure, axes = _figure(7.0, 4.4, title, rows=2)
     below = figure.axes[1]
-    axes.plot(days, observed, color=OBSERVED, linewidth=1.4, label="observed")
-    axes.plot(days, predicted, color=NETWORK, linewidth=1.1, linestyle="--", label="predicted")
+    # wide and pale below narrow and dark: where the two agree, both are still seen
+    axes.plot(days, observed, color=LAST_OPEN, linewidth=3.2, label="observed")
+    axes.plot(days, predicted, color=NETWORK, linewidth=1.0, label="predicted")
     axes.set_ylabel("opening price")
     axes.legend(frameon=False)
     below.axhline(0, color=OBSERVED, linewidth=0.8)
@@ -75,30 +76,33 @@ def predicted_against_actual(dates: npt.ArrayLike, observed: FloatArray, predict
 def holdout_by_symbol(evaluation: Evaluation, *, most: int = 20) -> bytes:
     """Mean relative error on the holdout of network, last close and last open, for the `most` symbols with most rows.
 
-    The bars are those of `evaluation.by_symbol`, in percent on a logarithmic axis (the last open is some ten times as
-    far off as the others); symbols stand in the order of the network's error, the best on top.
+    One line for each symbol of `evaluation.by_symbol`, in percent on a logarithmic axis (the last open is some ten
+    times as far off as the others, and a bar has no length there: dots); the network's best symbol stands on top.
     """
+    from matplotlib.ticker import LogLocator, NullFormatter
+
     largest = sorted(evaluation.by_symbol.items(), key=lambda item: (-item[1].rows, item[0]))[:most]
     shown = sorted(largest, key=lambda item: (item[1].network.mre, item[0]))
     left_out = len(evaluation.by_symbol) - len(shown)
     title = "Mean relative error on the holdout" + (f" ({len(shown)} longest series)" if left_out else "")
-    figure, axes = _figure(7.0, 1.6 + 0.36 * len(shown), title)
+    figure, axes = _figure(7.0, 1.5 + 0.23 * len(shown), title)
     places = np.arange(len(shown))
     ways = (
         ("network", NETWORK, [100 * comparison.network.mre for _, comparison in shown]),
         ("last close", LAST_CLOSE, [100 * comparison.last_close.mre for _, comparison in shown]),
         ("last open", LAST_OPEN, [100 * comparison.last_open.mre for _, comparison in shown]),
     )
-    for position, (label, colour, values) in enumerate(ways):
-        axes.barh(places + (position - 1) * 0.27, values, height=0.25, color=colour, label=label)
+    for marker, (label, colour, values) in zip("oDs", reversed(ways), strict=True):
+        axes.plot(values, places, marker, color=colour, markersize=6, label=label)
     axes.set_yticks(places, [_short(name) for name, _ in shown])
-    axes.invert_yaxis()
-    axes.grid(visible=False, axis="y")
+    axes.set_ylim(len(shown) - 0.4, -0.6)
     if all(value > 0 for _, _, values in ways for value in values):
         axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
         axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel("percent of the observed open")
-    # above the bars: inside, it covers one of them whichever corner it takes
+    # outside: inside, it covers a dot whichever corner it takes
     figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=9)
     return _png(figure)
 
