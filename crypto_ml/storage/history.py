@@ -238,7 +238,12 @@ class MarketHistory:
     def _create(self) -> DeltaTable:
         try:
             return DeltaTable.create(
-                self.uri, SCHEMA, name="market_history", configuration=TABLE_PROPERTIES, storage_options=self._options()
+                self.uri,
+                SCHEMA,
+                configuration=TABLE_PROPERTIES,
+                storage_options=self._options(),
+                # delta-rs would try again as version 1, and a second protocol there makes concurrent appends fail
+                commit_properties=CommitProperties(max_commit_retries=0),
             )
         except DeltaError:
             # somebody else was first; anything else shows when it is opened

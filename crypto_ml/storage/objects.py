@@ -275,8 +275,8 @@ def connect(bucket: str, prefix: str = "") -> ObjectStore:
         session = boto3.session.Session()
         if session.region_name is None:
             raise StoreRefused("No AWS region is set: set AWS_DEFAULT_REGION, or choose a profile that names one.")
-        retries: Any = {"mode": "standard", "max_attempts": 4}
-        config = Config(retries=retries, connect_timeout=5, read_timeout=60, max_pool_connections=32)
+        # how often to try is left to AWS_MAX_ATTEMPTS
+        config = Config(retries={"mode": "standard"}, connect_timeout=5, read_timeout=60, max_pool_connections=32)
         client = session.client("s3", config=config)
     except (BotoCoreError, ValueError) as e:
         raise StoreRefused(f"The AWS settings cannot be used ({code_of(e)}): {e}") from e

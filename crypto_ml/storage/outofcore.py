@@ -14,8 +14,8 @@ QUERY_MEMORY: Final = "512MB"
 """What a query may hold before it continues on disk."""
 
 
-def queried(query: str, known: pa.RecordBatchReader, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
-    """Run `query` over the table `known`; batches come in `schema`. Times must be UTC.
+def queried(query: str, known: pa.RecordBatchReader, schema: pa.Schema, **beside: pa.Table) -> Iterator[pa.RecordBatch]:
+    """Run `query` over the table `known` and small tables `beside` it; batches come in `schema`. Times must be UTC.
 
     Raises: what reading `known` raises.
     """
@@ -28,6 +28,8 @@ def queried(query: str, known: pa.RecordBatchReader, schema: pa.Schema) -> Itera
         }
         with duckdb.connect(config=settings) as connection:
             connection.register("known", _naive(known, failures))
+            for name, table in beside.items():
+                connection.register(name, table)
             try:
                 for batch in connection.sql(query).to_arrow_reader(BATCH_ROWS):
                     yield batch.cast(schema)

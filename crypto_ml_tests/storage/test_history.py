@@ -1,0 +1,283 @@
+"""The market history: nothing lost, nothing doubled, and a version stays what it was."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from threading import Barrier
+from typing import NamedTuple
+
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from crypto_ml.errors import Unavailable
+from crypto_ml.forecasting.schema import OBSERVATION
+from crypto_ml.storage.embedded import EmbeddedS3, ensure_bucket
+from crypto_ml.storage.failures import StoreRefused
+from crypto_ml.storage.history import SCHEMA, HistoryRefused, MarketHistory
+from crypto_ml.storage.objects import ObjectStore, connect
+
+DAY = date(2018, 3, 26)
+KNOWN = datetime(2018, 3, 27, tzinfo=UTC)
+
+
+class Known(NamedTuple):
+    """One appended row, as far as these tests look at it."""
+
+    symbol: str = "BTC"
+    day: int = 0
+    open: float = 1.0
+    hour: int = 0
+    upload: str = "u1"
+    line: int = 0
+    slug: str | None = None
+
+
+def rows(*known: Known) -> pa.Table:
+    """Rows of the table's schema."""
+    return pa.Table.from_pylist(
+        [
+            {
+                "symbol": k.symbol,
+                "date": DAY + timedelta(days=k.day),
+                **dict.fromkeys(("open", "high", "low", "close"), k.open),
+                "slug": k.slug,
+                "known_at": KNOWN + timedelta(hours=k.hour),
+                "upload_id": k.upload,
+                "line": k.line,
+            }
+            for k in known
+        ],
+        schema=SCHEMA,
+    )
+
+
+def many(count: int, upload: str = "u1") -> pa.Table:
+    """`count` rows of one series on successive days."""
+    return rows(*(Known(day=number, upload=upload, line=number) for number in range(count)))
+
+
+@pytest.fixture
+def history(store: ObjectStore) -> MarketHistory:
+    """No table yet."""
+    return MarketHistory(store)
+
+
+def test_the_table_holds_an_observation_and_where_it_came_from() -> None:
+    assert SCHEMA.names == [*OBSERVATION, "known_at", "upload_id", "line"]
+
+
+def test_an_absent_table_has_no_version_and_reads_as_no_rows(history: MarketHistory) -> None:
+    assert history.version() is None
+    assert history.count() == 0
+    assert history.slugs() == {}
+    assert history.scan().read_all().equals(SCHEMA.empty_table())
+    assert history.scan(["open", "symbol"]).schema.names == ["open", "symbol"]
+    assert history.current_rows().equals(SCHEMA.empty_table())
+
+
+def test_what_was_appended_is_read_back_exactly(history: MarketHistory) -> None:
+    written = rows(Known(slug="bitcoin"), Known("ünï/😀", 1, 1e308, line=1), Known(day=-20_000, open=5e-324, line=2))
+    version = history.append(written, append_id="one")
+    assert history.version() == version
+    assert history.count() == 3
+    assert history.scan().read_all().equals(written)
+
+
+def test_columns_are_taken_by_name_and_cast(history: MarketHistory) -> None:
+    written = many(3)
+    shuffled = pa.table(
+        {
+            "ignored": [1, 2, 3],
+            **{name: written[name] for name in reversed(SCHEMA.names)},
+            "date": written["date"].cast(pa.timestamp("s")),
+            "symbol": written["symbol"].cast(pa.large_string()),
+        }
+    )
+    history.append(shuffled, append_id="one")
+    assert history.scan().read_all().equals(written)
+
+
+def test_an_append_with_an_id_that_was_used_adds_nothing_and_names_the_first_version(history: MarketHistory) -> None:
+    first = history.append(many(5), append_id="one")
+    later = history.append(many(7, "u2"), append_id="two")
+    assert later > first
+    assert history.append(many(5), append_id="one") == first
+    assert history.count() == 12
+    assert history.version() == later
+
+
+def appended_together(history: MarketHistory, ids: list[str]) -> list[int]:
+    start = Barrier(len(ids))
+
+    def append(number: int) -> int:
+        start.wait()
+        return MarketHistory(history.store).append(many(10, f"u{number}"), append_id=ids[number])
+
+    with ThreadPoolExecutor(len(ids)) as pool:
+        return list(pool.map(append, range(len(ids))))
+
+
+@pytest.mark.parametrize("exists", [True, False], ids=["existing table", "absent table"])
+def test_eight_appends_at_once_lose_nothing(history: MarketHistory, exists: bool) -> None:
+    if exists:
+        history.append(many(0), append_id="empty")
+    versions = appended_together(history, [f"id{number}" for number in range(8)])
+    assert len(set(versions)) == 8
+    assert history.count() == 80
+    assert set(history.scan(["upload_id"]).read_all()["upload_id"].to_pylist()) == {f"u{number}" for number in range(8)}
+
+
+@pytest.mark.parametrize("exists", [True, False], ids=["existing table", "absent table"])
+def test_the_same_append_eight_times_at_once_lands_once(history: MarketHistory, exists: bool) -> None:
+    if exists:
+        history.append(many(0), append_id="empty")
+    versions = appended_together(history, ["same"] * 8)
+    assert len(set(versions)) == 1
+    assert history.count() == 10
+
+
+def test_an_append_of_no_rows_is_remembered_too(history: MarketHistory) -> None:
+    no_batches = pa.RecordBatchReader.from_batches(SCHEMA, iter([]))
+    version = history.append(no_batches, append_id="nothing")
+    assert history.append(many(3), append_id="nothing") == version
+    assert history.count() == 0
+
+
+def test_an_append_that_breaks_off_leaves_nothing_and_says_why(history: MarketHistory) -> None:
+    class UploadGoneError(Exception):
+        pass
+
+    def breaking() -> Iterator[pa.RecordBatch]:
+        yield from many(10).to_batches()
+        raise UploadGoneError
+
+    with pytest.raises(UploadGoneError):
+        history.append(pa.RecordBatchReader.from_batches(SCHEMA, breaking()), append_id="one")
+    assert history.count() == 0
+    history.append(many(10), append_id="one")
+    assert history.count() == 10
+
+
+def test_rows_that_do_not_fit_are_refused_and_not_appended(history: MarketHistory) -> None:
+    with pytest.raises(HistoryRefused, match="known_at, line"):
+        history.append(many(1).drop_columns(["line", "known_at"]), append_id="one")
+    nameless = many(1).set_column(0, "symbol", pa.nulls(1, pa.string()))
+    with pytest.raises(HistoryRefused, match="symbol"):
+        history.append(nameless, append_id="one")
+    assert history.count() == 0
+
+
+def test_a_scan_at_a_version_does_not_see_later_rows(history: MarketHistory) -> None:
+    first = history.append(many(5), append_id="one")
+    history.append(many(7, "u2"), append_id="two")
+    assert history.count(first) == 5
+    assert history.scan(version=first).read_all().equals(many(5))
+    assert history.current_rows(version=first)["upload_id"].to_pylist() == ["u1"] * 5
+
+
+def test_a_version_is_readable_behind_many_checkpoints(history: MarketHistory) -> None:
+    first = history.append(many(5), append_id="first")
+    for number in range(55):
+        history.append(rows(Known(line=number)), append_id=str(number))
+    assert history.scan(version=first).read_all().equals(many(5))
+    assert history.append(many(5), append_id="first") >= first
+    assert history.count() == 60
+
+
+def test_a_version_that_is_not_there_is_refused(history: MarketHistory) -> None:
+    with pytest.raises(HistoryRefused, match="no version 0"):
+        history.scan(version=0)
+    newest = history.append(many(1), append_id="one")
+    with pytest.raises(HistoryRefused, match=f"newest is {newest}"):
+        history.count(newest + 1)
+
+
+def test_a_scan_returns_the_rows_and_columns_asked_for(history: MarketHistory) -> None:
+    history.append(rows(*(Known(symbol, day) for symbol in ("A", "B", "C'; --") for day in range(3))), append_id="one")
+    found = history.scan(["date", "symbol"], symbols=["C'; --", "A", "Z"], before=DAY + timedelta(days=2)).read_all()
+    assert found.schema.names == ["date", "symbol"]
+    assert sorted(found["symbol"].to_pylist()) == ["A", "A", "C'; --", "C'; --"]
+    assert max(found["date"].to_pylist()) == DAY + timedelta(days=1)
+    assert history.scan(symbols=[]).read_all().num_rows == 0
+    with pytest.raises(HistoryRefused, match="no columns price"):
+        history.scan(["price"])
+
+
+def test_the_slug_known_first_is_the_series_own(history: MarketHistory) -> None:
+    history.append(rows(Known("BTM", slug="bytom", hour=2), Known("XRP", line=1)), append_id="one")
+    history.append(rows(Known("BTM", slug="bitmark", hour=1), Known("BTM", hour=0), Known("ETH")), append_id="two")
+    history.append(rows(Known("ETH", slug="ethereum", hour=5)), append_id="three")
+    assert history.slugs() == {"BTM": "bitmark", "ETH": "ethereum"}
+
+
+def test_history_is_read_as_it_was_known_at_a_time(history: MarketHistory) -> None:
+    history.append(rows(Known(open=1.0, hour=1), Known(day=1, open=7.0, hour=5)), append_id="one")
+    history.append(rows(Known(open=2.0, hour=3)), append_id="two")
+    assert history.current_rows(["open"])["open"].to_pylist() == [2.0, 7.0]
+    assert history.current_rows(["open"], known_by=KNOWN + timedelta(hours=2))["open"].to_pylist() == [1.0]
+
+
+known_rows = st.builds(
+    Known,
+    symbol=st.sampled_from(["A", "B", "A:b"]),
+    day=st.integers(0, 2),
+    open=st.floats(0.01, 1e6),
+    hour=st.integers(0, 3),
+    upload=st.sampled_from(["u1", "u2", "u10"]),
+)
+
+
+@settings(max_examples=10)
+@given(appends=st.lists(st.lists(known_rows, max_size=12), max_size=4), hour=st.integers(-1, 3))
+def test_current_rows_are_the_latest_known_of_each_series_and_day(
+    store: ObjectStore, appends: list[list[Known]], hour: int
+) -> None:
+    history = MarketHistory(store, key=f"history-{next(TABLES)}")
+    numbered = [[k._replace(line=100 * a + n) for n, k in enumerate(append)] for a, append in enumerate(appends)]
+    for number, append in enumerate(numbered):
+        history.append(rows(*append), append_id=str(number))
+
+    def latest(everything: list[Known]) -> pa.Table:
+        model = {(k.symbol, k.day): k for k in sorted(everything, key=lambda k: (k.hour, k.upload, k.line))}
+        return rows(*(model[key] for key in sorted(model)))
+
+    everything = [k for append in numbered for k in append]
+    assert history.current_rows().equals(latest(everything))
+    assert history.current_rows(known_by=KNOWN + timedelta(hours=hour)).equals(
+        latest([k for k in everything if k.hour <= hour])
+    )
+    assert history.current_rows(symbols=["A"], before=DAY + timedelta(days=1)).equals(
+        latest([k for k in everything if k.symbol == "A" and k.day < 1])
+    )
+
+
+TABLES = iter(range(1_000_000))
+
+
+def test_a_missing_bucket_is_refused_and_not_an_absent_table(s3_environment: dict[str, str]) -> None:
+    nowhere = MarketHistory(connect("crypto-ml-no-such-bucket"))
+    with pytest.raises(StoreRefused, match="no bucket"):
+        nowhere.version()
+    with pytest.raises(StoreRefused, match="no bucket"):
+        nowhere.append(many(1), append_id="one")
+
+
+def test_a_killed_server_is_unavailable_and_not_an_absent_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with EmbeddedS3(tmp_path) as server:
+        for name, value in (server.environment | {"AWS_MAX_ATTEMPTS": "1"}).items():
+            monkeypatch.setenv(name, value)
+        store = connect("crypto-ml")
+        ensure_bucket(store.client, store.bucket)
+        history = MarketHistory(store)
+        history.append(many(10), append_id="one")
+        begun = history.scan()
+        server.kill()
+        with pytest.raises(Unavailable):
+            history.version()
+        with pytest.raises(Unavailable):
+            begun.read_all()
