@@ -222,12 +222,13 @@ class MarketHistory:
 
     def _open(self, version: int | None = None) -> DeltaTable | None:
         with self._explained("open"):
+            table: DeltaTable | None
             try:
                 table = DeltaTable(self.uri, storage_options=self._options())
             except TableNotFoundError:
-                if any(self.store.list(f"{self.key}/_delta_log/")):  # raises where the bucket itself is missing
-                    raise
-                table = None
+                absent = not any(self.store.list(f"{self.key}/_delta_log/"))  # raises where the bucket is missing
+                # a log that is there was begun a moment ago by another writer
+                table = None if absent else DeltaTable(self.uri, storage_options=self._options())
             newest = -1 if table is None else table.version()
             if version is not None and not 0 <= version <= newest:
                 raise HistoryRefused(f"{self.uri} has no version {version}: the newest is {newest}.")
