@@ -1,4 +1,4 @@
 """Everything that knows Dagster: assets, checks, jobs, sensors, schedules, partitions and resources.
 
-Belongs here: wiring. An asset loads, makes one call into the domain, and says what happened. Does not belong here: rules.
+Belongs here: wiring. An asset loads, makes one call into a stage, and says what happened. Does not belong here: rules.
 """

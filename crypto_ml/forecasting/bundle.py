@@ -9,7 +9,6 @@ A bundle's `sha256` is over its contract (target, features, window), network, sc
 version is a label and the first twelve digits of that hash. Dates and pictures are not part of it.
 """
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, get_args
 
 import numpy as np
 
+from crypto_ml.digest import sha256_of
 from crypto_ml.errors import Refused
 from crypto_ml.forecasting.scaling import SeriesStatistics
 from crypto_ml.forecasting.schema import FEATURES, SCALED, WINDOW, Target
@@ -107,7 +107,7 @@ class ModelBundle:
                 f"the model bundle {manifest['version']} was made for other features, windows or targets than this "
                 "program computes; serve it with the version of crypto_ml that made it"
             )
-        changed = [name for name, sha in recorded.items() if name not in files or digest(files[name]) != sha]
+        changed = [name for name, sha in recorded.items() if name not in files or sha256_of(files[name]) != sha]
         if changed or _identity(manifest) != manifest["sha256"]:
             raise BundleDamaged(
                 f"the model bundle {manifest['version']} is not as it was written: {', '.join(changed) or MANIFEST} "
@@ -140,7 +140,7 @@ def make_bundle(
         "window": WINDOW,
         "slugs": dict(sorted(slugs.items())),
         "weights_sha256": weights_sha256,
-        "files": {name: digest(content) for name, content in sorted(files.items())},
+        "files": {name: sha256_of(content) for name, content in sorted(files.items())},
         "about": dict(about),
     }
     manifest["sha256"] = _identity(manifest)
@@ -154,12 +154,7 @@ def _identity(manifest: Mapping[str, Any]) -> str:
         **{name: manifest[name] for name in ("format", "target", "features", "window", "slugs", "weights_sha256")},
         **{name: files.get(name) for name in (NETWORK, SCALER, TRAINING_MANIFEST)},
     }
-    return digest(json.dumps(parts, sort_keys=True).encode())
-
-
-def digest(content: bytes) -> str:
-    """sha256, in hexadecimal."""
-    return hashlib.sha256(content).hexdigest()
+    return sha256_of(json.dumps(parts, sort_keys=True).encode())
 
 
 def write_statistics(statistics: SeriesStatistics) -> bytes:

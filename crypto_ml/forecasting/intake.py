@@ -19,7 +19,6 @@ from crypto_ml.forecasting.dates import DateEvidence, DateOrder, is_slashed
 from crypto_ml.forecasting.reading import UnreadableUpload, UploadReader
 from crypto_ml.forecasting.sorting import RowSorter, as_rows
 
-NO_VALID_ROW: Final = "no valid row is left"
 SHOWN_TEXT: Final = 500
 
 
@@ -62,19 +61,20 @@ def take_in(path: Path, rules: IntakeRules, sorter: RowSorter, file: int = 0) ->
         reader = UploadReader(path, rules.max_bytes)
         intake = _take_in(reader, rules, sorter, file)
         if not intake.accepted_rows:
-            raise UnreadableUpload(_nothing_left(intake))
+            raise UnreadableUpload(nothing_left(intake.refused))
     except UnreadableUpload as refused:
         sorter.discard(file)
         return FileIntake(refusal=str(refused))
     return intake
 
 
-def _nothing_left(intake: FileIntake) -> str:
-    if not intake.received_rows:
+def nothing_left(refused: pd.DataFrame) -> str:
+    """Why a file has no valid row, from its refused rows' `reason`."""
+    if refused.empty:
         return "the file has a header and no rows"
-    reasons = intake.refused["reason"].value_counts()
+    reasons = refused["reason"].value_counts()
     shown = "; ".join(f"{reason} ({count} row{'s' * (count > 1)})" for reason, count in reasons.head(3).items())
-    return f"{NO_VALID_ROW}: {shown}"
+    return f"no valid row is left: {shown}"
 
 
 def _take_in(reader: UploadReader, rules: IntakeRules, sorter: RowSorter, file: int) -> FileIntake:

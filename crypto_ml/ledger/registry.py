@@ -6,7 +6,7 @@ it say who made what champion, when and why.
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -131,8 +131,3 @@ def _who_was_first(pointer: AppendOnlyLog, number: int, version: str) -> str:
 
 def _champion(entry: Entry) -> Champion:
     return Champion(pointer=entry.number, **entry.document)
-
-
-def champion_document(champion: Champion) -> dict[str, Any]:
-    """A champion as receipts and metadata show it."""
-    return asdict(champion)

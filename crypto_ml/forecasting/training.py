@@ -1,0 +1,261 @@
+"""From market history to a model bundle: split by time, fit the scaler, train, prove the export, evaluate.
+
+Three spans of time, in this order: the scaler and the network are fitted on the first, the number of epochs is chosen
+on the second, and on the third, the holdout, nothing is fitted at all.
+"""
+
+import json
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import date
+from importlib.metadata import version
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from crypto_ml.digest import sha256_of
+from crypto_ml.errors import Refused
+from crypto_ml.forecasting.bundle import TRAINING_MANIFEST, ModelBundle, make_bundle
+from crypto_ml.forecasting.evaluation import Evaluation, Verdict, beats_baseline_verdict, evaluate, onnx_verdict
+from crypto_ml.forecasting.features import BoolArray, FloatArray, IntArray, add_levels, feature_block, gaps
+from crypto_ml.forecasting.features import series_starts as starts_of
+from crypto_ml.forecasting.model_card import model_card
+from crypto_ml.forecasting.network import ONNX_TOLERANCE, agreement, export_onnx, fit, save_keras, weights_sha256
+from crypto_ml.forecasting.pictures import holdout_by_symbol, loss_curve, predicted_against_actual
+from crypto_ml.forecasting.scaling import V_OPEN, SeriesStatistics
+from crypto_ml.forecasting.schema import MINIMUM_OWN_ROWS, PRICES, SCALED, Target
+from crypto_ml.forecasting.scoring import PREDICTED, score_rows
+from crypto_ml.forecasting.windows import WindowArray, windows
+
+SHARES: Final = (0.7, 0.15)
+"""Shares of the rows that the training and the validation span hold at least; the rest is the holdout."""
+
+METRICS: Final = "metrics.json"
+LIBRARIES: Final = ("tensorflow-cpu", "keras", "onnx", "onnxruntime", "scikit-learn", "numpy", "pandas")
+
+
+class TooLittleHistory(Refused):
+    """A history from which no model can be trained."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """First days of the validation span and of the holdout; training rows are those before both."""
+
+    validation_from: date
+    holdout_from: date
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a training run may vary. most_windows: beyond it, a seeded sample of the training windows is used."""
+
+    target: Target = "gap"
+    seed: int = 20180325
+    epochs: int = 10
+    batch_size: int = 512
+    learning_rate: float = 1e-3
+    most_windows: int = 1_000_000
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A bundle, and the verdicts on it; `onnx` must pass before anything may serve it."""
+
+    bundle: ModelBundle
+    evaluation: Evaluation
+    onnx: Verdict
+    baseline: Verdict
+
+
+def split_by_time(dates: pd.Series) -> Split:
+    """Where the spans begin, chosen so that they hold about SHARES of the rows. Raises TooLittleHistory."""
+    ordered = np.sort(dates.to_numpy("datetime64[D]"))
+    if not len(ordered):
+        raise TooLittleHistory("there is no market history to train on; drop files into uploads/ first")
+    cuts = [ordered[min(int(len(ordered) * share), len(ordered) - 1)] for share in (SHARES[0], sum(SHARES))]
+    if not ordered[0] < cuts[0] < cuts[1] <= ordered[-1]:
+        raise TooLittleHistory(
+            f"the market history reaches from {ordered[0]} to {ordered[-1]}, which cannot be split into training, "
+            "validation and holdout; a model needs some weeks of it"
+        )
+    return Split(*(cut.astype(date) for cut in cuts))
+
+
+def rows_sha256(rows: pd.DataFrame) -> str:
+    """The identity of a training set: sha256 over symbols, dates, prices and market, in order."""
+    parts = ["\n".join(rows["symbol"]).encode(), rows["date"].to_numpy("datetime64[D]").astype("<i8").tobytes()]
+    parts += [rows[name].to_numpy("<f8").tobytes() for name in (*PRICES, "market")]
+    return sha256_of(b"\0".join(parts))
+
+
+def fit_scaler(rows: pd.DataFrame, split: Split) -> SeriesStatistics:
+    """Statistics of each series' training rows, and of no others.
+
+    rows: OBSERVATION columns, sorted by symbol and date. Series with fewer than MINIMUM_OWN_ROWS training rows get
+    none; when scored they count as never seen. Raises TooLittleHistory where that leaves no series.
+    """
+    from crypto_ml.forecasting.scaler_estimator import SeriesStandardScaler
+
+    rows = add_levels(rows)
+    starts = starts_of(rows["symbol"])
+    features = pd.DataFrame(feature_block(rows, starts)[:, : len(SCALED)], columns=list(SCALED))
+    features = features.assign(symbol=rows["symbol"].to_numpy(), gap=gaps(rows, starts))
+    training = features[_before(rows, split.validation_from)]
+    enough = training["symbol"].map(training["symbol"].value_counts()) >= MINIMUM_OWN_ROWS
+    if not enough.any():
+        raise TooLittleHistory(f"no series has {MINIMUM_OWN_ROWS} rows before {split.validation_from} to train on")
+    statistics: SeriesStatistics = SeriesStandardScaler().fit(training[enough]).statistics_
+    return statistics
+
+
+def train(
+    rows: pd.DataFrame,
+    split: Split,
+    statistics: SeriesStatistics,
+    plan: Plan,
+    *,
+    label: str,
+    manifest: Mapping[str, Any],
+    created_at: str,
+) -> Trained:
+    """Train a network on `rows` (as for `fit_scaler`) and put the bundle together.
+
+    manifest: what identifies the training set, kept in the bundle. label: what the version starts with. created_at:
+    ISO 8601, shown. The same rows, split, statistics and plan give the same weights.
+    """
+    examples = _examples(rows, statistics, plan.target)
+    train_x, train_y = examples.between(None, split.validation_from).arrays(plan)
+    valid_x, valid_y = examples.between(split.validation_from, split.holdout_from).arrays(plan)
+    if not len(train_y) or not len(valid_y):
+        raise TooLittleHistory("no training or no validation row has an earlier row of its series")
+    fitted = fit(
+        train_x, train_y, valid_x, valid_y, seed=plan.seed, target=plan.target, epochs=plan.epochs,
+        batch_size=plan.batch_size, learning_rate=plan.learning_rate,
+    )  # fmt: skip
+    with TemporaryDirectory(prefix="crypto_ml-train-") as name:
+        onnx, keras = Path(name) / "network.onnx", Path(name) / "network.keras"
+        export_onnx(fitted.model, onnx)
+        save_keras(fitted.model, keras)
+        difference = agreement(fitted.model, onnx, valid_x)
+        network, trainable = onnx.read_bytes(), keras.read_bytes()
+    onnx_equal = onnx_verdict(difference, ONNX_TOLERANCE)
+    parts: dict[str, Any] = {
+        "label": label,
+        "target": plan.target,
+        "statistics": statistics,
+        "slugs": _slugs(rows),
+        "network_onnx": network,
+        "weights_sha256": weights_sha256(fitted.model),
+        "about": {
+            "origin": "trained",
+            "created_at": created_at,
+            "plan": asdict(plan),
+            "libraries": {name: version(name) for name in LIBRARIES},
+            "python": platform.python_version(),
+        },
+    }
+    kept_manifest = json.dumps(dict(manifest), indent=2).encode() + b"\n"
+    unproven = make_bundle(**parts, documents={TRAINING_MANIFEST: kept_manifest})
+    holdout = holdout_predictions(rows, split, unproven)
+    evaluation = _evaluate(holdout)
+    baseline = beats_baseline_verdict(evaluation)
+    metrics = {
+        "holdout": evaluation.to_dict(),
+        "loss": fitted.history,
+        "best_epoch": fitted.best_epoch,
+        "checks": {"onnx_equals_keras": asdict(onnx_equal), "no_worse_than_last_close": asdict(baseline)},
+    }
+    documents = {
+        TRAINING_MANIFEST: kept_manifest,
+        METRICS: json.dumps(metrics, indent=2).encode() + b"\n",
+        "network.keras": trainable,
+        "MODEL_CARD.md": model_card(unproven, evaluation, baseline).encode(),
+        "pictures/loss.png": loss_curve(fitted.history),
+        "pictures/holdout.png": holdout_by_symbol(evaluation),
+        "pictures/predictions.png": _picture(holdout),
+    }
+    return Trained(make_bundle(**parts, documents=documents), evaluation, onnx_equal, baseline)
+
+
+def holdout_predictions(rows: pd.DataFrame, split: Split, bundle: ModelBundle) -> pd.DataFrame:
+    """What the bundle predicts for the holdout, on the road every upload takes.
+
+    Columns of `scoring.score`, and the baselines `last_open` and `last_close` (currency).
+    """
+    asked = rows.assign(file=0, line=0, context=_before(rows, split.holdout_from))
+    before = rows.groupby("symbol", sort=False)[["open", "close"]].shift(1)[~asked["context"]]
+    scored = score_rows(asked, bundle, "one_step")
+    scored = scored.assign(last_open=before["open"].to_numpy(), last_close=before["close"].to_numpy())
+    predicted = scored[scored["status"] == PREDICTED]
+    if predicted.empty:
+        raise TooLittleHistory(f"no row from {split.holdout_from} on can be predicted, so nothing can be evaluated")
+    return predicted
+
+
+def _evaluate(holdout: pd.DataFrame) -> Evaluation:
+    columns = [holdout[name].to_numpy(np.float64) for name in ("val_open", "pred_open", "last_open", "last_close")]
+    return evaluate(holdout["symbol"].to_numpy(), *columns)
+
+
+def _picture(holdout: pd.DataFrame) -> bytes:
+    symbol = holdout["symbol"].value_counts(sort=True).index[0]
+    rows = holdout[holdout["symbol"] == symbol]
+    observed, predicted = (rows[name].to_numpy(np.float64) for name in ("val_open", "pred_open"))
+    return predicted_against_actual(rows["date"].to_numpy(), observed, predicted, f"{symbol}, holdout")
+
+
+@dataclass(frozen=True, eq=False)
+class _Examples:
+    """Rows that can be learnt from: their position `at`, date and target, and what their windows are cut from."""
+
+    scaled: FloatArray
+    starts: IntArray
+    at: IntArray
+    dates: npt.NDArray[np.datetime64]
+    target: FloatArray
+
+    def between(self, first: date | None, end: date) -> "_Examples":
+        inside = self.dates < np.datetime64(end)
+        if first:
+            inside &= self.dates >= np.datetime64(first)
+        return _Examples(self.scaled, self.starts, self.at[inside], self.dates[inside], self.target[inside])
+
+    def arrays(self, plan: Plan) -> tuple[WindowArray, npt.NDArray[np.float32]]:
+        """Windows (n, 5, 13) and targets (n,), float32; a seeded sample where there are more than the plan takes."""
+        chosen = np.arange(len(self.at))
+        if len(chosen) > plan.most_windows:
+            sample = np.random.default_rng(plan.seed).choice(len(chosen), plan.most_windows, replace=False)
+            chosen = np.sort(sample)
+        return windows(self.scaled, self.starts, self.at[chosen]), self.target[chosen].astype(np.float32)
+
+
+def _examples(rows: pd.DataFrame, statistics: SeriesStatistics, target: Target) -> _Examples:
+    rows = add_levels(rows)
+    starts = starts_of(rows["symbol"])
+    block = feature_block(rows, starts)
+    codes = statistics.codes(rows["symbol"])
+    at = np.flatnonzero((codes >= 0) & (np.arange(len(rows)) > starts))
+    known = codes[at]
+    if target == "change":
+        moved = block[at, V_OPEN]
+        values = (moved - statistics.mean[known, V_OPEN]) / statistics.scale[known, V_OPEN]
+    else:
+        values = gaps(rows, starts)[at] / statistics.gap_scale[known]
+    dates = rows["date"].to_numpy("datetime64[D]")[at]
+    return _Examples(statistics.scale_block(block, codes), starts, at, dates, values)
+
+
+def _before(rows: pd.DataFrame, day: date) -> BoolArray:
+    return np.asarray(rows["date"].to_numpy("datetime64[D]") < np.datetime64(day))
+
+
+def _slugs(rows: pd.DataFrame) -> dict[str, str]:
+    """symbol → slug where the history knows it, so that a colliding symbol is noticed when the bundle serves."""
+    given = rows.loc[rows["slug"].notna(), ["symbol", "slug"]].drop_duplicates("symbol")
+    return dict(zip(given["symbol"], given["slug"], strict=True))

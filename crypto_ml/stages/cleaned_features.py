@@ -1,0 +1,182 @@
+"""cleaned_features: a delivery's accepted rows in one Parquet file, sorted, with the features a row has by itself.
+
+Refused rows stand beside them with their reasons. Both are written once, under a key that names the state of the code
+and of the settings that made them.
+"""
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Final
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from crypto_ml.digest import sha256_of, sha256_of_file
+from crypto_ml.forecasting.features import add_levels
+from crypto_ml.forecasting.intake import FileIntake, IntakeRules, Repeats, nothing_left, settled_chunks, take_in
+from crypto_ml.forecasting.series import series_names
+from crypto_ml.forecasting.sorting import ROWS, RowSorter
+from crypto_ml.ledger.code import code_version
+from crypto_ml.ledger.layout import cleaned_prefix, raw_key
+from crypto_ml.settings import Settings
+from crypto_ml.stages.raw_uploads import Received
+from crypto_ml.storage.failures import AlreadyExists, ObjectMissing
+from crypto_ml.storage.objects import ObjectStore, StoredObject
+
+ACCEPTED, REFUSED, SUMMARY = "accepted.parquet", "refused.parquet", "cleaned.json"
+ACCEPTED_SCHEMA: Final = pa.schema(
+    [
+        *(field for field in ROWS if field.name != "context"),
+        *((name, pa.float64()) for name in ("close_ratio", "spread", "log_shares")),
+    ]
+)
+REFUSED_SCHEMA: Final = pa.schema(
+    [("file", pa.int32()), ("line", pa.int64()), ("reason", pa.string()), ("text", pa.string())]
+)
+
+
+@dataclass(frozen=True)
+class CleanedFile:
+    """One file: received = accepted + refused + repeated rows. `refusal`: why the file was refused as a whole."""
+
+    received: int
+    accepted: int
+    refused: int
+    repeated: int
+    date_order: str | None
+    ignored_columns: Sequence[str]
+    refusal: str | None
+
+
+@dataclass(frozen=True)
+class Cleaned:
+    """A delivery as cleaned: the sha256 of its accepted rows, what became of each file (by its number in the delivery),
+    and the series that are not named by their symbol alone: name → [symbol, slug]."""
+
+    delivery: str
+    code: str
+    accepted_sha256: str
+    files: Mapping[int, CleanedFile]
+    renamed: Mapping[str, Sequence[str]]
+
+    @property
+    def accepted_key(self) -> str:
+        return f"{cleaned_prefix(self.delivery, self.code)}{self.accepted_sha256[:16]}-{ACCEPTED}"
+
+    @property
+    def refused_key(self) -> str:
+        return f"{cleaned_prefix(self.delivery, self.code)}{self.accepted_sha256[:16]}-{REFUSED}"
+
+    @property
+    def accepted_rows(self) -> int:
+        return sum(file.accepted for file in self.files.values())
+
+
+def stage_code(settings: Settings) -> str:
+    """The state of the code and of the settings that decide how an upload is cleaned."""
+    parts = (code_version(__name__), settings.date_order, settings.max_upload_bytes)
+    return sha256_of(repr(parts).encode())[:12]
+
+
+def clean(received: Received, known_coins: Mapping[str, str], store: ObjectStore, settings: Settings) -> Cleaned:
+    """Clean the files of a delivery; what the same code and settings have cleaned before is not cleaned again.
+
+    known_coins: symbol → slug of the coin that history or the champion knows under it.
+    """
+    try:
+        return read_cleaned(received.delivery, settings, store)
+    except ObjectMissing:
+        pass
+    today = datetime.fromisoformat(received.at).date()
+    rules = IntakeRules(today, settings.date_order, settings.max_upload_bytes)
+    with TemporaryDirectory(prefix="crypto_ml-clean-") as name:
+        directory = Path(name)
+        with RowSorter(directory / "sort") as sorter:
+            intakes = _take_in_all(received, rules, store, sorter, directory / "upload")
+            names = series_names(sorter.coins(), known_coins)
+            sorter.rename(names)
+            repeats = Repeats()
+            _write_accepted(sorter, repeats, directory / ACCEPTED)
+        _write_refused(intakes, repeats, directory / REFUSED)
+        cleaned = Cleaned(
+            delivery=received.delivery,
+            code=stage_code(settings),
+            accepted_sha256=sha256_of_file(directory / ACCEPTED),
+            files={number: _summary(intake, repeats, number) for number, intake in intakes.items()},
+            renamed={name: [symbol, slug or ""] for (symbol, slug), name in names.items() if name != symbol},
+        )
+        return _keep(cleaned, directory, store, settings)
+
+
+def read_cleaned(delivery: str, settings: Settings, store: ObjectStore) -> Cleaned:
+    """The record of a delivery cleaned by the current code and settings. Raises ObjectMissing."""
+    found: dict[str, Any] = store.read_json(cleaned_prefix(delivery, stage_code(settings)) + SUMMARY)
+    files = {int(number): CleanedFile(**file) for number, file in found.pop("files").items()}
+    return Cleaned(files=files, **found)
+
+
+def download_named(key: str, path: Path, store: ObjectStore) -> None:
+    """Download an object that is written once. Raises ObjectMissing."""
+    found: StoredObject | None = store.head(key)
+    if found is None:
+        raise ObjectMissing(f"There is no object {store.uri(key)}; it was deleted from outside, restore it.")
+    store.download(found, path)
+
+
+def _take_in_all(
+    received: Received, rules: IntakeRules, store: ObjectStore, sorter: RowSorter, path: Path
+) -> dict[int, FileIntake]:
+    intakes = {}
+    for number, file in enumerate(received.files):
+        if file.sha256 and not file.outcome:
+            download_named(raw_key(file.sha256), path, store)
+            intakes[number] = take_in(path, rules, sorter, number)
+            path.unlink()
+    return intakes
+
+
+def _write_accepted(sorter: RowSorter, repeats: Repeats, path: Path) -> None:
+    with pq.ParquetWriter(path, ACCEPTED_SCHEMA, compression="zstd") as writer:
+        for chunk in settled_chunks(sorter, repeats):
+            writer.write_table(pa.Table.from_pandas(add_levels(chunk), schema=ACCEPTED_SCHEMA, preserve_index=False))
+
+
+def _write_refused(intakes: Mapping[int, FileIntake], repeats: Repeats, path: Path) -> None:
+    with pq.ParquetWriter(path, REFUSED_SCHEMA, compression="zstd") as writer:
+        for number, intake in intakes.items():
+            refused = pd.concat([intake.refused, repeats.refused_of(number)]).sort_values("line")
+            table = pa.Table.from_pandas(refused.assign(file=number), schema=REFUSED_SCHEMA, preserve_index=False)
+            writer.write_table(table)
+
+
+def _summary(intake: FileIntake, repeats: Repeats, number: int) -> CleanedFile:
+    contradicting = repeats.refused_of(number)
+    refused = len(intake.refused) + len(contradicting)
+    repeated = repeats.repeated[number]
+    accepted = intake.accepted_rows - len(contradicting) - repeated
+    return CleanedFile(
+        received=intake.received_rows,
+        accepted=accepted,
+        refused=refused,
+        repeated=repeated,
+        date_order=intake.date_order,
+        ignored_columns=list(intake.ignored_columns),
+        refusal=intake.refusal or (None if accepted else nothing_left(contradicting)),
+    )
+
+
+def _keep(cleaned: Cleaned, directory: Path, store: ObjectStore, settings: Settings) -> Cleaned:
+    """Write the evidence, the record last: whoever finds the record finds everything it names."""
+    for name, key in ((ACCEPTED, cleaned.accepted_key), (REFUSED, cleaned.refused_key)):
+        with suppress(AlreadyExists):  # left by a run that died before it wrote the record; the same rows
+            store.upload_file(directory / name, key, create_only=True)
+    try:
+        store.create_json(cleaned_prefix(cleaned.delivery, cleaned.code) + SUMMARY, asdict(cleaned))
+    except AlreadyExists:
+        return read_cleaned(cleaned.delivery, settings, store)
+    return cleaned

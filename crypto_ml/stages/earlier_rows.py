@@ -1,0 +1,63 @@
+"""The rows of history that predictions are made from: for each series, what stood before the rows asked about.
+
+A series the model's scaler knows needs the rows of its window; a series it has never seen is scaled by all its own
+earlier rows. Rows between the asked ones count too: an upload may have holes that history fills.
+"""
+
+from collections.abc import Collection, Iterator
+from typing import Final
+
+import pandas as pd
+import pyarrow as pa
+
+from crypto_ml.forecasting.schema import LOOK_BACK
+from crypto_ml.forecasting.sorting import ROWS
+from crypto_ml.storage.history import MarketHistory
+from crypto_ml.storage.outofcore import queried
+
+MOST_SYMBOLS_PUSHED_DOWN: Final = 1_000
+
+SPANS: Final = pa.schema(
+    [
+        ("file", pa.int32()),
+        ("symbol", pa.string()),
+        ("first", pa.date32()),
+        ("last", pa.date32()),
+        ("known_to_scaler", pa.bool_()),
+    ]
+)
+
+NEEDED_SQL: Final = f"""
+    WITH current AS (
+        SELECT * FROM known
+        QUALIFY row_number() OVER (PARTITION BY symbol, date ORDER BY known_at DESC, upload_id DESC, line DESC) = 1
+    ), before AS (
+        SELECT spans.file, current.*, spans.first, spans.known_to_scaler,
+               row_number() OVER (PARTITION BY spans.file, current.symbol, current.date < spans.first
+                                  ORDER BY current.date DESC) AS back
+        FROM current JOIN spans ON current.symbol = spans.symbol AND current.date < spans.last
+    )
+    SELECT {", ".join(name for name in ROWS.names if name != "context")}, true AS context FROM before
+    WHERE NOT known_to_scaler OR date >= first OR back <= {LOOK_BACK}
+"""  # noqa: S608 - the columns are ours
+
+
+def earlier_rows(
+    history: MarketHistory, spans: pd.DataFrame, scaler_symbols: Collection[str], version: int | None
+) -> Iterator[pa.RecordBatch]:
+    """Rows of history, marked as context, for each `file` and `symbol` of `spans` (see `RowSorter.spans`).
+
+    version: the state of the history to read; None where there is none, which yields nothing.
+    """
+    if version is None or spans.empty:
+        return
+    symbols = spans["symbol"].unique()
+    known = history.scan(
+        [*(name for name in ROWS.names if name not in {"file", "context"}), "known_at", "upload_id"],
+        symbols=list(symbols) if len(symbols) <= MOST_SYMBOLS_PUSHED_DOWN else None,
+        before=pd.Timestamp(spans["last"].max()).date(),
+        version=version,
+    )
+    asked = spans.assign(known_to_scaler=spans["symbol"].isin(set(scaler_symbols)))
+    table = pa.Table.from_pandas(asked[SPANS.names], schema=SPANS, preserve_index=False)
+    yield from queried(NEEDED_SQL, known, ROWS, spans=table)

@@ -1,0 +1,52 @@
+"""market_history: a delivery's accepted rows, appended to what is known of the market."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from crypto_ml.stages.cleaned_features import Cleaned, download_named
+from crypto_ml.stages.raw_uploads import Received
+from crypto_ml.storage.history import SCHEMA, MarketHistory
+from crypto_ml.storage.objects import ObjectStore
+
+
+@dataclass(frozen=True)
+class Remembered:
+    """The table version in which a delivery's rows stand (None: nothing was ever appended), and the table's rows."""
+
+    version: int | None
+    appended: int
+    total: int
+
+
+def remember(received: Received, cleaned: Cleaned, history: MarketHistory, store: ObjectStore) -> Remembered:
+    """Append the accepted rows of a delivery; rows appended before, by whatever run, are not appended again."""
+    if not cleaned.accepted_rows:
+        return Remembered(history.version(), 0, history.count())
+    with TemporaryDirectory(prefix="crypto_ml-history-") as name:
+        path = Path(name) / "accepted.parquet"
+        download_named(cleaned.accepted_key, path, store)
+        with pq.ParquetFile(path) as accepted:
+            rows = pa.RecordBatchReader.from_batches(SCHEMA, _known_rows(accepted, received))
+            version = history.append(rows, append_id=f"{cleaned.delivery}-{cleaned.accepted_sha256[:16]}")
+    return Remembered(version, cleaned.accepted_rows, history.count())
+
+
+def upload_id(delivery: str, file: int) -> str:
+    """The name of one upload in the history: its delivery and its number there."""
+    return f"{delivery}.{file}"
+
+
+def _known_rows(accepted: pq.ParquetFile, received: Received) -> Iterator[pa.RecordBatch]:
+    known_at = pa.scalar(datetime.fromisoformat(received.at), SCHEMA.field("known_at").type)
+    for batch in accepted.iter_batches():
+        names = pc.binary_join_element_wise(received.delivery, pc.cast(batch["file"], pa.string()), ".")
+        rows = pa.table({name: batch[name] for name in SCHEMA.names if name in batch.schema.names})
+        rows = rows.append_column("known_at", pa.repeat(known_at, batch.num_rows)).append_column("upload_id", names)
+        yield from rows.select(SCHEMA.names).cast(SCHEMA).combine_chunks().to_batches()

@@ -1,0 +1,254 @@
+"""predictions: the answers to a delivery, published beside the uploads.
+
+For each upload: receipt first, then the predictions, then the refused rows, and the report last, so that whoever sees
+a report finds what it names. Nothing is ever half-written: each object is put as a whole.
+"""
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
+from importlib.metadata import version as package_version
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Final
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from crypto_ml.digest import sha256_of_file
+from crypto_ml.forecasting.answers import PREDICTIONS, REJECTED_ROWS, append_csv, with_prediction_ids
+from crypto_ml.forecasting.bundle import ModelBundle
+from crypto_ml.forecasting.scoring import BY_OWN_ROWS, SEED, score
+from crypto_ml.forecasting.sorting import RowSorter
+from crypto_ml.ledger.code import code_version
+from crypto_ml.ledger.layout import CSV, answer_keys
+from crypto_ml.ledger.receipts import (
+    Inputs,
+    Outcome,
+    Receipt,
+    Report,
+    RowCounts,
+    Timings,
+    read_report,
+    report_on,
+    with_predictions,
+    with_rejected_rows,
+    write_receipt,
+    write_report,
+)
+from crypto_ml.ledger.registry import Champion
+from crypto_ml.settings import Settings
+from crypto_ml.stages.cleaned_features import Cleaned, CleanedFile, download_named
+from crypto_ml.stages.earlier_rows import earlier_rows
+from crypto_ml.stages.raw_uploads import Received, ReceivedFile
+from crypto_ml.storage.history import MarketHistory
+from crypto_ml.storage.objects import ObjectStore
+
+AT_ONCE: Final = 8
+PREVIEW_ROWS: Final = 5
+MOST_SYMBOLS_NAMED: Final = 20
+
+
+@dataclass(frozen=True)
+class Sources:
+    """What a delivery is answered with, read once for the whole of it."""
+
+    store: ObjectStore
+    history: MarketHistory
+    history_version: int | None
+    bundle: ModelBundle
+    champion: Champion
+    settings: Settings
+    run_id: str
+
+
+@dataclass
+class _Scored:
+    """The predictions of one file on local disk, and what they are made of."""
+
+    path: Path
+    predicted: int = 0
+    seed: int = 0
+    own_scaled: list[str] = field(default_factory=list)
+    preview: list[pd.DataFrame] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Answers:
+    """The receipts and reports of a delivery, one of each for each upload, and the first predicted rows to look at."""
+
+    receipts: Sequence[Receipt]
+    reports: Sequence[Report]
+    preview: pd.DataFrame
+
+
+def answer(received: Received, cleaned: Cleaned, sources: Sources) -> Answers:
+    """Score every accepted row of the delivery and publish an answer to each of its uploads."""
+    with TemporaryDirectory(prefix="crypto_ml-answer-") as name:
+        directory = Path(name)
+        inputs = [_inputs(received, cleaned, number, sources) for number in range(len(received.files))]
+        scored = _score_all(cleaned, inputs, sources, directory)
+        refused = directory / "refused.parquet"
+        if cleaned.files:
+            download_named(cleaned.refused_key, refused, sources.store)
+
+        def publish(number: int) -> tuple[Receipt, Report]:
+            receipt = _receipt(received, cleaned, number, scored.get(number), sources)
+            return _publish(receipt, number, scored.get(number), refused, sources.store)
+
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            published = list(pool.map(publish, range(len(received.files))))
+        previews = [frame for file in list(scored.values())[:PREVIEW_ROWS] for frame in file.preview]
+    return Answers(
+        [receipt for receipt, _ in published],
+        [report for _, report in published],
+        pd.concat(previews) if previews else pd.DataFrame(columns=PREDICTIONS.names),
+    )
+
+
+def _score_all(cleaned: Cleaned, inputs: Sequence[Inputs], sources: Sources, directory: Path) -> dict[int, _Scored]:
+    scored: dict[int, _Scored] = {}
+    if not cleaned.accepted_rows:
+        return scored
+    accepted = directory / "accepted.parquet"
+    download_named(cleaned.accepted_key, accepted, sources.store)
+    with RowSorter(directory / "sort") as sorter:
+        with pq.ParquetFile(accepted) as rows:
+            for batch in rows.iter_batches():
+                sorter.add(pa.Table.from_batches([batch]).append_column("context", pa.repeat(False, batch.num_rows)))
+        known = sources.bundle.statistics.symbols
+        for earlier in earlier_rows(sources.history, sorter.spans(), known, sources.history_version):
+            sorter.add(earlier)
+        chunks = score(sorter.chunks(), sources.bundle, sources.settings.recovery)
+        for number, part in _by_file(chunks):
+            file = scored.setdefault(number, _Scored(directory / f"{number}.csv"))
+            _write(file, with_prediction_ids(part, inputs[number].answer_id))
+    return scored
+
+
+def _by_file(chunks: Iterator[pd.DataFrame]) -> Iterator[tuple[int, pd.DataFrame]]:
+    for chunk in chunks:
+        for number, part in chunk.groupby("file", sort=True):
+            yield int(str(number)), part
+
+
+def _write(file: _Scored, part: pd.DataFrame) -> None:
+    append_csv(file.path, PREDICTIONS, part)
+    seeds = part["status"] == SEED
+    file.predicted += int((~seeds).sum())
+    file.seed += int(seeds.sum())
+    file.own_scaled += list(part.loc[part["scaled_by"] == BY_OWN_ROWS, "symbol"].unique())
+    if not file.preview:
+        file.preview.append(part.loc[~seeds, PREDICTIONS.names].head(PREVIEW_ROWS))
+
+
+def _inputs(received: Received, cleaned: Cleaned, number: int, sources: Sources) -> Inputs:
+    file = received.files[number]
+    return Inputs(
+        upload_key=file.upload.key,
+        upload_sha256=file.sha256,
+        delivery=received.delivery,
+        accepted_sha256=cleaned.accepted_sha256,
+        history_version=sources.history_version,
+        model_version=sources.bundle.version,
+        bundle_sha256=sources.bundle.sha256,
+        champion_pointer=sources.champion.pointer,
+        code=code_version(__name__),
+        recovery=sources.settings.recovery,
+    )
+
+
+def _receipt(received: Received, cleaned: Cleaned, number: int, scored: _Scored | None, sources: Sources) -> Receipt:
+    """The receipt of one upload, before anything is published."""
+    file = received.files[number]
+    summary = cleaned.files.get(number)
+    outcome, reason = _outcome(file, summary)
+    return Receipt(
+        outcome=outcome,
+        reason=reason,
+        upload=file.upload,
+        inputs=_inputs(received, cleaned, number, sources),
+        rows=RowCounts(
+            received=summary.received if summary else 0,
+            accepted=summary.accepted if summary else 0,
+            refused=summary.refused if summary else 0,
+            repeated=summary.repeated if summary else 0,
+            predicted=scored.predicted if scored else 0,
+            seed=scored.seed if scored else 0,
+        ),
+        champion=asdict(sources.champion),
+        package_version=package_version("crypto-ml"),
+        run_id=sources.run_id,
+        timings=Timings(
+            uploaded_at=file.upload.last_modified,
+            noticed_at=received.noticed_at,
+            received_at=received.at,
+            answered_at=datetime.now(UTC).isoformat(),
+        ),
+        ignored_columns=list(summary.ignored_columns) if summary else [],
+        date_order=summary.date_order if summary else None,
+        notes=_notes(cleaned, scored) if scored else [],
+        earlier_answer=file.earlier_answer,
+    )
+
+
+def _outcome(file: ReceivedFile, summary: CleanedFile | None) -> tuple[Outcome, str | None]:
+    if file.outcome:
+        return file.outcome, file.reason
+    if summary is None or summary.refusal:
+        return "REJECTED", summary.refusal if summary else "the upload could not be read"
+    return "PREDICTED", None
+
+
+def _notes(cleaned: Cleaned, scored: _Scored) -> list[str]:
+    notes = []
+    if scored.own_scaled:
+        notes.append(
+            f"{_named(scored.own_scaled)}: not known to the model's scaler, scaled by the series' own earlier rows"
+        )
+    if scored.seed:
+        notes.append(f"{scored.seed} rows have too few earlier rows to predict from; their pred_open is their open")
+    for name, (symbol, slug) in list(cleaned.renamed.items())[:MOST_SYMBOLS_NAMED]:
+        notes.append(f"{symbol} is another coin's symbol already, so the series of {slug} is named {name}")
+    return notes
+
+
+def _named(symbols: Sequence[str]) -> str:
+    more = len(symbols) - MOST_SYMBOLS_NAMED
+    return ", ".join(symbols[:MOST_SYMBOLS_NAMED]) + (f" and {more} more" if more > 0 else "")
+
+
+def _publish(
+    receipt: Receipt, number: int, scored: _Scored | None, refused: Path, store: ObjectStore
+) -> tuple[Receipt, Report]:
+    keys = answer_keys(receipt.upload.key)
+    earlier = read_report(receipt.upload.key, store)
+    if earlier and earlier.delivery > receipt.inputs.delivery:
+        reason = f"a newer version of the file was answered in delivery {earlier.delivery}; its answer stays"
+        receipt = write_receipt(replace(receipt, outcome="SKIPPED", reason=reason), store)
+        return receipt, report_on(receipt, None)
+    rejected = refused.with_name(f"{number}_rejected_rows.csv")
+    if receipt.rows.refused or (earlier and earlier.rejected_rows and not receipt.earlier_answer):
+        _write_refused(number, rejected, refused)
+        receipt = with_rejected_rows(receipt, sha256_of_file(rejected))
+    if scored and receipt.outcome == "PREDICTED":
+        receipt = with_predictions(receipt, sha256_of_file(scored.path))
+    receipt = write_receipt(receipt, store)
+    if scored and "predictions" in receipt.published:
+        store.upload_file(scored.path, keys.predictions, create_only=False, content_type=CSV)
+    if rejected.exists():
+        store.upload_file(rejected, keys.rejected_rows, create_only=False, content_type=CSV)
+    report = report_on(receipt, earlier)
+    write_report(report, store)
+    return receipt, report
+
+
+def _write_refused(number: int, path: Path, refused: Path) -> None:
+    """The refused rows of one file; with none, a file that says so replaces the one of an earlier answer."""
+    append_csv(path, REJECTED_ROWS, pd.DataFrame({"line": [], "reason": [], "text": []}))
+    if refused.exists():
+        for batch in pq.ParquetFile(refused).iter_batches():
+            append_csv(path, REJECTED_ROWS, batch.filter(pc.field("file") == number).to_pandas())

@@ -1,0 +1,100 @@
+"""raw_uploads: the bytes of a delivery, pinned, hashed and kept.
+
+What is read is the version of the object that the sensor saw; what is kept is named by its sha256 and written once.
+"""
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Final
+
+from crypto_ml.digest import sha256_of
+from crypto_ml.ledger.deliveries import Delivery, Upload
+from crypto_ml.ledger.layout import has_csv_name, raw_key, received_key
+from crypto_ml.ledger.receipts import Outcome, read_report
+from crypto_ml.storage.failures import AlreadyExists, ObjectChanged, ObjectMissing
+from crypto_ml.storage.objects import ObjectStore
+
+AT_ONCE: Final = 8
+
+
+@dataclass(frozen=True)
+class ReceivedFile:
+    """One upload of a delivery: its bytes' sha256 (None where they could not be had) and what is known against it.
+
+    outcome: None to go on, `REJECTED` or `SKIPPED` where the file's story ends here, with `reason`. earlier_answer: the
+    answer that the same bytes under the same key already have.
+    """
+
+    upload: Upload
+    sha256: str | None = None
+    outcome: Outcome | None = None
+    reason: str | None = None
+    earlier_answer: str | None = None
+
+
+@dataclass(frozen=True)
+class Received:
+    """What was received for a delivery; `at` is ISO 8601, UTC, and the time from which its rows are known."""
+
+    delivery: str
+    noticed_at: str
+    at: str
+    files: Sequence[ReceivedFile]
+
+    @property
+    def data_version(self) -> str:
+        """The bytes, as one word: the sha256 of each file, or of all of them."""
+        known = [file.sha256 or "" for file in self.files]
+        return known[0] if len(known) == 1 and known[0] else sha256_of("".join(known).encode())
+
+
+def receive(delivery: Delivery, store: ObjectStore, now: datetime) -> Received:
+    """Read every upload of the delivery and keep its bytes; a delivery received before is not received again."""
+    try:
+        return read_received(delivery.id, store)
+    except ObjectMissing:
+        pass
+    with TemporaryDirectory(prefix="crypto_ml-raw-") as directory, ThreadPoolExecutor(AT_ONCE) as pool:
+        files = list(pool.map(lambda upload: _receive(upload, store, Path(directory)), delivery.uploads))
+    received = Received(delivery.id, delivery.noticed_at, now.astimezone(UTC).isoformat(), files)
+    try:
+        store.create_json(received_key(delivery.id), asdict(received))
+    except AlreadyExists:  # a second run of the same delivery was faster; its record is as good
+        return read_received(delivery.id, store)
+    return received
+
+
+def read_received(delivery: str, store: ObjectStore) -> Received:
+    """The record of what was received. Raises ObjectMissing."""
+    found: Mapping[str, Any] = store.read_json(received_key(delivery))
+    files = [ReceivedFile(**{**file, "upload": Upload(**file["upload"])}) for file in found["files"]]
+    return Received(found["delivery"], found["noticed_at"], found["at"], files)
+
+
+def _receive(upload: Upload, store: ObjectStore, directory: Path) -> ReceivedFile:
+    if not has_csv_name(upload.key):
+        return ReceivedFile(
+            upload, None, "REJECTED", "the name of an upload must end in .csv or .csv.gz; rename the file"
+        )
+    path = directory / f"{abs(hash(upload.identity)):x}"
+    try:
+        sha256 = store.download(upload.stored(), path)
+    except ObjectChanged:
+        reason = "the object was replaced or deleted before it could be read; a newer version is answered by itself"
+        return ReceivedFile(upload, None, "SKIPPED", reason)
+    try:
+        report = read_report(upload.key, store)
+        if report and (earlier := report.answers(upload.key, sha256)):
+            reason = f"the same bytes under the same key were answered before, by answer {earlier}"
+            return ReceivedFile(upload, sha256, "SKIPPED", reason, earlier)
+        if store.head(raw_key(sha256)) is None:
+            store.upload_file(path, raw_key(sha256), create_only=True)
+    except AlreadyExists:  # named by its content, so it is the same
+        pass
+    finally:
+        path.unlink()
+    return ReceivedFile(upload, sha256)
