@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from crypto_ml.ledger.layout import DELIVERIES, is_upload
+from crypto_ml.ledger.layout import ANSWERED, DELIVERIES, UPLOADS, answered_key, is_upload
 from crypto_ml.ledger.log import AppendOnlyLog, Entry
 from crypto_ml.storage.objects import ObjectStore, StoredObject
 
@@ -96,7 +96,7 @@ class DeliveryLog:
 
     def listed_uploads(self) -> Iterator[Upload]:
         """Every upload visible now."""
-        return (Upload.of(found) for found in self._store.list("uploads/") if is_upload(found.key))
+        return (Upload.of(found) for found in self._store.list(UPLOADS) if is_upload(found.key))
 
     def catch_up(self) -> set[Identity]:
         """Read the deliveries that were added since the last call; returns the identities of all known uploads."""
@@ -126,6 +126,13 @@ class DeliveryLog:
                 made.append(_delivery(entry))
             known = self.catch_up()
         return made
+
+    def unanswered(self, after: int | None) -> list[int]:
+        """The numbers of the deliveries after `after`; with None, of all that have no answer yet."""
+        if after is not None:
+            return list(range(after + 1, self._read_to + 1))
+        answered = {found.key for found in self._store.list(ANSWERED)}
+        return [number for number in range(1, self._read_to + 1) if answered_key(delivery_id(number)) not in answered]
 
     def _note(self, entry: Entry) -> None:
         self._known.update(upload.identity for upload in _delivery(entry).uploads)

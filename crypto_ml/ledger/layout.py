@@ -10,6 +10,7 @@ HISTORY: Final = "market_history"
 RAW: Final = "raw/"
 DELIVERIES: Final = "receipts/deliveries/"
 ANSWERS: Final = "receipts/answers/"
+ANSWERED: Final = "receipts/answered/"
 MODELS: Final = "models/"
 CHAMPIONS: Final = "models/champion/"
 TRAINING_SETS: Final = "models/training_sets/"
@@ -69,6 +70,11 @@ def received_key(delivery: str) -> str:
 def receipt_key(answer_id: str) -> str:
     """Where the receipt of an answer stands."""
     return f"{ANSWERS}{answer_id}.json"
+
+
+def answered_key(delivery: str) -> str:
+    """Where it is recorded that every upload of a delivery has its answer."""
+    return f"{ANSWERED}{delivery}.json"
 
 
 def bundle_prefix(version: str) -> str:

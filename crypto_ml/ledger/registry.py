@@ -4,7 +4,7 @@ Bundles are written once under their version. The pointer is a log: its last ent
 it say who made what champion, when and why.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
@@ -20,6 +20,10 @@ from crypto_ml.storage.objects import ObjectStore
 
 class UnknownModel(Refused):
     """A version that the registry does not have."""
+
+
+class UnexplainedPromotion(Refused):
+    """A promotion without who or why."""
 
 
 class PromotionLost(Refused):
@@ -86,24 +90,24 @@ class Registry:
     def promote(self, version: str, *, by: str, why: str, at: datetime) -> Champion:
         """Make a bundle the champion. Of two promotions at the same time one succeeds.
 
-        Raises UnknownModel, BundleDamaged; PromotionLost with the name of who was first.
+        Raises UnknownModel, BundleDamaged, UnexplainedPromotion; PromotionLost with the name of who was first.
         """
+        if not by.strip() or not why.strip():
+            raise UnexplainedPromotion("a promotion names who decided it and why; give both")
         bundle = self.load(version)
         after = self._pointer.last_number()
         return self._point(bundle, after, by=by, why=why, at=at)
 
-    def champion_or_first(self, first: ModelBundle, at: datetime) -> tuple[Champion, bool]:
-        """The champion, which on a fresh deployment becomes the bundle it comes with; True where that happened now."""
+    def champion_or_first(self, first: Callable[[], ModelBundle], at: datetime) -> Champion:
+        """The champion, which on a fresh deployment becomes the bundle that `first` gives."""
         if found := self.champion():
-            return found, False
-        self.add(first)
+            return found
+        bundle = first()
+        self.add(bundle)
         try:
-            return self._point(first, 0, by="crypto_ml", why="first start of this deployment", at=at), True
+            return self._point(bundle, 0, by="crypto_ml", why="first start of this deployment", at=at)
         except PromotionLost:
-            found = self.champion()
-            if found is None:
-                raise
-            return found, False
+            return _champion(self._pointer.read(1))
 
     def _point(self, bundle: ModelBundle, after: int, *, by: str, why: str, at: datetime) -> Champion:
         document: dict[str, Any] = {

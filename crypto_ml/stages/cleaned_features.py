@@ -28,6 +28,7 @@ from crypto_ml.stages.raw_uploads import Received
 from crypto_ml.storage.failures import AlreadyExists, ObjectMissing
 from crypto_ml.storage.objects import ObjectStore, StoredObject
 
+PREVIEW_ROWS: Final = 5
 ACCEPTED, REFUSED, SUMMARY = "accepted.parquet", "refused.parquet", "cleaned.json"
 ACCEPTED_SCHEMA: Final = pa.schema(
     [
@@ -56,13 +57,14 @@ class CleanedFile:
 @dataclass(frozen=True)
 class Cleaned:
     """A delivery as cleaned: the sha256 of its accepted rows, what became of each file (by its number in the delivery),
-    and the series that are not named by their symbol alone: name → [symbol, slug]."""
+    the series that are not named by their symbol alone (name → [symbol, slug]), and the first rows to look at."""
 
     delivery: str
     code: str
     accepted_sha256: str
     files: Mapping[int, CleanedFile]
     renamed: Mapping[str, Sequence[str]]
+    preview: Sequence[Mapping[str, Any]]
 
     @property
     def accepted_key(self) -> str:
@@ -101,7 +103,7 @@ def clean(received: Received, known_coins: Mapping[str, str], store: ObjectStore
             names = series_names(sorter.coins(), known_coins)
             sorter.rename(names)
             repeats = Repeats()
-            _write_accepted(sorter, repeats, directory / ACCEPTED)
+            preview = _write_accepted(sorter, repeats, directory / ACCEPTED)
         _write_refused(intakes, repeats, directory / REFUSED)
         cleaned = Cleaned(
             delivery=received.delivery,
@@ -109,6 +111,7 @@ def clean(received: Received, known_coins: Mapping[str, str], store: ObjectStore
             accepted_sha256=sha256_of_file(directory / ACCEPTED),
             files={number: _summary(intake, repeats, number) for number, intake in intakes.items()},
             renamed={name: [symbol, slug or ""] for (symbol, slug), name in names.items() if name != symbol},
+            preview=preview,
         )
         return _keep(cleaned, directory, store, settings)
 
@@ -140,10 +143,17 @@ def _take_in_all(
     return intakes
 
 
-def _write_accepted(sorter: RowSorter, repeats: Repeats, path: Path) -> None:
+def _write_accepted(sorter: RowSorter, repeats: Repeats, path: Path) -> list[dict[str, Any]]:
+    """Write the accepted rows; returns the first of them as JSON has them."""
+    first_rows: list[dict[str, Any]] = []
     with pq.ParquetWriter(path, ACCEPTED_SCHEMA, compression="zstd") as writer:
         for chunk in settled_chunks(sorter, repeats):
-            writer.write_table(pa.Table.from_pandas(add_levels(chunk), schema=ACCEPTED_SCHEMA, preserve_index=False))
+            table = pa.Table.from_pandas(add_levels(chunk), schema=ACCEPTED_SCHEMA, preserve_index=False)
+            writer.write_table(table)
+            if not first_rows:
+                rows = table.slice(0, PREVIEW_ROWS).drop_columns(["file"]).to_pylist()
+                first_rows = [{**row, "date": row["date"].isoformat()} for row in rows]
+    return first_rows
 
 
 def _write_refused(intakes: Mapping[int, FileIntake], repeats: Repeats, path: Path) -> None:

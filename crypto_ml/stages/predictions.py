@@ -6,6 +6,7 @@ a report finds what it names. Nothing is ever half-written: each object is put a
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.metadata import version as package_version
@@ -18,13 +19,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from crypto_ml.digest import sha256_of_file
+from crypto_ml.digest import sha256_of, sha256_of_file
 from crypto_ml.forecasting.answers import PREDICTIONS, REJECTED_ROWS, append_csv, with_prediction_ids
 from crypto_ml.forecasting.bundle import ModelBundle
 from crypto_ml.forecasting.scoring import BY_OWN_ROWS, SEED, score
 from crypto_ml.forecasting.sorting import RowSorter
 from crypto_ml.ledger.code import code_version
-from crypto_ml.ledger.layout import CSV, answer_keys
+from crypto_ml.ledger.layout import CSV, answer_keys, answered_key
 from crypto_ml.ledger.receipts import (
     Inputs,
     Outcome,
@@ -44,6 +45,7 @@ from crypto_ml.settings import Settings
 from crypto_ml.stages.cleaned_features import Cleaned, CleanedFile, download_named
 from crypto_ml.stages.earlier_rows import earlier_rows
 from crypto_ml.stages.raw_uploads import Received, ReceivedFile
+from crypto_ml.storage.failures import AlreadyExists
 from crypto_ml.storage.history import MarketHistory
 from crypto_ml.storage.objects import ObjectStore
 
@@ -84,6 +86,17 @@ class Answers:
     reports: Sequence[Report]
     preview: pd.DataFrame
 
+    @property
+    def published(self) -> list[str]:
+        """The keys of everything that was published."""
+        return [entry["key"] for receipt in self.receipts for entry in receipt.published.values()]
+
+    @property
+    def data_version(self) -> str:
+        """The published bytes, as one word."""
+        hashes = [entry["sha256"] for receipt in self.receipts for entry in receipt.published.values()]
+        return sha256_of("".join(hashes).encode())
+
 
 def answer(received: Received, cleaned: Cleaned, sources: Sources) -> Answers:
     """Score every accepted row of the delivery and publish an answer to each of its uploads."""
@@ -101,6 +114,9 @@ def answer(received: Received, cleaned: Cleaned, sources: Sources) -> Answers:
 
         with ThreadPoolExecutor(AT_ONCE) as pool:
             published = list(pool.map(publish, range(len(received.files))))
+        outcomes = {receipt.upload.key: receipt.outcome for receipt, _ in published}
+        with suppress(AlreadyExists):  # answered before; this time with another model, or by a run that was retried
+            sources.store.create_json(answered_key(received.delivery), outcomes)
         previews = [frame for file in list(scored.values())[:PREVIEW_ROWS] for frame in file.preview]
     return Answers(
         [receipt for receipt, _ in published],

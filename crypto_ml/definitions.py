@@ -1,0 +1,29 @@
+"""The composition root: everything Dagster is told, put together in one place."""
+
+import dagster as dg
+
+from crypto_ml.defs.assets import forecasts, models, uploads
+from crypto_ml.defs.jobs import daily_forecast, promote_model, retrain, score_uploads
+from crypto_ml.defs.resources import Platform
+from crypto_ml.defs.schedules import daily_forecast_at_close, weekly_retraining
+from crypto_ml.defs.sensors import uploads_sensor
+from crypto_ml.settings import Settings
+
+
+def build_defs(settings: Settings) -> dg.Definitions:
+    """The whole graph with these settings; tests build the real one with theirs."""
+    return dg.Definitions(
+        assets=dg.load_assets_from_modules([uploads, models, forecasts]),
+        jobs=[score_uploads, retrain, promote_model, daily_forecast],
+        schedules=[weekly_retraining, daily_forecast_at_close],
+        sensors=[uploads_sensor],
+        resources={"platform": Platform.of(settings)},
+        # one process for a run: a second interpreter for each step would cost more than the step
+        executor=dg.in_process_executor,
+    )
+
+
+@dg.definitions
+def defs() -> dg.Definitions:
+    """What `dagster` loads; the environment is read now, not at import."""
+    return build_defs(Settings.from_environment())

@@ -1,0 +1,45 @@
+"""daily_forecast: the next opening price of every symbol, at close or at will."""
+
+from typing import Any
+
+import dagster as dg
+
+from crypto_ml.defs.assets.models import champion_model
+from crypto_ml.defs.assets.uploads import market_history
+from crypto_ml.defs.failures import explained
+from crypto_ml.defs.presentation import column_schema, links, table
+from crypto_ml.defs.resources import Platform
+from crypto_ml.digest import sha256_of
+from crypto_ml.ledger.code import code_version
+
+
+@dg.asset(
+    deps=[dg.AssetDep(market_history, partition_mapping=dg.AllPartitionMapping()), champion_model],
+    kinds={"onnx", "csv", "s3"},
+    group_name="forecasts",
+    owners=["team:data"],
+    code_version=code_version("crypto_ml.stages.daily_forecast"),
+)
+def daily_forecast(platform: Platform) -> dg.MaterializeResult[Any]:
+    """The next opening price of every symbol in the history, published to `forecasts/`."""
+    from crypto_ml.forecasting.answers import FORECAST
+    from crypto_ml.stages.daily_forecast import publish_forecast
+
+    with explained():
+        store, history = platform.store(), platform.history()
+        version, champion = history.version(), platform.champion
+        forecast = publish_forecast(history, version, platform.registry().load(champion.version), store)
+    return dg.MaterializeResult(
+        data_version=dg.DataVersion(next(iter(forecast.published.values()), sha256_of(b""))),
+        metadata={
+            "dagster/row_count": len(forecast.rows),
+            "dagster/column_schema": column_schema(FORECAST),
+            "target_date": str(forecast.target_date),
+            "left_out": forecast.left_out,
+            "published": links(list(forecast.published), store),
+            "model_version": champion.version,
+            "champion_pointer": champion.pointer,
+            "history_version": str(version),
+            "preview": table(forecast.rows.head(10)),
+        },
+    )

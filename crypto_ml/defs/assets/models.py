@@ -1,0 +1,160 @@
+"""From history to the model that serves: scaler → trained_model, one partition per week, and the champion pointer."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+import dagster as dg
+
+from crypto_ml.defs.assets.uploads import market_history
+from crypto_ml.defs.failures import explained
+from crypto_ml.defs.partitions import WEEKS, week_end
+from crypto_ml.defs.presentation import link, picture, records
+from crypto_ml.defs.resources import Platform, champion_metadata
+from crypto_ml.ledger.code import code_version
+from crypto_ml.ledger.layout import bundle_prefix
+
+
+@dg.asset(
+    deps=[dg.AssetDep(market_history, partition_mapping=dg.AllPartitionMapping())],
+    partitions_def=WEEKS,
+    kinds={"scikitlearn"},
+    code_version=code_version("crypto_ml.forecasting.scaler_estimator"),
+    group_name="models",
+    owners=["team:ml"],
+)
+def scaler(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult[Any]:
+    """A week's training set and the statistics fitted on its training rows: what the network is trained on."""
+    from crypto_ml.stages.training import prepare
+
+    week = context.partition_key
+    with explained():
+        store = platform.store()
+        code = code_version("crypto_ml.stages.training")
+        prepared = prepare(week, week_end(week), platform.history(), store, code)
+    manifest = prepared.manifest
+    return dg.MaterializeResult(
+        data_version=dg.DataVersion(prepared.sha256),
+        metadata={
+            "dagster/row_count": sum(manifest["rows"].values()),
+            "series": len(prepared.statistics.symbols),
+            "history_version": str(manifest["history_version"]),
+            "uploads": len(manifest["uploads"]),
+            "training_set": dg.MetadataValue.json({k: v for k, v in manifest.items() if k != "uploads"}),
+            "scaler": link(manifest["scaler"]["key"], store),
+            "preview": records(_statistics_rows(prepared.statistics)),
+        },
+    )
+
+
+@dg.asset(
+    deps=[scaler],
+    partitions_def=WEEKS,
+    kinds={"keras", "onnx", "tensorflow"},
+    code_version=code_version("crypto_ml.stages.training"),
+    check_specs=[
+        dg.AssetCheckSpec(
+            "onnx_equals_keras",
+            asset="trained_model",
+            blocking=True,
+            description="What serves computes what was trained, on the validation rows.",
+        ),
+        dg.AssetCheckSpec(
+            "no_worse_than_last_close",
+            asset="trained_model",
+            description="On the holdout the network is at least as close as the last close.",
+        ),
+    ],
+    group_name="models",
+    owners=["team:ml"],
+)
+def trained_model(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult[Any]:
+    """A candidate: the network trained on a week's training set, exported, proven and evaluated, as a model bundle."""
+    from crypto_ml.stages.training import train_week
+
+    with explained():
+        store = platform.store()
+        training_set, trained = train_week(
+            context.partition_key, platform.history(), store, platform.settings(), datetime.now(UTC)
+        )
+    bundle, overall = trained.bundle, trained.evaluation.overall
+    pictures = {
+        name.removeprefix("pictures/").removesuffix(".png"): picture(content, name)
+        for name, content in bundle.files.items()
+        if name.endswith(".png")
+    }
+    ways = {"network": overall.network, "last close": overall.last_close, "last open": overall.last_open}
+    return dg.MaterializeResult(
+        data_version=dg.DataVersion(bundle.sha256),
+        metadata={
+            "model_version": bundle.version,
+            "dagster/uri": store.uri(bundle_prefix(bundle.version)),
+            "dagster/row_count": training_set.manifest["rows"]["train"],
+            "holdout": records([{"prediction": way, **vars(errors)} for way, errors in ways.items()]),
+            "mase": overall.network.mase,
+            "mean_relative_error": overall.network.mre,
+            "training_set_sha256": training_set.sha256,
+            "model_card": dg.MetadataValue.md(bundle.files["MODEL_CARD.md"].decode()),
+            "bundle": link(bundle_prefix(bundle.version) + "bundle.json", store),
+            **pictures,
+        },
+        check_results=[
+            _check("onnx_equals_keras", trained.onnx, dg.AssetCheckSeverity.ERROR),
+            _check("no_worse_than_last_close", trained.baseline, dg.AssetCheckSeverity.WARN),
+        ],
+    )
+
+
+class Promotion(dg.Config):
+    """Which model is to serve, who decided so, and why. Without a version, the pointer is read and nothing changes."""
+
+    version: str | None = None
+    by: str = ""
+    why: str = ""
+
+
+@dg.asset(
+    deps=[trained_model],
+    kinds={"s3", "json"},
+    code_version="1",
+    group_name="models",
+    owners=["team:ml"],
+)
+def champion_model(platform: Platform, config: Promotion) -> dg.MaterializeResult[Any]:
+    """The pointer to the model that serves; its history says who promoted what, when and why."""
+    with explained():
+        registry = platform.registry()
+        champion = platform.champion
+        if config.version:
+            champion = registry.promote(config.version, by=config.by, why=config.why, at=datetime.now(UTC))
+        bundle = registry.load(champion.version)
+    metrics = bundle.document("metrics.json").get("holdout", {}).get("overall", {})
+    return dg.MaterializeResult(
+        data_version=dg.DataVersion(champion.sha256),
+        metadata={**champion_metadata(champion), "holdout": dg.MetadataValue.json(metrics)},
+    )
+
+
+def _check(name: str, verdict: Any, severity: dg.AssetCheckSeverity) -> dg.AssetCheckResult:
+    numbers = {key: value for key, value in verdict.numbers.items() if value is not None}
+    return dg.AssetCheckResult(
+        check_name=name,
+        passed=verdict.passed,
+        severity=severity,
+        description=verdict.explanation,
+        metadata={**numbers, "threshold": verdict.threshold},
+    )
+
+
+def _statistics_rows(statistics: Any) -> list[dict[str, Any]]:
+    from crypto_ml.forecasting.scaling import V_OPEN
+
+    return [
+        {
+            "symbol": symbol,
+            "mean open": statistics.mean[k, 0],
+            "deviation of open": statistics.scale[k, 0],
+            "deviation of v_open": statistics.scale[k, V_OPEN],
+            "deviation of gap": statistics.gap_scale[k],
+        }
+        for k, symbol in enumerate(statistics.symbols[:10])
+    ]

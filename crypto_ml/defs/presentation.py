@@ -1,0 +1,78 @@
+"""How rows, objects and pictures look in the Dagster UI."""
+
+import base64
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import quote
+
+import dagster as dg
+
+from crypto_ml.storage.objects import ObjectStore
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+
+MOST_LINKS: Final = 20
+
+DESCRIPTIONS: Final = {
+    "symbol": "name of the series",
+    "index": "0, 1, 2 … within a series of the upload",
+    "date": "UTC day",
+    "open": "opening price, upload's currency",
+    "high": "highest price, upload's currency",
+    "low": "lowest price, upload's currency",
+    "close": "closing price, upload's currency",
+    "market": "market capitalisation, upload's currency; 0 where unknown",
+    "volume": "traded volume of the day, upload's currency",
+    "slug": "the coin's unique name",
+    "close_ratio": "(close − low) / (high − low)",
+    "spread": "high − low, upload's currency",
+    "log_shares": "ln(ceil(market / close))",
+    "pred_open": "predicted opening price, upload's currency",
+    "val_open": "observed opening price, upload's currency",
+    "status": "predicted, or seed where too few earlier rows exist",
+    "prediction_id": "the answer, and the line of the upload",
+    "file": "number of the upload in its delivery",
+    "line": "line of the upload",
+    "known_at": "when the observation became known",
+    "upload_id": "delivery and file it came from",
+    "as_of": "last observed day",
+    "target_date": "day whose open is predicted",
+    "model_version": "the model that predicted",
+}
+
+
+def column_schema(schema: "pa.Schema") -> dg.TableSchema:
+    """The columns of a file or table, with what each means."""
+    columns = [dg.TableColumn(field.name, str(field.type), DESCRIPTIONS.get(field.name)) for field in schema]
+    return dg.TableSchema(columns)
+
+
+def table(rows: "pd.DataFrame") -> dg.MarkdownMetadataValue:
+    """Rows as a table."""
+    return dg.MetadataValue.md(rows.to_markdown(index=False) if len(rows) else "no rows")
+
+
+def records(rows: Sequence[Mapping[str, Any]]) -> dg.MarkdownMetadataValue:
+    """Plain records as a table."""
+    import pandas as pd
+
+    return table(pd.DataFrame(rows))
+
+
+def picture(png: bytes, what: str) -> dg.MarkdownMetadataValue:
+    """A picture, embedded: it is still there when the object it came from is out of reach."""
+    return dg.MetadataValue.md(f"![{what}](data:image/png;base64,{base64.b64encode(png).decode()})")
+
+
+def link(key: str, store: ObjectStore) -> dg.UrlMetadataValue:
+    """An object's address on the server it is kept by."""
+    return dg.MetadataValue.url(f"{store.client.meta.endpoint_url}/{store.bucket}/{quote(store.physical(key))}")
+
+
+def links(keys: Sequence[str], store: ObjectStore) -> dg.MarkdownMetadataValue:
+    """The addresses of several objects, as a list."""
+    shown = [f"- [{store.uri(key)}]({link(key, store).url})" for key in keys[:MOST_LINKS]]
+    more = [f"- and {len(keys) - MOST_LINKS} more"] if len(keys) > MOST_LINKS else []
+    return dg.MetadataValue.md("\n".join(shown + more) or "none")
