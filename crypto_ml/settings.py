@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from typing import Final, cast, get_args
 
 from crypto_ml.errors import Refused
-from crypto_ml.forecasting.dates import DateOrder
-from crypto_ml.forecasting.schema import Recovery, Target
+from crypto_ml.forecasting.schema import DateOrder, Recovery, Target
 
 DEFAULT_BUCKET: Final = "crypto-ml"
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 CHAMPION_KEY = dg.AssetKey("champion_model")
 
 
-class Platform(dg.ConfigurableResource):  # type: ignore[type-arg]
+class Platform(dg.ConfigurableResource):
     """The settings (see `settings.Settings`), as a Dagster resource.
 
     In a run it also makes sure that a champion exists, and that Dagster's lineage names the one that serves: a

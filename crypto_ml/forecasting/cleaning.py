@@ -15,8 +15,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from crypto_ml.forecasting.dates import DateOrder, read_date
-from crypto_ml.forecasting.schema import PRICES
+from crypto_ml.forecasting.dates import read_date
+from crypto_ml.forecasting.schema import PRICES, DateOrder
 
 TOLERANCE: Final = 1e-6
 """How far, relative to the price, open and close may lie outside low..high: sources round each price by itself."""

@@ -8,11 +8,11 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date, datetime
-from typing import Final, Literal
+from typing import Final
 
 from crypto_ml.forecasting.reading import UnreadableUpload
+from crypto_ml.forecasting.schema import DateOrder
 
-DateOrder = Literal["dmy", "mdy"]
 SETTING: Final = "CRYPTO_ML_DATE_ORDER"
 _SLASHED: Final = re.compile(r"(\d{1,2})/(\d{1,2})/(\d{4})(?:[ T].*)?")
 _TIME_OF_DAY: Final = re.compile(r"[T ].*$")

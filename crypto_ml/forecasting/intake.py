@@ -15,8 +15,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from crypto_ml.forecasting.cleaning import Cleaned, clean_rows, without_repeats
-from crypto_ml.forecasting.dates import DateEvidence, DateOrder, is_slashed
+from crypto_ml.forecasting.dates import DateEvidence, is_slashed
 from crypto_ml.forecasting.reading import UnreadableUpload, UploadReader
+from crypto_ml.forecasting.schema import DateOrder
 from crypto_ml.forecasting.sorting import RowSorter, as_rows
 
 SHOWN_TEXT: Final = 500

@@ -31,6 +31,9 @@ series' own gap deviation."""
 Recovery = Literal["one_step", "cumulative"]
 """How a price is recovered from a predicted change: from the observed row before it, or by a running sum."""
 
+DateOrder = Literal["dmy", "mdy"]
+"""How an upload writes dates with slashes: day or month first."""
+
 OBSERVATION: Final[Mapping[str, str]] = {
     "symbol": "str",  # name of the series: the upload's symbol, or symbol:slug where two coins share one
     "date": "datetime64[s]",  # UTC day of the observation

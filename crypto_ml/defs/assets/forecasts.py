@@ -1,6 +1,6 @@
 """daily_forecast: the next opening price of every symbol, at close or at will."""
 
-from typing import Any
+from typing import Final
 
 import dagster as dg
 
@@ -12,16 +12,21 @@ from crypto_ml.defs.resources import Platform
 from crypto_ml.digest import sha256_of
 from crypto_ml.ledger.code import code_version
 
-
-@dg.asset(
+DAILY_FORECAST: Final = dg.AssetSpec(
+    "daily_forecast",
     deps=[dg.AssetDep(market_history, partition_mapping=dg.AllPartitionMapping()), champion_model],
+    description="The next opening price of every symbol in the history, published to `forecasts/`.",
     kinds={"onnx", "csv", "s3"},
     group_name="forecasts",
     owners=["team:data"],
     code_version=code_version("crypto_ml.stages.daily_forecast"),
 )
-def daily_forecast(platform: Platform) -> dg.MaterializeResult[Any]:
-    """The next opening price of every symbol in the history, published to `forecasts/`."""
+
+
+# asset and job are both named daily_forecast, and Dagster wants another name for the op between them
+@dg.multi_asset(name="publish_daily_forecast", specs=[DAILY_FORECAST])
+def publish_daily_forecast(platform: Platform) -> dg.MaterializeResult:
+    """Forecast every symbol from the history and the champion as they are now."""
     from crypto_ml.forecasting.answers import FORECAST
     from crypto_ml.stages.daily_forecast import publish_forecast
 

@@ -22,7 +22,7 @@ from crypto_ml.ledger.layout import bundle_prefix
     group_name="models",
     owners=["team:ml"],
 )
-def scaler(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult[Any]:
+def scaler(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult:
     """A week's training set and the statistics fitted on its training rows: what the network is trained on."""
     from crypto_ml.stages.training import prepare
 
@@ -67,7 +67,7 @@ def scaler(context: dg.AssetExecutionContext, platform: Platform) -> dg.Material
     group_name="models",
     owners=["team:ml"],
 )
-def trained_model(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult[Any]:
+def trained_model(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult:
     """A candidate: the network trained on a week's training set, exported, proven and evaluated, as a model bundle."""
     from crypto_ml.stages.training import train_week
 
@@ -119,7 +119,7 @@ class Promotion(dg.Config):
     group_name="models",
     owners=["team:ml"],
 )
-def champion_model(platform: Platform, config: Promotion) -> dg.MaterializeResult[Any]:
+def champion_model(platform: Platform, config: Promotion) -> dg.MaterializeResult:
     """The pointer to the model that serves; its history says who promoted what, when and why."""
     with explained():
         registry = platform.registry()

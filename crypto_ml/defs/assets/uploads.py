@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     group_name="uploads",
     owners=["team:data"],
 )
-def raw_uploads(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult[Any]:
+def raw_uploads(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult:
     """The bytes of a delivery's uploads: pinned to the version that was noticed, hashed, kept once under `raw/`."""
     from crypto_ml.stages.raw_uploads import receive
 
@@ -58,7 +58,7 @@ def raw_uploads(context: dg.AssetExecutionContext, platform: Platform) -> dg.Mat
     group_name="uploads",
     owners=["team:data"],
 )
-def cleaned_features(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult[Any]:
+def cleaned_features(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult:
     """A delivery's accepted rows, sorted, with the features a row has by itself; refused rows with reasons beside."""
     from crypto_ml.stages.cleaned_features import ACCEPTED_SCHEMA, clean
     from crypto_ml.stages.raw_uploads import read_received
@@ -100,7 +100,7 @@ def cleaned_features(context: dg.AssetExecutionContext, platform: Platform) -> d
     group_name="uploads",
     owners=["team:data"],
 )
-def market_history(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult[Any]:
+def market_history(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult:
     """Every accepted observation ever received, append-only, with the time it became known (Delta Lake)."""
     from crypto_ml.stages.cleaned_features import read_cleaned
     from crypto_ml.stages.market_history import remember
@@ -136,7 +136,7 @@ def market_history(context: dg.AssetExecutionContext, platform: Platform) -> dg.
     group_name="uploads",
     owners=["team:data"],
 )
-def predictions(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult[Any]:
+def predictions(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult:
     """The answers to a delivery: predictions, report and refused rows of each upload, published beside it."""
     from crypto_ml.forecasting.answers import PREDICTIONS
     from crypto_ml.stages.cleaned_features import read_cleaned
