@@ -89,10 +89,12 @@ class RowSorter:
         ).df()
 
     def chunks(self, rows_per_chunk: int = CHUNK_ROWS) -> Iterator[pd.DataFrame]:
-        """All rows, sorted, in frames of about `rows_per_chunk` rows; no series of a file is cut in two."""
-        reader = self._connection.sql("SELECT * FROM rows ORDER BY file, symbol, date, line").to_arrow_reader(
-            rows_per_chunk
-        )
+        """All rows, sorted, in frames of about `rows_per_chunk` rows; no series of a file is cut in two.
+
+        A row of context gives way to a row of its own file for the same series and date.
+        """
+        query = "SELECT * FROM rows ORDER BY file, symbol, date, context, line"
+        reader = self._connection.sql(query).to_arrow_reader(rows_per_chunk)
         pending: list[pd.DataFrame] = []
         for batch in reader:
             pending.append(as_frame(pa.Table.from_batches([batch])))
@@ -101,10 +103,18 @@ class RowSorter:
             frame = pd.concat(pending, ignore_index=True)
             cut = last_series_start(frame)
             if cut:
-                yield frame[:cut]
+                yield _without_outranked(frame[:cut])
             pending = [frame[cut:].reset_index(drop=True)]
         if pending and (rest := pd.concat(pending, ignore_index=True)).size:
-            yield rest
+            yield _without_outranked(rest)
+
+
+def _without_outranked(frame: pd.DataFrame) -> pd.DataFrame:
+    context = frame["context"].to_numpy(bool)
+    if not context.any():
+        return frame
+    outranked = context & frame.duplicated(["file", "symbol", "date"], keep="first").to_numpy(bool)
+    return frame[~outranked].reset_index(drop=True)
 
 
 def last_series_start(frame: pd.DataFrame) -> int:
