@@ -8,6 +8,7 @@ import codecs
 import csv
 import gzip
 import io
+import re
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -27,8 +28,14 @@ ALIASES: Final = {"marketcap": "market", "market_cap": "market"}
 RECOMPUTED: Final = frozenset({"close_ratio", "spread"})
 KNOWN_UNUSED: Final = frozenset({"name", "ranknow", "index", ""}) | RECOMPUTED
 LONGEST_LINE: Final = 1 << 20
+SHOWN_TEXT: Final = 500
+"""Characters of a line that a reason repeats."""
 BLOCK: Final = 8 << 20
 GZIP_MAGIC: Final = b"\x1f\x8b"
+_VALUE: Final = rb'(?:"[^"\n]*+(?:""[^"\n]*+)*+"[^,\n]*+|[^",\n][^,\n]*+|)'
+_CLOSED_LINES: Final = re.compile(rb"(?:%b(?:,%b)*+\n)*+" % (_VALUE, _VALUE))
+"""Lines in which each quote that opens a value is closed: what follows another one would be swallowed by its value."""
+_NOTHING: Final = ', \t"'
 
 
 class UnreadableUpload(Refused):
@@ -37,7 +44,7 @@ class UnreadableUpload(Refused):
 
 @dataclass(frozen=True)
 class RaggedLine:
-    """A line with another number of values than the header."""
+    """A line with another number of values than the header; of its text the first SHOWN_TEXT characters."""
 
     line: int
     text: str
@@ -50,7 +57,8 @@ class UploadReader:
 
     path: a CSV file, plain or gzip. limit: largest size in bytes after decompression. Iterating yields tables with the
     columns of `REQUIRED` and those of `OPTIONAL` that are there, all strings, and `line` (int64, the line in the file,
-    the header being 1). Lines that do not fit the header are in `ragged`. Raises UnreadableUpload.
+    the header being 1). Lines that do not fit the header are in `ragged`, which whoever iterates may empty between
+    two tables. Raises UnreadableUpload.
     """
 
     path: Path
@@ -59,6 +67,7 @@ class UploadReader:
     ignored: list[str] = field(default_factory=list, init=False)
     ragged: list[RaggedLine] = field(default_factory=list, init=False)
     _names: list[str] = field(default_factory=list, init=False)
+    _skipped: list[int] = field(default_factory=list, init=False)
 
     def __post_init__(self) -> None:
         with self._open() as stream:
@@ -67,26 +76,27 @@ class UploadReader:
 
     def __iter__(self) -> Iterator[pa.Table]:
         self.ragged.clear()
+        self._skipped.clear()
         wanted = [name for name in self._names if name in (self.columns or (*REQUIRED, *OPTIONAL))]
         next_line = 2
         with self._open() as stream:
             try:
                 for batch in self._batches(stream, wanted):
-                    skipped = [bad.line for bad in self.ragged if bad.line >= next_line]
-                    lines = np.arange(next_line, next_line + batch.num_rows + len(skipped))
-                    lines = lines[~np.isin(lines, skipped)][: batch.num_rows]
+                    lines = np.arange(next_line, next_line + batch.num_rows + len(self._skipped))
+                    lines = lines[~np.isin(lines, self._skipped)][: batch.num_rows]
                     if batch.num_rows:
                         next_line = int(lines[-1]) + 1
+                        self._skipped = [line for line in self._skipped if line >= next_line]
                     yield pa.Table.from_batches([batch]).append_column("line", pa.array(lines, pa.int64()))
             except pa.ArrowInvalid as error:
                 raise UnreadableUpload(f"the file cannot be read as CSV: {error}") from error
 
     def _batches(self, stream: "_CheckedText", wanted: list[str]) -> Iterator[pa.RecordBatch]:
-        width = len(self._names)
-
         def note(row: pa_csv.InvalidRow) -> str:
-            reason = f"the line has {row.actual_columns} values where the header names {row.expected_columns}"
-            self.ragged.append(RaggedLine(row.number, row.text, reason))
+            self._skipped.append(row.number)
+            if row.text.strip(_NOTHING):
+                reason = f"the line has {row.actual_columns} values where the header names {row.expected_columns}"
+                self.ragged.append(RaggedLine(row.number, row.text[:SHOWN_TEXT], reason))
             return "skip"
 
         # names that cannot repeat: two unnamed columns are normal
@@ -95,7 +105,7 @@ class UploadReader:
             stream,
             read_options=pa_csv.ReadOptions(use_threads=False, column_names=unique, skip_rows=1, block_size=BLOCK),
             parse_options=pa_csv.ParseOptions(
-                invalid_row_handler=note if width > 1 else None, ignore_empty_lines=False, newlines_in_values=False
+                invalid_row_handler=note, ignore_empty_lines=False, newlines_in_values=False
             ),
             convert_options=pa_csv.ConvertOptions(
                 include_columns=wanted,
@@ -117,7 +127,10 @@ def open_bytes(path: Path) -> BinaryIO:
 
 
 class _CheckedText(io.RawIOBase):
-    """A stream of bytes that refuses, while it is read, what no CSV reader should be given."""
+    """A stream of text that refuses, while it is read, what no CSV reader should be given.
+
+    Every line comes out ended by a line feed, also those that ended in CR LF, CR, or with the file.
+    """
 
     def __init__(self, opener: Callable[[], BinaryIO], limit: int) -> None:
         super().__init__()
@@ -126,6 +139,7 @@ class _CheckedText(io.RawIOBase):
         self._decoder = codecs.getincrementaldecoder("utf-8")()
         self._seen = 0
         self._lines = 0
+        self._after_return = False
         self._pending = b""  # the unfinished last line, for the checks that are about a line
 
     def readable(self) -> bool:
@@ -136,15 +150,21 @@ class _CheckedText(io.RawIOBase):
         super().close()
 
     def read(self, size: int | None = -1) -> bytes:
-        try:
-            chunk = self._source.read(BLOCK if size is None or size < 0 else size)
-        except (EOFError, OSError, zlib.error) as error:
-            raise UnreadableUpload(f"the gzip data is damaged or cut short ({error}); upload the file again") from error
-        if self._seen == 0:
-            chunk = _without_bom(chunk)
-        self._check(chunk)
-        self._seen += len(chunk)
-        return chunk
+        asked = BLOCK if size is None or size < 0 else size
+        text, ended = b"", False
+        while not text and not ended:
+            try:
+                chunk = self._source.read(asked)
+            except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+                raise UnreadableUpload(
+                    f"the gzip data is damaged or cut short ({error}); upload the file again"
+                ) from error
+            self._check(chunk)
+            ended = len(chunk) < asked
+            text = self._with_line_feeds(chunk if self._seen else chunk.removeprefix(codecs.BOM_UTF8), ended)
+            self._seen += len(chunk)
+            self._check_lines(text)
+        return text
 
     def _check(self, chunk: bytes) -> None:
         if self._seen + len(chunk) > self._limit:
@@ -152,6 +172,8 @@ class _CheckedText(io.RawIOBase):
                 f"the file is larger than the limit of {self._limit:,} bytes after decompression; split it, or raise "
                 "CRYPTO_ML_MAX_UPLOAD_BYTES"
             )
+        if not self._seen and chunk.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            raise UnreadableUpload("the file is UTF-16; save it as CSV in UTF-8")
         if (zero := chunk.find(b"\0")) >= 0:
             raise UnreadableUpload(f"the file has a NUL byte at byte {self._seen + zero:,}: it is not text")
         try:
@@ -160,31 +182,31 @@ class _CheckedText(io.RawIOBase):
             raise UnreadableUpload(
                 f"the file is not UTF-8 (near byte {self._seen + error.start:,}); save it as CSV in UTF-8"
             ) from error
-        self._check_lines(chunk)
 
-    def _check_lines(self, chunk: bytes) -> None:
-        text = self._pending + chunk
-        complete, newline, self._pending = text.rpartition(b"\n")
-        if len(self._pending) > LONGEST_LINE or (newline and _longest(complete) > LONGEST_LINE):
+    def _with_line_feeds(self, chunk: bytes, ended: bool) -> bytes:
+        if self._after_return:
+            chunk = chunk.removeprefix(b"\n")
+        self._after_return = chunk.endswith(b"\r")
+        text = chunk.replace(b"\r\n", b"\n").replace(b"\r", b"\n") if b"\r" in chunk else chunk
+        unfinished = text or self._pending
+        return text + b"\n" if ended and unfinished and not unfinished.endswith(b"\n") else text
+
+    def _check_lines(self, text: bytes) -> None:
+        complete, newline, self._pending = (self._pending + text).rpartition(b"\n")
+        complete += newline
+        if len(self._pending) > LONGEST_LINE or _longest(complete) > LONGEST_LINE:
             raise UnreadableUpload(f"a line near line {self._lines + 1:,} is longer than {LONGEST_LINE:,} bytes")
-        lines = complete.split(b"\n") if b'"' in complete else []
-        if not chunk and b'"' in self._pending:  # the last line, which nothing ends
-            lines = [*lines, self._pending]
-        for number, line in enumerate(lines, self._lines + 1):
-            if line.count(b'"') % 2:
+        if b'"' in complete:
+            closed = cast(re.Match[bytes], _CLOSED_LINES.match(complete)).end()
+            if closed < len(complete):
+                number = self._lines + complete.count(b"\n", 0, closed) + 1
                 raise UnreadableUpload(f"line {number:,} opens a quote and does not close it on the same line")
-        self._lines += complete.count(b"\n") + 1 if newline else 0
+        self._lines += complete.count(b"\n")
 
 
 def _longest(complete: bytes) -> int:
     ends = np.flatnonzero(np.frombuffer(complete, np.uint8) == ord("\n"))
-    return int(np.diff(ends, prepend=-1, append=len(complete)).max())
-
-
-def _without_bom(chunk: bytes) -> bytes:
-    if chunk.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        raise UnreadableUpload("the file is UTF-16; save it as CSV in UTF-8")
-    return chunk.removeprefix(codecs.BOM_UTF8)
+    return int(np.diff(ends, prepend=-1).max(initial=0))
 
 
 def _first_line(stream: _CheckedText) -> str:
@@ -196,12 +218,15 @@ def _first_line(stream: _CheckedText) -> str:
             break
     if not head.strip():
         raise UnreadableUpload("the file is empty")
-    return head.split(b"\n", 1)[0].decode("utf-8").rstrip("\r")
+    return head.split(b"\n", 1)[0].decode("utf-8")
 
 
 def _read_header(line: str) -> tuple[list[str], list[str]]:
     """The columns in our names, and those that will not be used. Raises UnreadableUpload with every mismatch."""
-    given = next(csv.reader([line]), [])
+    try:
+        given = next(csv.reader([line]), [])
+    except csv.Error as error:
+        raise UnreadableUpload(f"the header cannot be read as CSV ({error})") from error
     names = [ALIASES.get(name, name) for name in (column.strip().lower() for column in given)]
     used = (*REQUIRED, *OPTIONAL)
     missing = [name for name in REQUIRED if name not in names]

@@ -114,7 +114,8 @@ def _without_outranked(frame: pd.DataFrame) -> pd.DataFrame:
     if not context.any():
         return frame
     outranked = context & frame.duplicated(["file", "symbol", "date"], keep="first").to_numpy(bool)
-    return frame[~outranked].reset_index(drop=True)
+    kept: pd.DataFrame = frame[~outranked].reset_index(drop=True)
+    return kept
 
 
 def last_series_start(frame: pd.DataFrame) -> int:
