@@ -38,7 +38,10 @@ class IntakeRules:
 
 @dataclass(frozen=True)
 class FileIntake:
-    """What became of one file: `refusal` is the reason where it was refused as a whole."""
+    """What became of one file: `refusal` is the reason where it was refused as a whole.
+
+    A file that cannot be read has no rows here; one of which no valid row is left has them all in `refused`.
+    """
 
     received_rows: int = 0
     refused: pd.DataFrame = field(default_factory=lambda: pd.DataFrame({"line": [], "reason": [], "text": []}))
@@ -49,7 +52,7 @@ class FileIntake:
     @property
     def accepted_rows(self) -> int:
         """Rows that passed the row rules; rows that contradict each other are found only once all are sorted."""
-        return 0 if self.refusal else self.received_rows - len(self.refused)
+        return self.received_rows - len(self.refused)
 
 
 def take_in(path: Path, rules: IntakeRules, sorter: RowSorter, file: int = 0) -> FileIntake:
@@ -61,12 +64,10 @@ def take_in(path: Path, rules: IntakeRules, sorter: RowSorter, file: int = 0) ->
     try:
         reader = UploadReader(path, rules.max_bytes)
         intake = _take_in(reader, rules, sorter, file)
-        if not intake.accepted_rows:
-            raise UnreadableUpload(nothing_left(intake.refused))
     except UnreadableUpload as refused:
         sorter.discard(file)
         return FileIntake(refusal=str(refused))
-    return intake
+    return intake if intake.accepted_rows else replace(intake, refusal=nothing_left(intake.refused))
 
 
 def nothing_left(refused: pd.DataFrame) -> str:

@@ -159,14 +159,14 @@ class _CheckedText(io.RawIOBase):
                 raise UnreadableUpload(
                     f"the gzip data is damaged or cut short ({error}); upload the file again"
                 ) from error
-            self._check(chunk)
             ended = len(chunk) < asked
+            self._check(chunk, ended)
             text = self._with_line_feeds(chunk if self._seen else chunk.removeprefix(codecs.BOM_UTF8), ended)
             self._seen += len(chunk)
             self._check_lines(text)
         return text
 
-    def _check(self, chunk: bytes) -> None:
+    def _check(self, chunk: bytes, ended: bool) -> None:
         if self._seen + len(chunk) > self._limit:
             raise UnreadableUpload(
                 f"the file is larger than the limit of {self._limit:,} bytes after decompression; split it, or raise "
@@ -177,7 +177,7 @@ class _CheckedText(io.RawIOBase):
         if (zero := chunk.find(b"\0")) >= 0:
             raise UnreadableUpload(f"the file has a NUL byte at byte {self._seen + zero:,}: it is not text")
         try:
-            self._decoder.decode(chunk, final=not chunk)
+            self._decoder.decode(chunk, final=ended)
         except UnicodeDecodeError as error:
             raise UnreadableUpload(
                 f"the file is not UTF-8 (near byte {self._seen + error.start:,}); save it as CSV in UTF-8"
