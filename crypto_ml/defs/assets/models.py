@@ -78,7 +78,7 @@ def trained_model(context: dg.AssetExecutionContext, platform: Platform) -> dg.M
         )
     bundle, overall = trained.bundle, trained.evaluation.overall
     pictures = {
-        name.removeprefix("pictures/").removesuffix(".png"): picture(content, name)
+        f"picture_{name.removeprefix('pictures/').removesuffix('.png')}": picture(content, name)
         for name, content in bundle.files.items()
         if name.endswith(".png")
     }
