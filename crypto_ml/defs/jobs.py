@@ -4,14 +4,11 @@ from typing import Final
 
 import dagster as dg
 
-from crypto_ml.defs.partitions import DELIVERIES, WEEKS
-
 QUEUE: Final = "crypto_ml/queue"
 
 score_uploads = dg.define_asset_job(
     "score_uploads",
     selection=["raw_uploads", "cleaned_features", "market_history", "predictions"],
-    partitions_def=DELIVERIES,
     description="Answer a delivery of uploads. The sensor launches it; launch a past delivery again to answer it anew.",
     tags={QUEUE: "scoring"},
 )
@@ -19,7 +16,6 @@ score_uploads = dg.define_asset_job(
 retrain = dg.define_asset_job(
     "retrain",
     selection=["scaler", "trained_model"],
-    partitions_def=WEEKS,
     description="Train a candidate on what the history held at the end of a week. It serves only once promoted.",
     tags={QUEUE: "training"},
 )

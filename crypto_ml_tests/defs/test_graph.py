@@ -1,0 +1,45 @@
+"""The graph is what other programs and people were promised."""
+
+import json
+
+from crypto_ml_tests.defs.graph import SNAPSHOT, graph
+
+PROMISED_ASSETS = {
+    "raw_uploads",
+    "cleaned_features",
+    "market_history",
+    "scaler",
+    "trained_model",
+    "champion_model",
+    "predictions",
+    "daily_forecast",
+}
+
+
+def test_the_graph_is_the_one_in_the_snapshot() -> None:
+    assert graph() == json.loads(SNAPSHOT.read_text(encoding="utf-8")), (
+        "the graph changed; if that is meant, run `python -m crypto_ml_tests.defs.graph` and commit the snapshot"
+    )
+
+
+def test_assets_jobs_sensor_and_schedules_have_the_promised_names() -> None:
+    found = graph()
+    assert set(found["assets"]) == PROMISED_ASSETS
+    assert set(found["jobs"]) == {"score_uploads", "retrain", "promote_model", "daily_forecast"}
+    assert set(found["sensors"]) == {"uploads_sensor"}
+    assert set(found["schedules"]) == {"weekly_retraining", "daily_forecast_at_close"}
+
+
+def test_every_asset_says_what_it_is_who_owns_it_and_what_it_is_made_of() -> None:
+    for name, asset in graph()["assets"].items():
+        assert asset["description"], name
+        assert asset["group"] != "default", name
+        assert asset["kinds"], name
+        assert asset["owners"], name
+        assert asset["has_code_version"], name
+
+
+def test_predictions_depend_on_the_pointer_and_never_on_a_candidate() -> None:
+    deps = graph()["assets"]["predictions"]["deps"]
+    assert "champion_model" in deps
+    assert "trained_model" not in deps
