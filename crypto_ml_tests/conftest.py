@@ -1,15 +1,19 @@
-"""What every test may ask for: a real S3 over HTTP, a store of its own in it, and the shared real data."""
+"""What every test may ask for: a real S3 over HTTP, a store and a deployment of its own on it, the shared real data."""
 
 import os
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
+import dagster as dg
 import pytest
 from hypothesis import HealthCheck, settings
 
+from crypto_ml.definitions import build_defs
+from crypto_ml.settings import Settings
 from crypto_ml.storage.embedded import EmbeddedS3, ensure_bucket
 from crypto_ml.storage.objects import ObjectStore, connect
+from crypto_ml_tests.deployment import Deployment
 
 settings.register_profile(
     "default", deadline=None, max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture]
@@ -52,11 +56,19 @@ def store(bucket: str) -> ObjectStore:
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """The folder with the real market and the handed-over objects."""
+    """The folder with the real market and the handed-over objects; a test that needs it is skipped where it is not."""
     folder = os.environ.get("CRYPTO_ML_SHARED")
-    if folder and Path(folder).is_dir():
-        return Path(folder)
-    reason = "CRYPTO_ML_SHARED does not name the folder with the real market data"
-    if os.environ.get("CI"):
-        pytest.fail(f"{reason}, and CI has to run these tests")
-    pytest.skip(reason)
+    if not folder:
+        pytest.skip("CRYPTO_ML_SHARED is not set: it names the folder with the real market data")
+    if not Path(folder).is_dir():
+        pytest.fail(f"CRYPTO_ML_SHARED is {folder}, and there is no such folder")
+    return Path(folder)
+
+
+@pytest.fixture
+def deployment(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> Iterator[Deployment]:
+    """A deployment that nothing has happened to yet; its sensor does not wait for uploads."""
+    monkeypatch.setattr("crypto_ml.defs.sensors.LONGEST_WAIT", 0.0)
+    chosen = Settings(bucket=store.bucket, prefix=store.prefix.rstrip("/"), epochs=1)
+    with dg.DagsterInstance.ephemeral() as instance:
+        yield Deployment(store, chosen, instance, build_defs(chosen))

@@ -149,7 +149,7 @@ def predictions(context: dg.AssetExecutionContext, platform: Platform) -> dg.Mat
         cleaned = read_cleaned(context.partition_key, platform.settings(), store)
         champion = platform.champion
         bundle = platform.registry().load(champion.version)
-        sources = Sources(store, history, history.version(), bundle, champion, platform.settings(), context.run_id)
+        sources = Sources(store, history, history.version(), bundle, champion, platform.settings(), context.run.run_id)
         answers = answer(received, cleaned, sources)
     receipts = answers.receipts
     for receipt in receipts:

@@ -1,0 +1,219 @@
+"""The road through Dagster: a tick, a run, what the UI then knows."""
+
+import json
+import os
+import subprocess
+import sys
+from typing import Any
+
+import dagster as dg
+import pandas as pd
+import pytest
+
+from crypto_ml.defs.sensors import _delivery_log
+from crypto_ml.ledger.receipts import read_receipt, read_report
+from crypto_ml.ledger.registry import Registry
+from crypto_ml.sample import sample_upload
+from crypto_ml.storage.objects import ObjectStore
+from crypto_ml_tests.deployment import Deployment
+
+CHAMPION = dg.AssetKey("champion_model")
+
+
+def put(store: ObjectStore, name: str, body: bytes) -> None:
+    store.replace(f"uploads/{name}", body)
+
+
+def small_upload(days: int = 40) -> bytes:
+    """The first days of the sample's first coin."""
+    return b"\n".join(sample_upload().split(b"\n")[: days + 1]) + b"\n"
+
+
+def materialization(result: dg.ExecuteInProcessResult, asset: str) -> Any:
+    events = result.asset_materializations_for_node(asset)
+    return events[-1]
+
+
+def test_a_dropped_file_is_noticed_answered_and_shown(deployment: Deployment) -> None:
+    put(deployment.store, "prices.csv", small_upload())
+    (result,) = deployment.answer_new()
+    assert result.success
+    report = read_report("uploads/prices.csv", deployment.store)
+    assert report is not None
+    assert report.outcome == "PREDICTED"
+    answered = deployment.store.read("predictions/prices_preds.csv").decode().splitlines()
+    assert answered[0] == "symbol,index,date,pred_open,val_open,status,prediction_id"
+    assert len(answered) == 41
+    shown = materialization(result, "predictions").metadata
+    assert shown["dagster/row_count"].value == 40
+    assert "prices_preds.csv" in shown["published"].value
+    assert "predicted" in shown["preview"].value
+    assert [column.name for column in shown["dagster/column_schema"].value.columns][:2] == ["symbol", "index"]
+
+
+def test_a_tick_without_news_says_so_and_keeps_nothing_waiting(deployment: Deployment) -> None:
+    put(deployment.store, "prices.csv", small_upload())
+    first = deployment.tick()
+    assert isinstance(first, dg.SensorResult)
+    assert first.cursor == "1"
+    again = deployment.tick(cursor=first.cursor)
+    assert isinstance(again, dg.SkipReason)
+    assert "no new upload" in (again.skip_message or "")
+
+
+def test_a_lost_cursor_asks_again_for_what_has_no_answer_and_for_nothing_else(deployment: Deployment) -> None:
+    put(deployment.store, "answered.csv", small_upload())
+    deployment.answer_new()
+    put(deployment.store, "waiting.csv", small_upload(50))
+    deployment.tick(cursor="1")
+    _delivery_log.cache_clear()
+    again = deployment.tick(cursor=None)
+    assert isinstance(again, dg.SensorResult)
+    assert [request.partition_key for request in again.run_requests or []] == ["00000002"]
+
+
+def test_a_store_out_of_reach_is_a_reason_to_skip_never_an_empty_listing(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _delivery_log.cache_clear()
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:9")
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    from crypto_ml.defs.resources import _trusted_store
+
+    _trusted_store.cache_clear()
+    result = deployment.tick()
+    _trusted_store.cache_clear()
+    assert isinstance(result, dg.SkipReason)
+    assert "could not look for uploads" in (result.skip_message or "")
+
+
+def test_a_refused_file_leaves_a_successful_run_that_shows_why(deployment: Deployment) -> None:
+    put(deployment.store, "bad.csv", b"symbol,date\nBTC,2018-01-01\n")
+    put(deployment.store, "good.csv", small_upload())
+    (result,) = deployment.answer_new()
+    assert result.success
+    report = read_report("uploads/bad.csv", deployment.store)
+    assert report is not None
+    assert report.outcome == "REJECTED"
+    good = read_report("uploads/good.csv", deployment.store)
+    assert good is not None
+    assert good.outcome == "PREDICTED"
+    checks = {check.check_name: check for check in result.get_asset_check_evaluations()}
+    assert not checks["every_upload_predicted"].passed
+    assert "bad.csv" in str(checks["every_upload_predicted"].metadata["refused"].value)
+    assert checks["every_row_answered"].passed
+
+
+def test_lineage_names_the_model_that_was_used_before_and_after_a_promotion(deployment: Deployment) -> None:
+    registry = Registry(deployment.store)
+    put(deployment.store, "one.csv", small_upload())
+    (first,) = deployment.answer_new()
+    champion = registry.champion()
+    assert champion is not None
+    assert input_version(first) == champion.sha256
+
+    put(deployment.store, "history.csv", sample_upload())
+    deployment.answer_new(cursor="1")
+    deployment.run("retrain", "2023-11-19")
+    candidate = next(version for version in registry.versions() if version != champion.version)
+    put(deployment.store, "two.csv", small_upload(41))
+    (unapproved,) = deployment.answer_new(cursor="2")
+    assert input_version(unapproved) == champion.sha256
+
+    config = {"ops": {"champion_model": {"config": {"version": candidate, "by": "a test", "why": "to see"}}}}
+    deployment.run("promote_model", config=config)
+    put(deployment.store, "three.csv", small_upload(42))
+    (approved,) = deployment.answer_new(cursor="3")
+    promoted = registry.champion()
+    assert promoted is not None
+    assert promoted.version == candidate
+    assert input_version(approved) == promoted.sha256
+    report = read_report("uploads/three.csv", deployment.store)
+    assert report is not None
+    receipt = read_receipt(str(report.document["answer_id"]), deployment.store)
+    assert receipt.inputs.bundle_sha256 == promoted.sha256
+    assert receipt.inputs.champion_pointer == promoted.pointer == 2
+
+
+def input_version(result: dg.ExecuteInProcessResult) -> str:
+    """The version of champion_model that Dagster's lineage credits a run's predictions to."""
+    tags = materialization(result, "predictions").tags
+    return str(tags["dagster/input_data_version/champion_model"])
+
+
+def test_a_promotion_outside_dagster_is_known_to_it_before_the_next_answer(deployment: Deployment) -> None:
+    put(deployment.store, "one.csv", small_upload())
+    deployment.answer_new()
+    registry = Registry(deployment.store)
+    first = registry.champion()
+    assert first is not None
+    put(deployment.store, "history.csv", sample_upload())
+    deployment.answer_new(cursor="1")
+    deployment.run("retrain", "2023-11-19")
+    candidate = next(version for version in registry.versions() if version != first.version)
+    registry.promote(candidate, by="a test", why="by command", at=pd.Timestamp("2026-01-01", tz="UTC").to_pydatetime())
+    put(deployment.store, "two.csv", small_upload(41))
+    (result,) = deployment.answer_new(cursor="2")
+    promoted = registry.champion()
+    assert promoted is not None
+    assert input_version(result) == promoted.sha256
+
+
+def test_a_promotion_without_a_reason_is_refused_with_one_sentence(deployment: Deployment) -> None:
+    put(deployment.store, "one.csv", small_upload())
+    deployment.answer_new()
+    champion = Registry(deployment.store).champion()
+    assert champion is not None
+    config = {"ops": {"champion_model": {"config": {"version": champion.version}}}}
+    result = deployment.run("promote_model", config=config, raises=False)
+    assert not result.success
+    failure = result.failure_data_for_node("champion_model")
+    assert failure is not None
+    assert failure.user_failure_data is not None
+    assert "names who decided it and why" in (failure.user_failure_data.description or "")
+    assert Registry(deployment.store).champion() == champion
+
+
+def test_a_retrain_shows_its_checks_metrics_and_pictures(deployment: Deployment) -> None:
+    put(deployment.store, "history.csv", sample_upload())
+    deployment.answer_new()
+    result = deployment.run("retrain", "2023-11-19")
+    shown = materialization(result, "trained_model").metadata
+    for name in ("picture_loss", "picture_predictions", "picture_holdout"):
+        assert shown[name].value.startswith("![")
+        assert "data:image/png;base64," in shown[name].value
+    assert "last close" in shown["holdout"].value
+    checks = {check.check_name: check for check in result.get_asset_check_evaluations()}
+    assert checks["onnx_equals_keras"].passed
+    assert set(checks) == {"onnx_equals_keras", "no_worse_than_last_close"}
+    assert materialization(result, "scaler").metadata["training_set"].value["history_version"] == 1
+
+
+def test_the_daily_forecast_is_published_and_shown(deployment: Deployment) -> None:
+    put(deployment.store, "history.csv", sample_upload())
+    deployment.answer_new()
+    result = deployment.run("daily_forecast")
+    lines = deployment.store.read("forecasts/latest.csv").decode().splitlines()
+    assert lines[0] == "symbol,as_of,target_date,pred_open,model_version"
+    assert len(lines) == 6
+    assert materialization(result, "publish_daily_forecast").metadata["dagster/row_count"].value == 5
+
+
+def test_a_scoring_run_never_imports_tensorflow_scikit_learn_or_matplotlib(deployment: Deployment) -> None:
+    put(deployment.store, "prices.csv", small_upload())
+    deployment.tick()
+    script = """
+import json, sys
+import dagster as dg
+from crypto_ml.definitions import build_defs
+from crypto_ml.settings import Settings
+with dg.DagsterInstance.ephemeral() as instance:
+    instance.add_dynamic_partitions("deliveries", ["00000001"])
+    job = build_defs(Settings.from_environment()).resolve_job_def("score_uploads")
+    assert job.execute_in_process(instance=instance, partition_key="00000001").success
+print(json.dumps([name for name in ("tensorflow", "keras", "sklearn", "matplotlib") if name in sys.modules]))
+"""
+    settings = {"CRYPTO_ML_BUCKET": deployment.settings.bucket, "CRYPTO_ML_PREFIX": deployment.settings.prefix}
+    command = [sys.executable, "-c", script]
+    result = subprocess.run(command, capture_output=True, text=True, env=os.environ | settings, check=True)
+    assert json.loads(result.stdout.splitlines()[-1]) == []
