@@ -63,6 +63,10 @@ class ModelBundle:
         slugs: Mapping[str, str] = self.manifest["slugs"]
         return slugs
 
+    def is_other_coin(self, symbol: str, slug: str | None) -> bool:
+        """Whether a slug says that this is not the coin whose statistics the scaler has under the symbol."""
+        return slug is not None and self.slugs.get(symbol, slug) != slug
+
     @cached_property
     def statistics(self) -> SeriesStatistics:
         return read_statistics(self.files[SCALER])

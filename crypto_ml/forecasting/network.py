@@ -8,6 +8,7 @@ import functools
 import hashlib
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -160,6 +161,14 @@ def named_weights(model: "keras.Model") -> dict[str, NDArray[np.float32]]:
     if len(found) != 5 or found != _architecture(sizes[0], sizes[2], sizes[3]):
         raise Refused(f"This is not the network this project trains and exports; its layers are {json.dumps(found)}.")
     return dict(zip(WEIGHTS, model.get_weights(), strict=True))
+
+
+def with_weights(weights: Mapping[str, NDArray[np.float32]]) -> "keras.Model":
+    """The network with these arrays, by the names of `onnx_graph.WEIGHTS`; layer sizes are read from their shapes."""
+    units, relu_units = weights["forward.recurrent_kernel"].shape[0], weights["prediction.kernel"].shape[0]
+    model = build(units, weights["dense_tanh.kernel"].shape[1], relu_units, seed=0)
+    model.set_weights([weights[name] for name in WEIGHTS])
+    return model
 
 
 def weights_sha256(model: "keras.Model") -> str:

@@ -90,7 +90,7 @@ class _Prediction:
 def _predict_changes(rows: pd.DataFrame, starts: IntArray, asked: BoolArray, bundle: ModelBundle) -> _Prediction:
     n = len(rows)
     block = feature_block(rows, starts)
-    codes = bundle.statistics.codes(rows["symbol"])
+    codes = _codes(rows, starts, bundle)
     earlier = np.arange(n) - starts
     by_model = np.flatnonzero(asked & (codes >= 0) & (earlier >= 1))
     by_own = np.flatnonzero(asked & (codes < 0) & (earlier >= MINIMUM_OWN_ROWS))
@@ -107,6 +107,16 @@ def _predict_changes(rows: pd.DataFrame, starts: IntArray, asked: BoolArray, bun
     scaled_by[by_model] = BY_MODEL
     scaled_by[by_own] = BY_OWN_ROWS
     return _Prediction(np.isfinite(change), change, scaled_by)
+
+
+def _codes(rows: pd.DataFrame, starts: IntArray, bundle: ModelBundle) -> IntArray:
+    """Position of each row's series in the scaler, −1 where it was never seen or is another coin of the same symbol."""
+    codes = bundle.statistics.codes(rows["symbol"])
+    if bundle.slugs:
+        expected = rows["symbol"].map(dict(bundle.slugs))
+        other = (expected.notna() & rows["slug"].notna() & (expected != rows["slug"])).to_numpy(bool)
+        codes[np.isin(starts, starts[other])] = -1
+    return codes
 
 
 def _to_currency(

@@ -135,7 +135,9 @@ def _score_all(cleaned: Cleaned, inputs: Sequence[Inputs], sources: Sources, dir
         with pq.ParquetFile(accepted) as rows:
             for batch in rows.iter_batches():
                 sorter.add(pa.Table.from_batches([batch]).append_column("context", pa.repeat(False, batch.num_rows)))
-        known = sources.bundle.statistics.symbols
+        bundle = sources.bundle
+        other = {symbol for symbol, slug in sorter.coins() if bundle.is_other_coin(symbol, slug)}
+        known = set(bundle.statistics.symbols) - other
         for earlier in earlier_rows(sources.history, sorter.spans(), known, sources.history_version):
             sorter.add(earlier)
         chunks = score(sorter.chunks(), sources.bundle, sources.settings.recovery)
