@@ -23,7 +23,7 @@ venv: .venv/.made ## make .venv from requirements-dev.lock
 	@for python in python3.11 python3; do \
 		$$python -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null && break; python=; done; \
 	test -n "$$python" || { echo "crypto_ml needs Python 3.11, and none is on the PATH: install it first." >&2; exit 1; }; \
-	echo "Making .venv from requirements-dev.lock (some 2 GB, a few minutes the first time)" >&2; \
+	echo "Making .venv from requirements-dev.lock (3 GB, a few minutes the first time)" >&2; \
 	$$python -m venv .venv
 	@$(PYTHON) -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements-dev.lock
 	@$(PYTHON) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .

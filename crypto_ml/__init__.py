@@ -1,1 +1,1 @@
-"""crypto_ml: market data dropped into S3, predictions of each cryptocurrency's next opening price published beside it."""
+"""crypto_ml: market data dropped into S3, predictions of each cryptocurrency's next opening price beside it."""

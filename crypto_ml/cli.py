@@ -8,7 +8,7 @@ from typing import IO, Any, Final
 
 import click
 
-from crypto_ml.commands import make_model
+from crypto_ml.commands import demo, doctor, drop, handover, make_model, models, score
 from crypto_ml.errors import CryptoMLError
 
 DEBUG: Final = "CRYPTO_ML_DEBUG"
@@ -45,4 +45,6 @@ def main() -> None:
     """Market data in, predictions of each cryptocurrency's next opening price out."""
 
 
-main.add_command(make_model.command)
+for module in (score, drop, demo, doctor, models, handover, make_model):
+    for command in module.COMMANDS:
+        main.add_command(command)

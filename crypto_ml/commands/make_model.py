@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 README: Final = """# The model a fresh clone serves with
 
 Version `{version}`, made by `make model` and by nothing else: this project's own training
-(`crypto_ml.forecasting.training`) on {coins} coins that do not exist, {days} days from {first} (`crypto_ml.sample`, seed
-{seed}). It knows nothing of real markets; it is here so that a new deployment answers before its first retrain. Replace
-it by promoting a model that was trained on your own history.
+(`crypto_ml.forecasting.training`) on {coins} coins that do not exist, {days} days from {first} (`crypto_ml.sample`,
+seed {seed}). It knows nothing of real markets; it is here so that a new deployment answers before its first retrain.
+Replace it by promoting a model that was trained on your own history.
 
 - `bundle.json` says what the network predicts (`{target}`) and the sha256 of every file; `MODEL_CARD.md` says how good
   it is.
@@ -119,3 +119,6 @@ def _manifest(rows: "pd.DataFrame", split: "Split", sha256: str) -> dict[str, An
         "rows_sha256": sha256,
         "split": {"validation_from": str(split.validation_from), "holdout_from": str(split.holdout_from)},
     }
+
+
+COMMANDS: Final = (command,)

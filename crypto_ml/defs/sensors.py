@@ -17,7 +17,7 @@ from crypto_ml.defs.resources import Platform
 from crypto_ml.errors import CryptoMLError
 from crypto_ml.ledger.deliveries import DeliveryLog, delivery_id
 
-LONGEST_WAIT: Final = 15.0
+LONGEST_WAIT: Final = 10.0
 """Seconds a tick looks for uploads before it ends; Dagster gives it 60."""
 
 SHORTEST_PAUSE: Final = 0.25

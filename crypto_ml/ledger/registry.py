@@ -22,6 +22,10 @@ class UnknownModel(Refused):
     """A version that the registry does not have."""
 
 
+class NothingToRollBackTo(Refused):
+    """A pointer that has never named another model."""
+
+
 class UnexplainedPromotion(Refused):
     """A promotion without who or why."""
 
@@ -97,6 +101,19 @@ class Registry:
         bundle = self.load(version)
         after = self._pointer.last_number()
         return self._point(bundle, after, by=by, why=why, at=at)
+
+    def roll_back(self, *, by: str, why: str, at: datetime) -> Champion:
+        """Make the model champion again that served before. Raises as `promote`, and NothingToRollBackTo.
+
+        A rollback is an entry like any other: rolling back twice undoes the first.
+        """
+        entries = list(self.champions())
+        earlier = [entry for entry in entries if entry.version != entries[-1].version]
+        if not earlier:
+            raise NothingToRollBackTo(
+                "no other model has served before the champion, so there is nothing to go back to"
+            )
+        return self.promote(earlier[-1].version, by=by, why=why, at=at)
 
     def champion_or_first(self, first: Callable[[], ModelBundle], at: datetime) -> Champion:
         """The champion, which on a fresh deployment becomes the bundle that `first` gives."""

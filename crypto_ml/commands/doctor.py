@@ -1,0 +1,173 @@
+"""`crypto-ml doctor`: is everything reachable and running, and if not, what to do."""
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING, Final, Literal
+
+import click
+
+from crypto_ml.errors import CryptoMLError, Refused
+from crypto_ml.settings import Settings
+
+if TYPE_CHECKING:
+    from dagster import DagsterInstance
+
+    from crypto_ml.storage.objects import ObjectStore
+
+MOST_SKEW: Final = 60.0
+MOST_LAG: Final = 120.0
+State = Literal["ok", "warn", "fail", "skipped"]
+MARKS: Final = {"ok": "✓", "warn": "!", "fail": "✗", "skipped": "–"}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing looked at: how it is, and what to do where it is not well."""
+
+    what: str
+    state: State
+    detail: str
+
+
+@click.command("doctor")
+@click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
+def command(as_json: bool) -> None:
+    """Look at settings, store, model, Dagster and unanswered uploads, and say what to do about what is wrong."""
+    findings = list(examine())
+    if as_json:
+        click.echo(json.dumps([asdict(finding) for finding in findings], indent=2))
+    else:
+        for finding in findings:
+            click.echo(f"{MARKS[finding.state]} {finding.what}: {finding.detail}")
+    failed = [finding.what for finding in findings if finding.state == "fail"]
+    if failed:
+        raise Refused(f"not well: {', '.join(failed)}")
+
+
+def examine() -> Iterator[Finding]:
+    """Every finding, in the order in which one thing depends on another; it ends where nothing further can be seen."""
+    try:
+        settings = Settings.from_environment()
+    except CryptoMLError as error:
+        yield Finding("settings", "fail", str(error))
+        return
+    yield Finding("settings", "ok", f"bucket {settings.bucket}, prefix {settings.prefix or 'none'}")
+    store = None
+    try:
+        from crypto_ml.storage.objects import connect
+        from crypto_ml.storage.probe import probe_conditional_writes
+
+        store = connect(settings.bucket, settings.prefix)
+        probe_conditional_writes(store)
+        yield Finding("store", "ok", f"{store.uri('')} is writable and keeps claims")
+    except CryptoMLError as error:
+        yield Finding("store", "fail", str(error))
+    if store is not None:
+        for look in (_clock, _champion, _uploads):
+            yield _examined(look, store)
+    yield from _dagster()
+
+
+def _examined(look: "Callable[[ObjectStore], Finding]", store: "ObjectStore") -> Finding:
+    try:
+        return look(store)
+    except CryptoMLError as error:
+        return Finding(look.__name__.strip("_"), "fail", str(error))
+
+
+def _clock(store: "ObjectStore") -> Finding:
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    try:
+        answer = store.client.list_objects_v2(Bucket=store.bucket, MaxKeys=1)
+    except (BotoCoreError, ClientError):
+        return Finding("clock", "skipped", "the store did not answer")
+    date = answer["ResponseMetadata"]["HTTPHeaders"].get("date")
+    if date is None:
+        return Finding("clock", "skipped", "the store does not say what time it is")
+    skew = abs((datetime.now(UTC) - parsedate_to_datetime(date)).total_seconds())
+    if skew > MOST_SKEW:
+        return Finding("clock", "warn", f"{skew:.0f} s from the store's; set this machine's clock")
+    return Finding("clock", "ok", f"within {max(skew, 1):.0f} s of the store's")
+
+
+def _champion(store: "ObjectStore") -> Finding:
+    from crypto_ml.ledger.registry import Registry
+    from crypto_ml.model_out import first_bundle
+
+    registry = Registry(store)
+    champion = registry.champion()
+    if champion is None:
+        return Finding("champion", "ok", f"none yet; the first run makes {first_bundle().version} the champion")
+    registry.load(champion.version)
+    return Finding("champion", "ok", f"{champion.version}, since {champion.at}, by {champion.by}")
+
+
+def _uploads(store: "ObjectStore") -> Finding:
+    from crypto_ml.ledger.deliveries import DeliveryLog
+
+    log = DeliveryLog(store)
+    known = log.catch_up()
+    waiting = [upload for upload in log.listed_uploads() if upload.identity not in known]
+    unanswered = log.unanswered(None)
+    for number in unanswered:
+        waiting += log.get(number).uploads
+    if not waiting:
+        return Finding("uploads", "ok", f"all answered, in {log.last_number} deliveries")
+    oldest = min(waiting, key=lambda upload: upload.last_modified)
+    age = (datetime.now(UTC) - datetime.fromisoformat(oldest.last_modified)).total_seconds()
+    detail = f"{len(waiting)} unanswered, the oldest {oldest.key} for {age:.0f} s"
+    if age < MOST_LAG:
+        return Finding("uploads", "ok", detail)
+    stuck = f"; look at the runs of the deliveries {unanswered[:5]} and launch them again" if unanswered else ""
+    return Finding("uploads", "warn", f"{detail}; is the sensor on and the daemon running?{stuck}")
+
+
+def _dagster() -> Iterator[Finding]:
+    if not os.environ.get("DAGSTER_HOME"):
+        yield Finding("dagster", "skipped", "DAGSTER_HOME is not set, so there is no instance to look at")
+        return
+    from dagster import DagsterInstance
+
+    try:
+        with DagsterInstance.get() as instance:
+            yield from _instance(instance)
+    except Exception as error:  # noqa: BLE001 - an instance can be misconfigured in any way
+        yield Finding("dagster", "fail", f"the instance in DAGSTER_HOME cannot be opened: {error}")
+
+
+def _instance(instance: "DagsterInstance") -> Iterator[Finding]:
+    statuses = instance.get_daemon_statuses()
+    dead = sorted(name for name, status in statuses.items() if status.required and not status.healthy)
+    if dead:
+        yield Finding("daemon", "fail", f"{', '.join(dead)} not running; start `dagster dev` or `dagster-daemon run`")
+    else:
+        yield Finding("daemon", "ok", "running")
+    from dagster import DagsterRunStatus, RunsFilter
+    from dagster._core.scheduler.instigation import InstigatorStatus, InstigatorType
+
+    states = instance.all_instigator_state(instigator_type=InstigatorType.SENSOR)
+    state = next((state for state in states if state.instigator_name == "uploads_sensor"), None)
+    if state is None or state.status == InstigatorStatus.STOPPED:
+        why = "has never ticked here" if state is None else "is switched off; switch it on under Automation"
+        yield Finding("sensor", "fail", f"uploads_sensor {why}")
+    else:
+        yield Finding("sensor", "ok", "uploads_sensor is on")
+    failed = instance.get_run_records(
+        RunsFilter(statuses=[DagsterRunStatus.FAILURE], job_name="score_uploads"), limit=5
+    )
+    recent = [
+        record.dagster_run.run_id for record in failed if time.time() - record.create_timestamp.timestamp() < 86400
+    ]
+    if recent:
+        yield Finding("runs", "warn", f"score_uploads failed in the last day: {', '.join(recent)}; look at their logs")
+    else:
+        yield Finding("runs", "ok", "no scoring run failed in the last day")
+
+
+COMMANDS: Final = (command,)

@@ -1,0 +1,103 @@
+"""`crypto-ml drop`: put files into the watched prefix, and wait for their answers."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from crypto_ml.errors import Refused
+from crypto_ml.ledger.layout import CSV, UPLOADS, has_csv_name
+from crypto_ml.settings import Settings
+
+if TYPE_CHECKING:
+    from crypto_ml.ledger.receipts import Report
+    from crypto_ml.storage.objects import ObjectStore
+
+POLL_SECONDS: Final = 0.25
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """A file that was put: its key, its ETag, and the answer that stood there before."""
+
+    key: str
+    etag: str
+    before: str | None
+
+
+@click.command("drop")
+@click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--as", "name", help="Name below uploads/, for a single file. Default: the file's own name.")
+@click.option("--wait", is_flag=True, help="Wait until each file has its answer.")
+@click.option("--timeout", default=120.0, show_default=True, help="Seconds to wait at most.")
+def command(files: Sequence[Path], name: str | None, wait: bool, timeout: float) -> None:
+    """Put FILES into uploads/."""
+    from crypto_ml.storage.objects import connect
+
+    if name and len(files) > 1:
+        raise click.UsageError("--as takes a single file")
+    keys = [UPLOADS + (name or path.name) for path in files]
+    if wrong := [key for key in keys if not has_csv_name(key)]:
+        raise Refused(f"an upload is named .csv or .csv.gz, which {', '.join(wrong)} is not; nothing was dropped")
+    settings = Settings.from_environment()
+    store = connect(settings.bucket, settings.prefix)
+    dropped = [drop(path, key, store) for path, key in zip(files, keys, strict=True)]
+    for one in dropped:
+        click.echo(store.uri(one.key))
+    if wait and not _show(wait_for_answers(dropped, store, timeout), store):
+        raise Refused("not every file was predicted; the lines above say why")
+
+
+def drop(path: Path, key: str, store: "ObjectStore") -> Dropped:
+    """Put one file under `key`."""
+    from crypto_ml.ledger.receipts import read_report
+
+    earlier = read_report(key, store)
+    etag = store.upload_file(path, key, create_only=False, content_type=CSV).strip('"')
+    return Dropped(key, etag, str(earlier.document["timings"]) if earlier else None)
+
+
+def wait_for_answers(dropped: Sequence[Dropped], store: "ObjectStore", timeout: float) -> "list[Report]":
+    """The reports on the dropped files, in order. Raises Refused where one is missing after `timeout` seconds."""
+    from rich.console import Console
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    deadline = time.monotonic() + timeout
+    found: dict[str, Report] = {}
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("waiting for the answer", total=None)
+        while len(found) < len(dropped):
+            for one in dropped:
+                if one.key not in found and (report := _new_report(one, store)):
+                    found[one.key] = report
+            progress.update(task, description=f"{len(found)} of {len(dropped)} answered")
+            if len(found) == len(dropped):
+                break
+            if time.monotonic() > deadline:
+                missing = ", ".join(one.key for one in dropped if one.key not in found)
+                raise Refused(f"no answer to {missing} after {timeout:.0f} s; `crypto-ml doctor` says what is wrong")
+            time.sleep(POLL_SECONDS)
+    return [found[one.key] for one in dropped]
+
+
+def _new_report(dropped: Dropped, store: "ObjectStore") -> "Report | None":
+    from crypto_ml.ledger.receipts import read_report
+
+    report = read_report(dropped.key, store)
+    is_new = report is not None and str(report.document["timings"]) != dropped.before
+    return report if report and is_new and report.document["upload"]["etag"] == dropped.etag else None
+
+
+def _show(reports: "Sequence[Report]", store: "ObjectStore") -> bool:
+    for report in reports:
+        document = report.document
+        where = store.uri(document["predictions"]) if document["predictions"] else ""
+        click.echo(" ".join(filter(None, [report.upload_key, report.outcome, where, document["reason"]])))
+    return all(report.outcome != "REJECTED" for report in reports)
+
+
+COMMANDS: Final = (command,)

@@ -1,0 +1,69 @@
+"""`crypto-ml score`: a local file in, a local file out, with no Dagster and no S3."""
+
+import json
+import os
+import time
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, cast
+
+import click
+
+from crypto_ml.forecasting.schema import Recovery
+from crypto_ml.settings import Settings
+
+if TYPE_CHECKING:
+    from crypto_ml.forecasting.bundle import ModelBundle
+
+
+@click.command("score")
+@click.argument("upload", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("-o", "--out", required=True, type=click.Path(path_type=Path), help="Where the predictions go.")
+@click.option("--model", help="A folder with a model bundle, or a version in the registry. Default: model_out/.")
+@click.option("--recovery", type=click.Choice(["one_step", "cumulative"]), help="Default: CRYPTO_ML_RECOVERY.")
+@click.option("--json", "as_json", is_flag=True, help="Print the counts as JSON on standard output.")
+def command(upload: Path, out: Path, model: str | None, recovery: str | None, as_json: bool) -> None:
+    """Predict the open of every row of UPLOAD, a CSV file as it would be dropped into uploads/.
+
+    Refused rows and their reasons go to a file beside the predictions. Nothing is written where the file is rejected.
+    """
+    from crypto_ml.forecasting.file_scoring import score_file
+    from crypto_ml.forecasting.intake import IntakeRules
+
+    settings = Settings.from_environment()
+    rules = IntakeRules(datetime.now(UTC).date(), settings.date_order, settings.max_upload_bytes)
+    room = Path(os.environ["TMPDIR"]) if os.environ.get("TMPDIR") else None  # the usual /tmp may be memory
+    began = time.monotonic()
+    bundle = chosen_bundle(model, settings)
+    how = cast(Recovery, recovery or settings.recovery)
+    done = score_file(upload, out, bundle, how, rules, room=room)
+    seconds = time.monotonic() - began
+    click.echo(
+        f"{done.received:,} rows received, {done.refused:,} refused, {done.repeated:,} repeated; "
+        f"{done.predicted:,} predicted, {done.seed:,} with too few earlier rows; "
+        f"{seconds:.1f} s, {done.received / seconds:,.0f} rows/s, model {done.model_version}",
+        err=True,
+    )
+    if done.rejected_rows:
+        click.echo(f"refused rows and reasons: {done.rejected_rows}", err=True)
+    if as_json:
+        click.echo(json.dumps(asdict(done) | {"seconds": seconds, "out": str(out)}, default=str))
+
+
+def chosen_bundle(model: str | None, settings: Settings) -> "ModelBundle":
+    """The bundle in a folder, or of a version in the registry, or the one a fresh clone serves with."""
+    from crypto_ml.forecasting.bundle import ModelBundle
+    from crypto_ml.model_out import first_bundle
+
+    if model is None:
+        return first_bundle()
+    if Path(model).is_dir():
+        return ModelBundle.load(Path(model))
+    from crypto_ml.ledger.registry import Registry
+    from crypto_ml.storage.objects import connect
+
+    return Registry(connect(settings.bucket, settings.prefix)).load(model)
+
+
+COMMANDS: Final = (command,)
