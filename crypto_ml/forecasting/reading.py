@@ -194,8 +194,8 @@ class _CheckedText(io.RawIOBase):
     def _check_lines(self, text: bytes) -> None:
         complete, newline, self._pending = (self._pending + text).rpartition(b"\n")
         complete += newline
-        if len(self._pending) > LONGEST_LINE or _longest(complete) > LONGEST_LINE:
-            raise UnreadableUpload(f"a line near line {self._lines + 1:,} is longer than {LONGEST_LINE:,} bytes")
+        if (before := _lines_before_a_long_one(complete, self._pending)) is not None:
+            raise UnreadableUpload(f"line {self._lines + before + 1:,} is longer than {LONGEST_LINE:,} bytes")
         if b'"' in complete:
             closed = cast(re.Match[bytes], _CLOSED_LINES.match(complete)).end()
             if closed < len(complete):
@@ -204,9 +204,11 @@ class _CheckedText(io.RawIOBase):
         self._lines += complete.count(b"\n")
 
 
-def _longest(complete: bytes) -> int:
+def _lines_before_a_long_one(complete: bytes, pending: bytes) -> int | None:
     ends = np.flatnonzero(np.frombuffer(complete, np.uint8) == ord("\n"))
-    return int(np.diff(ends, prepend=-1).max(initial=0))
+    lengths = np.diff(ends, prepend=-1, append=ends[-1] + 1 + len(pending) if len(ends) else len(pending) - 1)
+    too_long = np.flatnonzero(lengths > LONGEST_LINE)
+    return int(too_long[0]) if len(too_long) else None
 
 
 def _first_line(stream: _CheckedText) -> str:

@@ -1,0 +1,62 @@
+"""Uploads written by hand, and what becomes of them on the road from bytes to sorted rows."""
+
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pandas as pd
+
+from crypto_ml.forecasting.intake import FileIntake, IntakeRules, Repeats, settled_chunks, take_in
+from crypto_ml.forecasting.schema import OBSERVATION, DateOrder
+from crypto_ml.forecasting.sorting import RowSorter
+
+TODAY = date(2018, 3, 26)
+HEADER = "symbol,date,open,high,low,close,market"
+GOOD = {"symbol": "BTC", "date": "2018-03-01", "open": "10", "high": "12", "low": "9", "close": "11", "market": "500"}
+
+
+def line(**values: str) -> str:
+    """A good row with some of its values replaced, as a line without its end."""
+    return ",".join((GOOD | values).values())
+
+
+def csv(*lines: str, header: str = HEADER, end: str = "\n") -> bytes:
+    """A file of these lines."""
+    return "".join(f"{text}{end}" for text in (header, *lines)).encode()
+
+
+@dataclass(frozen=True)
+class Taken:
+    """An intake, the rows that are left once repeats are settled, and what the settling brought to light."""
+
+    intake: FileIntake
+    rows: pd.DataFrame
+    repeats: Repeats
+
+    @property
+    def refused(self) -> list[tuple[int, str]]:
+        """Line and reason of each refused row, in order of lines."""
+        frame = pd.concat([self.intake.refused, self.repeats.refused_of(0)])
+        return sorted((int(number), str(reason)) for number, reason in zip(frame["line"], frame["reason"], strict=True))
+
+    @property
+    def adds_up(self) -> bool:
+        """received = accepted + refused + repeated, and no accepted row was lost on the way to the sorted rows."""
+        intake = self.intake
+        settled = len(self.rows) + len(self.repeats.refused_of(0)) + self.repeats.repeated[0]
+        return intake.received_rows == intake.accepted_rows + len(intake.refused) and intake.accepted_rows == settled
+
+
+def take(
+    content: bytes, *, today: date = TODAY, date_order: DateOrder | None = None, max_bytes: int = 1 << 30
+) -> Taken:
+    """Take in a file of these bytes."""
+    with TemporaryDirectory() as name, RowSorter(Path(name) / "sort") as sorter:
+        path = Path(name) / "upload"
+        path.write_bytes(content)
+        intake = take_in(path, IntakeRules(today, date_order, max_bytes), sorter)
+        repeats = Repeats()
+        empty = pd.DataFrame({name: [] for name in (*OBSERVATION, "line")})
+        chunks = list(settled_chunks(sorter, repeats))
+        return Taken(intake, pd.concat(chunks, ignore_index=True) if chunks else empty, repeats)
