@@ -1,19 +1,21 @@
 """`crypto-ml demo`: everything on this machine, a sample dropped, its answer shown; nothing left running at the end."""
 
+import fcntl
 import os
+import shlex
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
-from crypto_ml.errors import Unavailable
+from crypto_ml.errors import Refused, Unavailable
 from crypto_ml.settings import Settings
 
 if TYPE_CHECKING:
@@ -25,10 +27,20 @@ LONGEST_WAIT: Final = 120.0
 POLL_SECONDS: Final = 0.1
 USUAL_PORT: Final = 3000
 ROWS_SHOWN: Final = 6
+T = TypeVar("T")
+ENDINGS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class NoAnswer(Unavailable):
     """The sample was not answered in time."""
+
+
+class Interrupted(Refused):
+    """The demo was told to end before its answer came."""
+
+
+class FolderInUse(Refused):
+    """Another demo keeps its data in this folder."""
 
 
 @dataclass(frozen=True)
@@ -49,23 +61,50 @@ def command(once: bool, port: int | None, state: Path) -> None:
 
     The S3 server is the embedded one even where AWS variables are set: nothing outside this machine is touched.
     """
-    signal.signal(signal.SIGINT, _interrupted)
-    signal.signal(signal.SIGTERM, _interrupted)
+    for number in ENDINGS:
+        signal.signal(number, _interrupted)
+    answered = False
     try:
         with ExitStack() as stack:
             running = _start(state, port, stack)
+            stack.callback(_stopping)
             report, seconds = _drop_and_wait(running)
             _show(report, seconds, running)
+            answered = True
             if not once:
                 click.echo("\nIt stays up until Ctrl-C.", err=True)
                 while True:
                     signal.pause()
     except KeyboardInterrupt:
-        click.echo("stopped", err=True)
+        if not answered:
+            raise Interrupted("stopped before the answer came") from None
+    except Unavailable as error:
+        reason, *lines = str(error).splitlines()
+        for line in lines:  # the end of a log; the reason alone is the one line that an error is
+            click.echo(line, err=True)
+        raise type(error)(reason) from error
+    click.echo("stopped; nothing of it runs any more", err=True)
 
 
 def _interrupted(_number: int, _frame: FrameType | None) -> None:
+    _stopping()
     raise KeyboardInterrupt
+
+
+def _stopping() -> None:
+    """A second Ctrl-C would leave behind what the first is about to stop. (Not SIG_IGN: children would inherit it.)"""
+    for number in ENDINGS:
+        signal.signal(number, lambda _number, _frame: None)
+
+
+def _claim(state: Path, stack: ExitStack) -> None:
+    """One demo at a time in a folder: two servers over the same objects would destroy them. Raises FolderInUse."""
+    state.mkdir(parents=True, exist_ok=True)
+    lock = stack.enter_context((state / "lock").open("w"))
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise FolderInUse(f"a demo runs in {state} already: end it, or give this one another --state folder") from None
 
 
 def _start(state: Path, port: int | None, stack: ExitStack) -> _Running:
@@ -75,6 +114,10 @@ def _start(state: Path, port: int | None, stack: ExitStack) -> _Running:
     from crypto_ml.storage.probe import probe_conditional_writes
 
     settings = Settings.from_environment()
+    state = state.absolute()
+    _claim(state, stack)
+    if elsewhere := os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL"):
+        click.echo(f"The demo uses an S3 server of its own, and leaves {elsewhere} alone.", err=True)
     with _step("S3 server on loopback"):
         server = stack.enter_context(EmbeddedS3(state / "s3"))
         for name in [name for name in os.environ if name.startswith("AWS_") and name != "AWS_CA_BUNDLE"]:
@@ -92,6 +135,7 @@ def _start(state: Path, port: int | None, stack: ExitStack) -> _Running:
 
 
 def _drop_and_wait(running: _Running) -> "tuple[Report, float]":
+    from crypto_ml.ledger.deliveries import DeliveryLog
     from crypto_ml.ledger.layout import CSV, UPLOADS
     from crypto_ml.ledger.receipts import read_report
     from crypto_ml.sample import sample_upload
@@ -100,16 +144,26 @@ def _drop_and_wait(running: _Running) -> "tuple[Report, float]":
     with _step(f"sample dropped: {running.store.uri(key)}"):
         running.store.replace(key, sample_upload(), content_type=CSV)
     dropped = time.monotonic()
-    with _step("noticed, scored, published"):
-        while (report := read_report(key, running.store)) is None:
-            if time.monotonic() - dropped > LONGEST_WAIT:
-                tail = running.dagster.log_tail()
-                raise NoAnswer(f"no answer within {LONGEST_WAIT:.0f} s; the end of {running.dagster.log}:\n{tail}")
-            time.sleep(POLL_SECONDS)
+    log = DeliveryLog(running.store)
+    with _step("noticed by the sensor, run launched"):
+        _wait_for(lambda: any(identity[0] == key for identity in log.catch_up()) or None, dropped, running)
+    with _step("scored and published"):
+        report = _wait_for(lambda: read_report(key, running.store), dropped, running)
     seconds = time.monotonic() - dropped
     if report.outcome != "PREDICTED":
         raise NoAnswer(f"the sample was {report.outcome}: {report.document['reason']}")
     return report, seconds
+
+
+def _wait_for(look: Callable[[], T | None], since: float, running: _Running) -> T:
+    while (found := look()) is None:
+        if time.monotonic() - since > LONGEST_WAIT:
+            log = running.dagster.log
+            raise NoAnswer(
+                f"no answer within {LONGEST_WAIT:.0f} s; the end of {log} stands above\n{running.dagster.log_tail()}"
+            )
+        time.sleep(POLL_SECONDS)
+    return found
 
 
 def _show(report: "Report", seconds: float, running: _Running) -> None:
@@ -125,8 +179,9 @@ def _show(report: "Report", seconds: float, running: _Running) -> None:
     click.echo(f"  answers       {store.uri('predictions/')}")
     click.echo()
     click.echo("  In another shell, so that crypto-ml drop and any S3 client find it:")
-    for name, value in running.environment.items():
-        click.echo(f"    export {name}={value}")
+    mine = {name: value for name, value in os.environ.items() if name in ("CRYPTO_ML_BUCKET", "CRYPTO_ML_PREFIX")}
+    for name, value in (running.environment | mine | {"DAGSTER_HOME": str(running.dagster.home)}).items():
+        click.echo(f"    export {name}={shlex.quote(value)}")
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """`crypto-ml doctor`: is everything reachable and running, and if not, what to do."""
 
+import contextlib
 import json
 import os
 import time
@@ -135,7 +136,8 @@ def _dagster() -> Iterator[Finding]:
     from dagster import DagsterInstance
 
     try:
-        with DagsterInstance.get() as instance:
+        # its dagster.yaml may name folders as seen from where Dagster was started, which is there by our convention
+        with contextlib.chdir(os.environ["DAGSTER_HOME"]), DagsterInstance.get() as instance:
             yield from _instance(instance)
     except Exception as error:  # noqa: BLE001 - an instance can be misconfigured in any way
         yield Finding("dagster", "fail", f"the instance in DAGSTER_HOME cannot be opened: {error}")
@@ -157,7 +159,9 @@ def _instance(instance: "DagsterInstance") -> Iterator[Finding]:
         why = "has never ticked here" if state is None else "is switched off; switch it on under Automation"
         yield Finding("sensor", "fail", f"uploads_sensor {why}")
     else:
-        yield Finding("sensor", "ok", "uploads_sensor is on")
+        last = getattr(state.instigator_data, "last_tick_timestamp", None)
+        when = f"last tick {max(time.time() - last, 0):.0f} s ago" if last else "no tick yet"
+        yield Finding("sensor", "ok", f"uploads_sensor is on, {when}")
     failed = instance.get_run_records(
         RunsFilter(statuses=[DagsterRunStatus.FAILURE], job_name="score_uploads"), limit=5
     )

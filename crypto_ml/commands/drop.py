@@ -29,7 +29,7 @@ class Dropped:
 
 
 @click.command("drop")
-@click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--as", "name", help="Name below uploads/, for a single file. Default: the file's own name.")
 @click.option("--wait", is_flag=True, help="Wait until each file has its answer.")
 @click.option("--timeout", default=120.0, show_default=True, help="Seconds to wait at most.")
@@ -39,16 +39,28 @@ def command(files: Sequence[Path], name: str | None, wait: bool, timeout: float)
 
     if name and len(files) > 1:
         raise click.UsageError("--as takes a single file")
+    if absent := [str(path) for path in files if not path.is_file()]:
+        raise Refused(f"there is no file {', '.join(absent)}; nothing was dropped")
     keys = [UPLOADS + (name or path.name) for path in files]
     if wrong := [key for key in keys if not has_csv_name(key)]:
         raise Refused(f"an upload is named .csv or .csv.gz, which {', '.join(wrong)} is not; nothing was dropped")
+    if twice := sorted({key for key in keys if keys.count(key) > 1}):
+        raise Refused(
+            f"several of the files would be {', '.join(twice)}, each replacing the one before; drop them apart"
+        )
     settings = Settings.from_environment()
     store = connect(settings.bucket, settings.prefix)
     dropped = [drop(path, key, store) for path, key in zip(files, keys, strict=True)]
     for one in dropped:
         click.echo(store.uri(one.key))
-    if wait and not _show(wait_for_answers(dropped, store, timeout), store):
-        raise Refused("not every file was predicted; the lines above say why")
+    if wait:
+        reports = wait_for_answers(dropped, store, timeout)
+        for report in reports.values():
+            _show(report, store)
+        if missing := [one.key for one in dropped if one.key not in reports]:
+            raise Refused(f"no answer to {', '.join(missing)} after {timeout:.0f} s; run `crypto-ml doctor`")
+        if rejected := [key for key, report in reports.items() if report.outcome == "REJECTED"]:
+            raise Refused(f"rejected, for the reason above: {', '.join(rejected)}")
 
 
 def drop(path: Path, key: str, store: "ObjectStore") -> Dropped:
@@ -60,8 +72,8 @@ def drop(path: Path, key: str, store: "ObjectStore") -> Dropped:
     return Dropped(key, etag, str(earlier.document["timings"]) if earlier else None)
 
 
-def wait_for_answers(dropped: Sequence[Dropped], store: "ObjectStore", timeout: float) -> "list[Report]":
-    """The reports on the dropped files, in order. Raises Refused where one is missing after `timeout` seconds."""
+def wait_for_answers(dropped: Sequence[Dropped], store: "ObjectStore", timeout: float) -> "dict[str, Report]":
+    """Key → report of each dropped file that has its answer within `timeout` seconds."""
     from rich.console import Console
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
@@ -75,13 +87,10 @@ def wait_for_answers(dropped: Sequence[Dropped], store: "ObjectStore", timeout: 
                 if one.key not in found and (report := _new_report(one, store)):
                     found[one.key] = report
             progress.update(task, description=f"{len(found)} of {len(dropped)} answered")
-            if len(found) == len(dropped):
+            if len(found) == len(dropped) or time.monotonic() > deadline:
                 break
-            if time.monotonic() > deadline:
-                missing = ", ".join(one.key for one in dropped if one.key not in found)
-                raise Refused(f"no answer to {missing} after {timeout:.0f} s; `crypto-ml doctor` says what is wrong")
             time.sleep(POLL_SECONDS)
-    return [found[one.key] for one in dropped]
+    return {one.key: found[one.key] for one in dropped if one.key in found}
 
 
 def _new_report(dropped: Dropped, store: "ObjectStore") -> "Report | None":
@@ -92,12 +101,10 @@ def _new_report(dropped: Dropped, store: "ObjectStore") -> "Report | None":
     return report if report and is_new and report.document["upload"]["etag"] == dropped.etag else None
 
 
-def _show(reports: "Sequence[Report]", store: "ObjectStore") -> bool:
-    for report in reports:
-        document = report.document
-        where = store.uri(document["predictions"]) if document["predictions"] else ""
-        click.echo(" ".join(filter(None, [report.upload_key, report.outcome, where, document["reason"]])))
-    return all(report.outcome != "REJECTED" for report in reports)
+def _show(report: "Report", store: "ObjectStore") -> None:
+    document = report.document
+    where = store.uri(document["predictions"]) if document["predictions"] else ""
+    click.echo(" ".join(filter(None, [report.upload_key, report.outcome, where, document["reason"]])))
 
 
 COMMANDS: Final = (command,)

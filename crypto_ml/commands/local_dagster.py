@@ -26,7 +26,7 @@ LONGEST_STOP: Final = 20.0
 LOG_LINES: Final = 15
 
 SENSOR_QUERY: Final = """
-{ repositoriesOrError { ... on RepositoryConnection { nodes { sensors { name sensorState { ticks(limit: 1) { status } } } } } } }
+{ repositoriesOrError { ... on RepositoryConnection { nodes { sensors { sensorState { ticks(limit: 1) { timestamp } } } } } } }
 """  # noqa: E501 - GraphQL
 
 
@@ -50,6 +50,7 @@ class LocalDagster:
         self._instance = instance
         self._mark = uuid.uuid4().hex
         self._environment = {**_inherited(), **environment, "DAGSTER_HOME": str(self.home), MARK: self._mark}
+        self._started = 0.0
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -61,10 +62,11 @@ class LocalDagster:
         self.home.mkdir(parents=True, exist_ok=True)
         (self.home / "dagster.yaml").write_bytes(self._instance.read_bytes())
         command = [sys.executable, "-m", "dagster", "dev", "-m", "crypto_ml.definitions", "-p", str(self.port)]
+        self._started = time.time()
         with self.log.open("wb") as log:
             self._process = subprocess.Popen(
                 [*command, "-h", "127.0.0.1"],
-                cwd=self.directory,
+                cwd=self.home,  # what dagster.yaml names is seen from here, as in the repository
                 env=self._environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -83,7 +85,7 @@ class LocalDagster:
         deadline = time.monotonic() + LONGEST_START
         while not self._ticked():
             if self._process is None or self._process.poll() is not None or time.monotonic() > deadline:
-                raise DagsterNotStarted(f"Dagster did not start; the end of {self.log}:\n{self.log_tail()}")
+                raise DagsterNotStarted(f"Dagster did not start; the end of {self.log} stands above\n{self.log_tail()}")
             time.sleep(0.3)
 
     def log_tail(self) -> str:
@@ -92,18 +94,21 @@ class LocalDagster:
 
     def stop(self) -> None:
         """Stop Dagster as Ctrl-C would, and end whatever of it is left after a while."""
-        if self._process is None:
-            return
         process, self._process = self._process, None
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGINT)
         deadline = time.monotonic() + LONGEST_STOP
-        while time.monotonic() < deadline and (process.poll() is None or self.left()):
-            time.sleep(0.1)
-        for pid in self.left():
+        if process is not None:
             with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        process.wait()
+                os.killpg(process.pid, signal.SIGINT)
+            while time.monotonic() < deadline and (process.poll() is None or self.left()):
+                time.sleep(0.1)
+        # also where starting was interrupted before the process was known; again, as they may still start others
+        while left := self.left():
+            for pid in left:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            time.sleep(0.05)
+        if process is not None:
+            process.wait()
 
     def left(self) -> list[int]:
         """The processes of this Dagster that still run; found by their mark, so those of runs are among them."""
@@ -126,7 +131,8 @@ class LocalDagster:
         except (urllib.error.URLError, OSError, ValueError):
             return False
         nodes = data.get("data", {}).get("repositoriesOrError", {}).get("nodes", [])
-        return any(sensor["sensorState"]["ticks"] for node in nodes for sensor in node["sensors"])
+        ticks = [tick for node in nodes for sensor in node["sensors"] for tick in sensor["sensorState"]["ticks"]]
+        return any(tick["timestamp"] >= self._started for tick in ticks)  # not those of an earlier start
 
 
 def free_port(wanted: int | None = None) -> int:
