@@ -1,0 +1,146 @@
+"""crypto-ml demo, as a person runs it: a process of its own, in a folder of its own."""
+
+import contextlib
+import json
+import os
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from crypto_ml.commands.local_dagster import MARK, LocalDagster, free_port
+from crypto_ml.sample import sample_upload
+
+MARKER = "CRYPTO_ML_TEST_MARK"
+COMMAND = [sys.executable, "-c", "from crypto_ml.cli import main; main()"]
+
+
+@dataclass
+class Person:
+    """Somebody at a shell whose processes can be told from everybody else's."""
+
+    folder: Path
+    mark: str = field(default_factory=lambda: uuid.uuid4().hex)
+
+    def environment(self, **more: str) -> dict[str, str]:
+        mine = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "CRYPTO_ML_", MARK))}
+        return mine | {MARKER: self.mark} | more
+
+    def start(self, *words: str, **environment: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [*COMMAND, *words],
+            cwd=self.folder,
+            env=self.environment(**environment),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def run(self, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        with self.start(*words, **environment) as process:
+            out, err = process.communicate(timeout=200)
+        return subprocess.CompletedProcess(words, process.returncode, out, err)
+
+    def processes(self) -> list[int]:
+        found = []
+        for folder in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                if f"{MARKER}={self.mark}".encode() in (folder / "environ").read_bytes().split(b"\0"):
+                    found.append(int(folder.name))
+        return found
+
+
+@pytest.fixture
+def person(tmp_path: Path) -> Iterator[Person]:
+    someone = Person(tmp_path)
+    yield someone
+    for pid in someone.processes():  # only where a test has failed
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def test_once_shows_the_answer_and_leaves_no_process_and_no_other_store_touched(person: Person) -> None:
+    done = person.run("demo", "--once", AWS_ENDPOINT_URL_S3="http://127.0.0.1:9", PYTHONDONTWRITEBYTECODE="1")
+    assert done.returncode == 0, done.stderr
+    assert "symbol,index,date,pred_open,val_open,status,prediction_id" in done.stdout
+    assert "1,000 rows" in done.stdout
+    assert "s3://crypto-ml/uploads/" in done.stdout
+    assert "leaves http://127.0.0.1:9 alone" in done.stderr
+    assert person.processes() == []
+
+
+def test_a_running_demo_answers_drops_is_well_and_ends_with_all_its_processes_at_ctrl_c(person: Person) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        demo = person.start("demo", "--port", str(taken.getsockname()[1]))
+        assert demo.stdout is not None
+        exports: dict[str, str] = {}
+        for line in demo.stdout:
+            if line.strip().startswith("export "):
+                name, value = shlex.split(line)[1].split("=", 1)
+                exports[name] = value
+            if "DAGSTER_HOME" in exports:
+                break
+        else:
+            pytest.fail("" if demo.stderr is None else demo.stderr.read())
+    second = person.run("demo", "--once")
+    assert (second.returncode, "runs in" in second.stderr) == (1, True)
+
+    (person.folder / "mine.csv").write_bytes(sample_upload())
+    (person.folder / "empty.csv").write_bytes(b"")
+    dropped = person.run("drop", "mine.csv", "empty.csv", "--wait", **exports)
+    assert dropped.returncode == 1
+    assert "uploads/mine.csv PREDICTED s3://crypto-ml/predictions/mine_preds.csv" in dropped.stdout
+    assert "uploads/empty.csv REJECTED" in dropped.stdout
+
+    looked = person.run("doctor", "--json", **exports)
+    assert looked.returncode == 0, looked.stdout
+    states = {finding["what"]: finding["state"] for finding in json.loads(looked.stdout)}
+    assert states == dict.fromkeys(
+        ["settings", "store", "clock", "champion", "uploads", "daemon", "sensor", "runs"], "ok"
+    )
+
+    demo.send_signal(signal.SIGINT)
+    _, err = demo.communicate(timeout=60)
+    assert demo.returncode == 0, err
+    assert person.processes() == []
+
+
+def test_told_to_end_before_its_answer_a_demo_says_so_and_leaves_nothing(person: Person) -> None:
+    demo = person.start("demo", "--once")
+    assert demo.stderr is not None
+    for line in demo.stderr:
+        if "S3 server" in line:
+            break
+    demo.send_signal(signal.SIGTERM)
+    _, err = demo.communicate(timeout=60)
+    assert demo.returncode == 1
+    assert "stopped before the answer came" in err
+    assert person.processes() == []
+
+
+def test_a_dagster_that_cannot_start_is_told_with_the_end_of_its_log(tmp_path: Path) -> None:
+    broken = tmp_path / "broken.yaml"
+    broken.write_text("no_such_setting: 1\n")
+    with LocalDagster(tmp_path / "state", {}, broken, free_port()) as dagster:
+        with pytest.raises(Exception, match="no_such_setting"):
+            dagster.wait_until_watching()
+        dagster.stop()
+        assert dagster.left() == []
+
+
+def test_a_port_in_use_is_not_taken_a_free_one_is() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        assert free_port(port) != port
+    assert free_port(port) == port

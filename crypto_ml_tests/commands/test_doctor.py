@@ -1,0 +1,79 @@
+"""crypto-ml doctor, against a real store; a Dagster that runs is looked at in test_demo."""
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from crypto_ml.cli import main
+from crypto_ml.ledger.deliveries import DeliveryLog
+from crypto_ml.ledger.layout import bundle_prefix
+from crypto_ml.ledger.registry import Registry
+from crypto_ml.model_out import first_bundle
+from crypto_ml.storage.objects import ObjectStore
+
+Findings = dict[str, tuple[str, str]]
+
+
+@pytest.fixture
+def settings(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """The environment that leads to `store`, and to no Dagster."""
+    monkeypatch.setenv("CRYPTO_ML_BUCKET", store.bucket)
+    monkeypatch.setenv("CRYPTO_ML_PREFIX", store.prefix)
+    monkeypatch.delenv("DAGSTER_HOME", raising=False)
+    return monkeypatch
+
+
+def doctor() -> tuple[int, Findings]:
+    done = CliRunner().invoke(main, ["doctor", "--json"])
+    return done.exit_code, {one["what"]: (one["state"], one["detail"]) for one in json.loads(done.stdout)}
+
+
+def test_an_empty_store_is_well_and_dagster_is_not_looked_for_without_its_home(settings: pytest.MonkeyPatch) -> None:
+    code, found = doctor()
+    assert code == 0
+    assert {what: state for what, (state, _) in found.items()} == dict.fromkeys(
+        ["settings", "store", "clock", "champion", "uploads"], "ok"
+    ) | {"dagster": "skipped"}
+    assert "DAGSTER_HOME is not set" in found["dagster"][1]
+
+
+def test_a_setting_that_means_nothing_is_named(settings: pytest.MonkeyPatch) -> None:
+    settings.setenv("CRYPTO_ML_RECOVERY", "backwards")
+    code, found = doctor()
+    assert (code, found["settings"][0]) == (1, "fail")
+    assert "CRYPTO_ML_RECOVERY" in found["settings"][1]
+
+
+def test_a_bucket_that_is_not_there_fails(settings: pytest.MonkeyPatch) -> None:
+    settings.setenv("CRYPTO_ML_BUCKET", "no-such-bucket-of-crypto-ml")
+    code, found = doctor()
+    assert (code, found["store"][0]) == (1, "fail")
+    assert "no-such-bucket-of-crypto-ml" in found["store"][1]
+
+
+def test_a_champion_whose_bundle_was_damaged_fails(settings: pytest.MonkeyPatch, store: ObjectStore) -> None:
+    champion = Registry(store).champion_or_first(first_bundle, datetime.now(UTC))
+    assert doctor()[1]["champion"][0] == "ok"
+    store.replace(bundle_prefix(champion.version) + "network.onnx", b"other bytes")
+    code, found = doctor()
+    assert (code, found["champion"][0]) == (1, "fail")
+
+
+def test_an_upload_without_answer_is_counted_whether_noticed_or_not(
+    settings: pytest.MonkeyPatch, store: ObjectStore
+) -> None:
+    store.create("uploads/a.csv", b"symbol\n")
+    assert doctor()[1]["uploads"][1].startswith("1 unanswered, the oldest uploads/a.csv")
+    DeliveryLog(store).assign_new(datetime.now(UTC))
+    assert doctor()[1]["uploads"][1].startswith("1 unanswered, the oldest uploads/a.csv")
+
+
+def test_an_instance_whose_daemon_never_ran_fails(settings: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
+    settings.setenv("DAGSTER_HOME", str(tmp_path))
+    code, found = doctor()
+    assert code == 1
+    assert (found["daemon"][0], found["sensor"][0]) == ("fail", "fail")
