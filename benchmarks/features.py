@@ -6,7 +6,7 @@ The loop is the notebook's way of working, a row at a time with pandas lookups; 
 import math
 import sys
 from datetime import date
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import pandas as pd
@@ -52,15 +52,16 @@ def _looped(market: pd.DataFrame) -> FloatArray:
     made = ("close_ratio", "spread", "v_open", "v_high", "v_low", "v_close", "v_close_ratio", "v_spread", "log_shares")
     for name in made:
         frame[name] = 0.0
+    cell: Any = frame.loc
     for row in range(len(frame)):
-        high, low, close = frame.loc[row, "high"], frame.loc[row, "low"], frame.loc[row, "close"]
-        frame.loc[row, "spread"] = high - low
-        frame.loc[row, "close_ratio"] = (close - low) / (high - low) if high != low else 0.0
-        shares = math.ceil(frame.loc[row, "market"] / close)
-        frame.loc[row, "log_shares"] = math.log(shares) if shares > 0 else 0.0
-        if row and frame.loc[row, "symbol"] == frame.loc[row - 1, "symbol"]:
+        high, low, close = cell[row, "high"], cell[row, "low"], cell[row, "close"]
+        cell[row, "spread"] = high - low
+        cell[row, "close_ratio"] = (close - low) / (high - low) if high != low else 0.0
+        shares = math.ceil(cell[row, "market"] / close)
+        cell[row, "log_shares"] = math.log(shares) if shares > 0 else 0.0
+        if row and cell[row, "symbol"] == cell[row - 1, "symbol"]:
             for name in ("open", "high", "low", "close", "close_ratio", "spread"):
-                frame.loc[row, f"v_{name}"] = frame.loc[row, name] - frame.loc[row - 1, name]
+                cell[row, f"v_{name}"] = cell[row, name] - cell[row - 1, name]
     return frame[list(FEATURES)].to_numpy(np.float64)
 
 

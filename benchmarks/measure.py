@@ -11,9 +11,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class ProcessRun:
-    """One finished process: wall-clock seconds from start to end, and its peak resident memory in bytes."""
+    """One finished process: wall-clock and processor seconds (all cores), peak resident memory in bytes."""
 
     seconds: float
+    processor_seconds: float
     peak_bytes: int
 
 
@@ -48,4 +49,5 @@ def run_process(command: Sequence[str]) -> ProcessRun:
     child.returncode = os.waitstatus_to_exitcode(status)
     if child.returncode:
         raise subprocess.CalledProcessError(child.returncode, command)
-    return ProcessRun(seconds, usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024))
+    processor = usage.ru_utime + usage.ru_stime
+    return ProcessRun(seconds, processor, usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024))

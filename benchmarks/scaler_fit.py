@@ -29,7 +29,7 @@ def main() -> None:
 
     def per_symbol() -> dict[str, dict[str, StandardScaler]]:
         return {
-            symbol: {name: StandardScaler().fit(own[[name]]) for name in SCALED}
+            str(symbol): {name: StandardScaler().fit(own[[name]]) for name in SCALED}
             for symbol, own in sample.groupby(SYMBOL)
         }
 

@@ -44,7 +44,8 @@ def _score(symbols: int) -> ProcessRun:
     out.unlink()
     sys.stdout.write(
         f"score_file: {rows:,} rows in {run.seconds:.1f} s = {rows / run.seconds:,.0f} rows/s "
-        f"(target {LEAST_ROWS_PER_SECOND:,}), peak {run.peak_bytes / 1e9:.2f} GB (target {MOST_BYTES / 1e9})\n"
+        f"(target {LEAST_ROWS_PER_SECOND:,}; {run.processor_seconds:.0f} s of processor time), "
+        f"peak {run.peak_bytes / 1e9:.2f} GB (target {MOST_BYTES / 1e9})\n"
     )
     sys.stdout.flush()
     return run
