@@ -1,0 +1,124 @@
+"""`crypto-ml score` as a person uses it: what it prints, with which code it ends, what it leaves behind."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from crypto_ml.cli import main
+from crypto_ml.forecasting.answers import PREDICTIONS
+from crypto_ml.ledger.registry import Registry
+from crypto_ml.model_out import SETTING, first_bundle
+from crypto_ml.sample import sample_upload
+from crypto_ml.storage.objects import ObjectStore
+
+
+@pytest.fixture
+def upload(tmp_path: Path) -> Path:
+    path = tmp_path / "prices.csv"
+    path.write_bytes(sample_upload())
+    return path
+
+
+@pytest.fixture(autouse=True)
+def no_room_of_the_callers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TMPDIR", raising=False)
+
+
+def score(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(main, ["score", *map(str, arguments)])
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_every_accepted_row_is_answered_once_without_a_store(upload: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.csv"
+    command = [sys.executable, "-c", "from crypto_ml.cli import main; main()", "score", upload, "-o", out, "--json"]
+    environment = {**os.environ, "AWS_ENDPOINT_URL_S3": "http://127.0.0.1:9"}
+    result = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert result.returncode == 0, result.stderr
+    answered, given = rows_of(out), rows_of(upload)
+    assert [(row["symbol"], row["date"]) for row in answered] == sorted((row["symbol"], row["date"]) for row in given)
+    assert list(answered[0]) == PREDICTIONS.names
+    counts = json.loads(result.stdout)
+    assert counts["received"] == counts["accepted"] == counts["predicted"] + counts["seed"] == len(given)
+    assert set(tmp_path.iterdir()) == {upload, out}
+
+
+def test_the_summary_goes_to_standard_error_and_the_data_to_standard_output(upload: Path, tmp_path: Path) -> None:
+    silent = score(upload, "-o", tmp_path / "out.csv")
+    assert silent.stdout == ""
+    assert "1,000 rows received, 0 refused, 0 repeated" in silent.stderr
+    assert "rows/s" in silent.stderr
+    assert json.loads(score(upload, "-o", tmp_path / "out.csv", "--json").stdout)["refused"] == 0
+
+
+def test_a_folder_and_a_version_name_the_same_model(upload: Path, tmp_path: Path, store: ObjectStore) -> None:
+    bundle = first_bundle()
+    bundle.write(tmp_path / "bundle")
+    registry = Registry(store)
+    registry.add(bundle)
+    where = {"CRYPTO_ML_BUCKET": store.bucket, "CRYPTO_ML_PREFIX": store.prefix}
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in where.items():
+            patch.setenv(name, value)
+        for name, model in (("folder", tmp_path / "bundle"), ("version", bundle.version)):
+            assert score(upload, "-o", tmp_path / name, "--model", model).exit_code == 0
+    assert score(upload, "-o", tmp_path / "default").exit_code == 0
+    assert len({(tmp_path / name).read_bytes() for name in ("folder", "version", "default")}) == 1
+
+
+def test_the_two_recoveries_give_other_numbers(upload: Path, tmp_path: Path) -> None:
+    for name in ("one_step", "cumulative"):
+        assert score(upload, "-o", tmp_path / name, "--recovery", name).exit_code == 0
+    one_step, cumulative = (rows_of(tmp_path / name) for name in ("one_step", "cumulative"))
+    assert [row["pred_open"] for row in one_step] != [row["pred_open"] for row in cumulative]
+    assert [row["val_open"] for row in one_step] == [row["val_open"] for row in cumulative]
+
+
+def test_refused_rows_go_beside_the_predictions_with_line_and_reason(upload: Path, tmp_path: Path) -> None:
+    with upload.open("a") as file:
+        file.write("SIM001,x,y,2023-01-01,-1,2,1,1,0,5\n")
+    result = score(upload, "-o", tmp_path / "out.csv")
+    assert result.exit_code == 0
+    (refused,) = rows_of(tmp_path / "out_rejected_rows.csv")
+    assert (refused["line"], refused["reason"]) == ("1002", "open: not positive")
+
+
+@pytest.mark.parametrize("content", [b"", b"symbol,date\nBTC,2018-01-01\n", b"\x00\xff\x00garbage"])
+def test_a_rejected_file_ends_with_one_line_and_leaves_the_old_output(tmp_path: Path, content: bytes) -> None:
+    bad, out = tmp_path / "bad.csv", tmp_path / "out.csv"
+    bad.write_bytes(content)
+    out.write_text("before")
+    result = score(bad, "-o", out)
+    assert result.exit_code == 1
+    assert result.stderr.count("\n") == 1
+    assert out.read_text() == "before"
+    assert set(tmp_path.iterdir()) == {bad, out}
+
+
+def test_the_file_to_be_scored_is_never_replaced(upload: Path) -> None:
+    result = score(upload, "-o", upload)
+    assert result.exit_code == 1
+    assert upload.read_bytes() == sample_upload()
+
+
+def test_wrong_usage_ends_with_two(upload: Path, tmp_path: Path) -> None:
+    assert score().exit_code == 2
+    assert score(tmp_path / "absent.csv", "-o", tmp_path / "out.csv").exit_code == 2
+    assert score(upload, "-o", tmp_path / "out.csv", "--recovery", "guess").exit_code == 2
+
+
+def test_a_missing_first_model_says_what_to_do(upload: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(SETTING, str(tmp_path / "nowhere"))
+    result = score(upload, "-o", tmp_path / "out.csv")
+    assert result.exit_code == 1
+    assert "make model" in result.stderr
