@@ -41,7 +41,7 @@ def rows_of(path: Path) -> list[dict[str, str]]:
 
 def test_every_accepted_row_is_answered_once_without_a_store(upload: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.csv"
-    command = [sys.executable, "-c", "from crypto_ml.cli import main; main()", "score", upload, "-o", out, "--json"]
+    command: list[str | Path] = [Path(sys.executable).with_name("crypto-ml"), "score", upload, "-o", out, "--json"]
     environment = {**os.environ, "AWS_ENDPOINT_URL_S3": "http://127.0.0.1:9"}
     result = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     assert result.returncode == 0, result.stderr
