@@ -43,6 +43,7 @@ class RowSorter:
                 "memory_limit": MEMORY_LIMIT,
                 "threads": 2,
                 "preserve_insertion_order": False,
+                "enable_progress_bar": False,  # it would go to standard output, among the data
                 "temp_directory": str(directory / "spill"),
             },
         )

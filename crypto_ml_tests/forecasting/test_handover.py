@@ -92,7 +92,7 @@ def by_definition(
     opens = frame["open"].to_numpy(float)
     if recovery == "cumulative":
         change[0] = 0.0
-        return opens[0] + np.cumsum(change)
+        return np.asarray(opens[0] + np.cumsum(change))
     one_step = np.concatenate([[opens[0]], opens[:-1] + change[1:]])
     return np.asarray(one_step)
 
