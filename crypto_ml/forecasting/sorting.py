@@ -43,10 +43,10 @@ class RowSorter:
                 "memory_limit": MEMORY_LIMIT,
                 "threads": 2,
                 "preserve_insertion_order": False,
-                "enable_progress_bar": False,  # it would go to standard output, among the data
                 "temp_directory": str(directory / "spill"),
             },
         )
+        self._connection.execute("SET enable_progress_bar = false")  # it would go to standard output, among the data
         self._connection.register("empty", ROWS.empty_table())
         self._connection.execute("CREATE TABLE rows AS SELECT * FROM empty")
 
