@@ -1,0 +1,169 @@
+"""From a file to rows: nothing is lost, nothing is doubled, and nothing but a refusal ever comes of bad bytes."""
+
+import csv as csv_module
+import gzip
+from collections.abc import Sequence
+from datetime import date, timedelta
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from crypto_ml.forecasting.intake import IntakeRules, Repeats, settled_chunks, take_in
+from crypto_ml.forecasting.schema import OBSERVATION, PRICES
+from crypto_ml.forecasting.sorting import RowSorter
+from crypto_ml_tests.forecasting.uploads import TODAY, csv, line, take
+
+NAMES = st.text(st.characters(exclude_categories=["Cc", "Cs", "Zl", "Zp"]), min_size=1, max_size=12)
+SYMBOLS = NAMES.filter(lambda name: name == name.strip() and not name.startswith("\ufeff"))
+
+
+class Day(NamedTuple):
+    """One well-formed row, as pandas would hold it."""
+
+    symbol: str
+    date: date
+    open: float
+    high: float
+    low: float
+    close: float
+    market: float
+    volume: float
+
+
+@st.composite
+def days(draw: st.DrawFn) -> list[Day]:
+    """Rows in any order, no series and date twice."""
+    keys = st.tuples(SYMBOLS, st.dates(date(2010, 1, 1), TODAY))
+    price = st.floats(1e-12, 1e14)
+    rows = []
+    for symbol, day in draw(st.lists(keys, min_size=1, max_size=12, unique=True)):
+        low, *inside, high = sorted(draw(st.tuples(price, price, price, price)))
+        open_, close = draw(st.permutations(inside))
+        market = draw(st.one_of(st.just(0.0), st.floats(0, 1e18)))
+        rows.append(Day(symbol, day, open_, high, low, close, market, draw(st.floats(0, 1e15))))
+    return rows
+
+
+class Written(NamedTuple):
+    """How pandas is asked to write a frame."""
+
+    order: Sequence[str]
+    upper: bool
+    with_index: bool
+    end: str
+    quoting: int
+    packed: bool
+    mark: bool
+
+    def bytes_of(self, rows: list[Day]) -> bytes:
+        frame = pd.DataFrame(rows, columns=Day._fields)[list(self.order)]
+        frame.columns = frame.columns.str.upper() if self.upper else frame.columns
+        text = frame.to_csv(index=self.with_index, lineterminator=self.end, quoting=self.quoting)  # type: ignore[call-overload]
+        content: bytes = text.encode("utf-8-sig" if self.mark else "utf-8")
+        return gzip.compress(content) if self.packed else content
+
+
+WAYS = st.builds(
+    Written,
+    order=st.permutations(Day._fields),
+    upper=st.booleans(),
+    with_index=st.booleans(),
+    end=st.sampled_from(["\n", "\r\n", "\r"]),
+    quoting=st.sampled_from([csv_module.QUOTE_MINIMAL, csv_module.QUOTE_ALL, csv_module.QUOTE_NONNUMERIC]),
+    packed=st.booleans(),
+    mark=st.booleans(),
+)
+
+
+@given(rows=days(), way=WAYS)
+def test_what_pandas_writes_comes_back_once_with_equal_values(rows: list[Day], way: Written) -> None:
+    taken = take(way.bytes_of(rows))
+    assert taken.intake.refusal is None
+    assert taken.refused == []
+    assert taken.adds_up
+    assert dict(zip(taken.rows["line"], found_days(taken.rows), strict=True)) == dict(enumerate(rows, 2))
+
+
+def found_days(rows: pd.DataFrame) -> list[Day]:
+    plain = rows.assign(date=rows["date"].dt.date)[list(Day._fields)]
+    return [Day(*values) for values in plain.itertuples(index=False)]
+
+
+@given(st.one_of(st.binary(max_size=3000), st.binary(max_size=1000).map(gzip.compress)))
+def test_any_bytes_are_taken_in_or_refused_with_a_reason(content: bytes) -> None:
+    taken = take(content)
+    assert taken.intake.refusal
+    assert taken.adds_up
+
+
+VALID = csv(
+    *(line(symbol=symbol, date=f"2018-02-{day:02d}") for symbol in ("BTC", '"a ""b"", c"') for day in range(1, 6)),
+    line(date="13/2/2018"),
+    line(symbol="LTC", open="-1"),
+    "ragged",
+)
+SPLICES = st.tuples(
+    st.integers(0, len(VALID)),
+    st.integers(0, 4),
+    st.one_of(
+        st.binary(max_size=4), st.sampled_from([b'"', b",", b"\n", b"\r", b"\xef\xbb\xbf", b"/", b"1e999", b"-"])
+    ),
+)
+
+
+@settings(max_examples=60)
+@given(splices=st.lists(SPLICES, min_size=1, max_size=5), cut=st.integers(0, 2 * len(VALID)), packed=st.booleans())
+def test_a_damaged_file_is_refused_or_its_rows_add_up(
+    splices: list[tuple[int, int, bytes]], cut: int, packed: bool
+) -> None:
+    content = gzip.compress(VALID, mtime=0) if packed else VALID
+    for at, removed, inserted in splices:
+        content = content[:at] + inserted + content[at + removed :]
+    taken = take(content[:cut])
+    assert taken.adds_up
+    assert taken.intake.refusal is None or taken.rows.empty
+    assert taken.rows["line"].is_unique
+    assert np.isfinite(taken.rows[list(PRICES)].to_numpy(np.float64)).all()
+
+
+def test_the_files_of_a_delivery_do_not_touch_each_other(tmp_path: Path) -> None:
+    contents = [csv(line(), line(symbol="LTC")), csv(line(close="10.5")), csv(line(), line(date="2/3/2018")), b"\0"]
+    rules = IntakeRules(TODAY)
+    with RowSorter(tmp_path / "sort") as sorter:
+        intakes = []
+        for number, content in enumerate(contents):
+            path = tmp_path / f"{number}"
+            path.write_bytes(content)
+            intakes.append(take_in(path, rules, sorter, number))
+        repeats = Repeats()
+        rows = pd.concat(list(settled_chunks(sorter, repeats)), ignore_index=True)
+    assert [intake.refusal is None for intake in intakes] == [True, True, False, False]
+    assert rows[["file", "symbol", "close"]].values.tolist() == [[0, "BTC", 11.0], [0, "LTC", 11.0], [1, "BTC", 10.5]]
+    assert not repeats.refused
+
+
+def test_contradictions_are_told_of_the_file_they_stand_in(tmp_path: Path) -> None:
+    with RowSorter(tmp_path / "sort") as sorter:
+        for number, content in enumerate([csv(line(), line()), csv(line(), line(close="10.5"))]):
+            path = tmp_path / f"{number}"
+            path.write_bytes(content)
+            take_in(path, IntakeRules(TODAY), sorter, number)
+        repeats = Repeats()
+        list(settled_chunks(sorter, repeats))
+    assert repeats.refused_of(0).empty
+    assert repeats.refused_of(1)["line"].tolist() == [2, 3]
+    assert dict(repeats.repeated) == {0: 1}
+
+
+def test_the_same_file_is_taken_in_the_same_way_a_day_later_but_for_its_future(tmp_path: Path) -> None:
+    content = csv(line(), line(date=(TODAY + timedelta(days=1)).isoformat()))
+    assert len(take(content).rows) == 1
+    assert len(take(content, today=TODAY + timedelta(days=1)).rows) == 2
+
+
+def test_a_delivery_has_the_columns_of_an_observation_and_where_each_row_stood() -> None:
+    assert set(OBSERVATION) | {"file", "line", "context"} == set(take(csv(line())).rows.columns)
