@@ -88,30 +88,31 @@ class OwnStatistics:
 def own_statistics(block: FloatArray, gap: FloatArray, starts: IntArray) -> OwnStatistics:
     """Expanding mean and population deviation of the rows strictly before each row.
 
-    block: (n, 13) features; gap: (n,) with NaN on first rows; starts: from `series_starts`. A deviation of 0 (or of no
-    rows) counts as 1, as in scikit-learn's StandardScaler. Sums run over differences from the series' first row, which
-    keeps the textbook formula E[x²] − E[x]² from cancelling (Chan, Golub, LeVeque 1983).
+    block: (n, 13) features; gap: (n,) with NaN on first rows; starts: from `series_starts`. A deviation that is 0 but
+    for rounding (or of no rows) counts as 1, as in scikit-learn's StandardScaler. Sums run over differences from the
+    series' first row, which keeps the textbook formula E[x²] − E[x]² from cancelling (Chan, Golub, LeVeque 1983).
     """
     n, width = len(block), len(SCALED)
     count = np.arange(n) - starts
-    mean, variance = _expanding(block[:, :width], block[starts, :width], starts, count)
+    mean, scale = _expanding(block[:, :width], block[starts, :width], starts, count)
     first_gap = np.minimum(starts + 1, n - 1)
     known = np.nan_to_num(gap)[:, None]
-    _, gap_variance = _expanding(known, known[first_gap], starts, np.maximum(count - 1, 0), skip_first=True)
-    return OwnStatistics(count=count, mean=mean, scale=_deviation(variance), gap_scale=_deviation(gap_variance)[:, 0])
+    _, gap_scale = _expanding(known, known[first_gap], starts, np.maximum(count - 1, 0), skip_first=True)
+    return OwnStatistics(count=count, mean=mean, scale=scale, gap_scale=gap_scale[:, 0])
 
 
 def _expanding(
     values: FloatArray, origin: FloatArray, starts: IntArray, count: IntArray, *, skip_first: bool = False
 ) -> tuple[FloatArray, FloatArray]:
-    """Mean and population variance, both (n, k), of the `count` rows before each; `skip_first`: without first rows."""
+    """Mean and population deviation, both (n, k), of the `count` rows before each; `skip_first`: without first rows."""
     shifted = values - origin
     if skip_first:
         shifted[starts == np.arange(len(starts))] = 0.0
     divisor = np.maximum(count, 1)[:, None]
     first = _sum_before(shifted, starts) / divisor
     second = _sum_before(shifted**2, starts) / divisor
-    return origin + first, np.maximum(second - first**2, 0.0)
+    mean = origin + first
+    return mean, _deviation(second - first**2, mean, second, divisor)
 
 
 def _sum_before(values: FloatArray, starts: IntArray) -> FloatArray:
@@ -126,8 +127,12 @@ def _sum_before(values: FloatArray, starts: IntArray) -> FloatArray:
     return total
 
 
-def _deviation(variance: FloatArray) -> FloatArray:
-    deviation = np.sqrt(variance)
-    # below the resolution of float64 a constant series' deviation is rounding, not movement
-    deviation[~(deviation > 0)] = 1.0
-    return deviation
+def _deviation(variance: FloatArray, mean: FloatArray, square: FloatArray, count: IntArray) -> FloatArray:
+    """Square root of a variance of `count` values; 1 where it is no more than what rounding leaves of none.
+
+    square: mean of the squares that the variance was got from by subtraction. The bound on the mean is the one of
+    scikit-learn's `_is_constant_feature`, and of the scaler that training fits.
+    """
+    resolution = count * np.finfo(np.float64).eps
+    constant = variance <= resolution * square + (resolution * mean) ** 2
+    return np.where(constant, 1.0, np.sqrt(np.where(constant, 1.0, variance)))
