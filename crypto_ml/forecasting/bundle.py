@@ -6,7 +6,8 @@
     training_manifest.json  metrics.json  MODEL_CARD.md  pictures/*.png     how it came about and how good it is
 
 A bundle's `sha256` is over its contract (target, features, window), network, scaler, slugs and training manifest; its
-version is a label and the first twelve digits of that hash. Dates and pictures are not part of it.
+version is a label and the first twelve digits of that hash. Dates and pictures are not part of it. `manifest_sha256` is
+over everything else that bundle.json says, so that no byte of a bundle changes unnoticed.
 """
 
 import json
@@ -31,6 +32,14 @@ MANIFEST: Final = "bundle.json"
 NETWORK: Final = "network.onnx"
 SCALER: Final = "scaler.json"
 TRAINING_MANIFEST: Final = "training_manifest.json"
+
+
+_MANIFEST_TYPES: Final[Mapping[str, type]] = {
+    **dict.fromkeys(("version", "sha256", "manifest_sha256", "target", "weights_sha256"), str),
+    **dict.fromkeys(("format", "window"), int),
+    **dict.fromkeys(("files", "slugs", "about"), dict),
+    "features": list,
+}
 
 
 class BundleDamaged(Refused):
@@ -100,19 +109,16 @@ class ModelBundle:
     @classmethod
     def from_files(cls, files: Mapping[str, bytes]) -> "ModelBundle":
         """A bundle from its files' bytes, each checked against the manifest. Raises BundleDamaged."""
-        try:
-            manifest = json.loads(files[MANIFEST])
-            recorded: Mapping[str, str] = manifest["files"]
-            known = manifest["format"] == FORMAT and manifest["target"] in get_args(Target)
-        except (KeyError, TypeError, ValueError) as error:
-            raise BundleDamaged(f"the model bundle's {MANIFEST} is missing or unreadable ({error!r})") from error
-        if not known or list(manifest["features"]) != list(FEATURES) or manifest["window"] != WINDOW:
+        manifest = _read_manifest(files.get(MANIFEST, b""))
+        recorded: Mapping[str, str] = manifest["files"]
+        known = manifest["format"] == FORMAT and manifest["target"] in get_args(Target)
+        if not known or manifest["features"] != list(FEATURES) or manifest["window"] != WINDOW:
             raise BundleDamaged(
                 f"the model bundle {manifest['version']} was made for other features, windows or targets than this "
                 "program computes; serve it with the version of crypto_ml that made it"
             )
         changed = [name for name, sha in recorded.items() if name not in files or sha256_of(files[name]) != sha]
-        if changed or _identity(manifest) != manifest["sha256"]:
+        if changed or files[MANIFEST] != _rendered(_sealed(manifest)):
             raise BundleDamaged(
                 f"the model bundle {manifest['version']} is not as it was written: {', '.join(changed) or MANIFEST} "
                 "differs; restore the bundle or roll back to another"
@@ -149,7 +155,32 @@ def make_bundle(
     }
     manifest["sha256"] = _identity(manifest)
     manifest["version"] = f"{label}-{manifest['sha256'][:12]}"
-    return ModelBundle.from_files({MANIFEST: json.dumps(manifest, indent=2).encode() + b"\n", **files})
+    return ModelBundle.from_files({MANIFEST: _rendered(_sealed(manifest)), **files})
+
+
+def _read_manifest(content: bytes) -> dict[str, Any]:
+    try:
+        manifest = json.loads(content)
+    except ValueError as error:
+        raise BundleDamaged(f"the model bundle's {MANIFEST} is missing or unreadable ({error})") from error
+    if not isinstance(manifest, dict):
+        raise BundleDamaged(f"the model bundle's {MANIFEST} is not what this program writes")
+    lacking = [name for name, kind in _MANIFEST_TYPES.items() if not isinstance(manifest.get(name), kind)]
+    if lacking:
+        raise BundleDamaged(f"the model bundle's {MANIFEST} says nothing usable about {', '.join(lacking)}")
+    return manifest
+
+
+def _sealed(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """The manifest with the hashes that follow from what it says."""
+    said = {name: value for name, value in manifest.items() if name != "manifest_sha256"} | {
+        "sha256": _identity(manifest)
+    }
+    return {**said, "manifest_sha256": sha256_of(json.dumps(said, sort_keys=True).encode())}
+
+
+def _rendered(manifest: Mapping[str, Any]) -> bytes:
+    return json.dumps(manifest, indent=2).encode() + b"\n"
 
 
 def _identity(manifest: Mapping[str, Any]) -> str:
