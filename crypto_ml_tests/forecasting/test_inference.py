@@ -44,9 +44,9 @@ def test_windows_beyond_a_full_batch_get_the_same_bits_as_alone() -> None:
 
 
 def test_the_number_of_threads_does_not_change_a_bit() -> None:
-    one = Network.from_bytes(onnx_bytes(random_weights()), threads=1)
-    windows = random_windows(BATCH)
-    assert np.array_equal(one.predict(windows), NETWORK.predict(windows))
+    one, two = (Network.from_bytes(onnx_bytes(random_weights()), threads=threads) for threads in (1, 2))
+    windows = random_windows(2 * BATCH)
+    assert np.array_equal(one.predict(windows), two.predict(windows))
 
 
 def test_no_windows_give_no_outputs() -> None:
