@@ -23,8 +23,7 @@ Replace it by promoting a model that was trained on your own history.
 
 - `bundle.json` says what the network predicts (`{target}`) and the sha256 of every file; `MODEL_CARD.md` says how good
   it is.
-- The same seed and the same library versions (`bundle.json`, `about`) give the same weights and the same version;
-  `network.keras` carries the time it was saved, so that its bytes differ from one making to the next.
+- The same seed and the same library versions (`bundle.json`, `about`) give the same weights and the same version.
 - CRYPTO_ML_MODEL_OUT names another folder to begin with.
 """
 

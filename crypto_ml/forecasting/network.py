@@ -8,6 +8,8 @@ import functools
 import hashlib
 import json
 import os
+import re
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -174,8 +176,8 @@ def with_weights(weights: Mapping[str, NDArray[np.float32]]) -> "keras.Model":
 def weights_sha256(model: "keras.Model") -> str:
     """Name of a network by what it computes: sha256 over its layers (sorted JSON) and its arrays.
 
-    Each array enters with name, shape and little-endian float32 bytes. Not over the .keras file, which carries the
-    date of its saving. Raises Refused where it is another architecture.
+    Each array enters with name, shape and little-endian float32 bytes. Not over the .keras file, whose bytes depend on
+    the version of Keras. Raises Refused where it is another architecture.
     """
     weights = named_weights(model)
     digest = hashlib.sha256(json.dumps([_layer(layer) for layer in model.layers], sort_keys=True).encode())
@@ -206,8 +208,29 @@ def agreement(model: "keras.Model", onnx_path: Path, windows: NDArray[np.float32
 
 
 def save_keras(model: "keras.Model", path: Path) -> None:
-    """Saves the network as a .keras file, for training on; what serves is the ONNX file."""
+    """Saves the network as a .keras file, for training on; what serves is the ONNX file.
+
+    The same weights give the same bytes: a bundle that a broken run left half stored can then be stored by another.
+    """
     model.save(path)
+    with zipfile.ZipFile(path) as saved:
+        parts = {name: saved.read(name) for name in saved.namelist()}
+    # Keras writes when it was saved, and where in memory each initialiser stood
+    described = json.loads(parts["metadata.json"]) | {"date_saved": "1980-01-01@00:00:00"}
+    parts |= {"metadata.json": json.dumps(described).encode(), "config.json": _renumbered(parts["config.json"])}
+    with zipfile.ZipFile(path, "w") as kept:
+        for name, content in parts.items():
+            kept.writestr(zipfile.ZipInfo(name), content)
+
+
+def _renumbered(config: bytes) -> bytes:
+    """A Keras configuration with its objects numbered in order."""
+    numbers: dict[bytes, int] = {}
+    return re.sub(
+        rb'("shared_object_id": )(\d+)',
+        lambda found: found[1] + str(numbers.setdefault(found[2], len(numbers) + 1)).encode(),
+        config,
+    )
 
 
 def load_keras(path: Path) -> "keras.Model":

@@ -6,6 +6,7 @@ it say who made what champion, when and why.
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -14,7 +15,7 @@ from crypto_ml.errors import Refused
 from crypto_ml.forecasting.bundle import MANIFEST, ModelBundle
 from crypto_ml.ledger.layout import CHAMPIONS, MODELS, bundle_prefix
 from crypto_ml.ledger.log import AppendOnlyLog, Entry
-from crypto_ml.storage.failures import ObjectMissing
+from crypto_ml.storage.failures import AlreadyExists, ObjectMissing
 from crypto_ml.storage.objects import ObjectStore
 
 
@@ -54,14 +55,18 @@ class Registry:
         self._pointer = AppendOnlyLog(store, CHAMPIONS)
 
     def add(self, bundle: ModelBundle) -> None:
-        """Keep a bundle under its version; adding the same bundle again changes nothing. The manifest goes last."""
-        prefix = bundle_prefix(bundle.version)
-        for name in sorted(bundle.files, key=lambda name: name == MANIFEST):
-            self._create_once(prefix + name, bundle.files[name])
+        """Keep a bundle under its version; adding the same bundle again changes nothing. The manifest goes last.
 
-    def _create_once(self, key: str, content: bytes) -> None:
-        if self._store.head(key) is None:
-            self._store.create_or_same(key, content)
+        The first manifest stands: one of a later run differs from it in no more than when the run was.
+        """
+        prefix = bundle_prefix(bundle.version)
+        if self._store.head(prefix + MANIFEST) is not None:
+            return
+        for name, content in bundle.files.items():
+            if name != MANIFEST:
+                self._store.create_or_same(prefix + name, content)
+        with suppress(AlreadyExists):
+            self._store.create(prefix + MANIFEST, bundle.files[MANIFEST])
 
     def versions(self) -> list[str]:
         """The versions of all complete bundles, in order of their names."""
