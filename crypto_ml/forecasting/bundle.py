@@ -161,7 +161,7 @@ def make_bundle(
 def _read_manifest(content: bytes) -> dict[str, Any]:
     try:
         manifest = json.loads(content)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BundleDamaged(f"the model bundle's {MANIFEST} is missing or unreadable ({error})") from error
     if not isinstance(manifest, dict):
         raise BundleDamaged(f"the model bundle's {MANIFEST} is not what this program writes")

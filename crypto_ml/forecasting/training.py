@@ -33,7 +33,7 @@ from crypto_ml.forecasting.scoring import PREDICTED, score_rows
 from crypto_ml.forecasting.windows import WindowArray, windows
 
 SHARES: Final = (0.7, 0.15)
-"""Shares of the rows that the training and the validation span hold at least; the rest is the holdout."""
+"""Shares of the rows that end the training span, and the validation span behind it; no day is cut in two."""
 
 METRICS: Final = "metrics.json"
 LIBRARIES: Final = ("tensorflow-cpu", "keras", "onnx", "onnxruntime", "scikit-learn", "numpy", "pandas")
