@@ -4,6 +4,7 @@ Data goes to standard output, everything else to standard error.
 """
 
 import os
+import signal
 from typing import IO, Any, Final
 
 import click
@@ -23,6 +24,13 @@ class Failed(click.ClickException):
 
 class Commands(click.Group):
     """A group whose commands end with one line where they fail, and with a traceback only where one is asked for."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        # told to end, a command cleans up as it does at Ctrl-C; gigabytes of half an answer would stay behind otherwise
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) is signal.SIG_DFL:
+                signal.signal(number, signal.default_int_handler)
+        return super().__call__(*args, **kwargs)
 
     def invoke(self, ctx: click.Context) -> Any:
         try:

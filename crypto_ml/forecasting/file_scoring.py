@@ -111,9 +111,9 @@ def rejected_rows_path(out: Path) -> Path:
 
 def _usable(out: Path, upload: Path) -> Path:
     """Where `out` really is, so that a link to it stays a link."""
-    real = out.resolve()
-    if real.exists() and not real.is_file():
+    if out.exists() and not out.is_file():  # asked of the link itself: where a pipe's leads, there is no file
         raise UnusableOutput(f"{out} is no ordinary file; name a file to write the predictions to")
+    real = out.resolve()
     if not real.parent.is_dir():
         raise UnusableOutput(f"there is no folder {real.parent}; make it, or name another for the predictions")
     if upload.resolve() in {real, rejected_rows_path(real)}:

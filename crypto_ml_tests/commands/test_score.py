@@ -3,15 +3,18 @@
 import csv
 import json
 import os
+import signal
 import subprocess
 import sys
+from datetime import date
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
 
-from crypto_ml.cli import main
+from crypto_ml.cli import DEBUG, main
 from crypto_ml.forecasting.answers import PREDICTIONS
+from crypto_ml.forecasting.simulation import simulate_market
 from crypto_ml.ledger.registry import Registry
 from crypto_ml.model_out import SETTING, first_bundle
 from crypto_ml.sample import sample_upload
@@ -30,6 +33,9 @@ def no_room_of_the_callers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("TMPDIR", raising=False)
 
 
+SCORE: list[str | Path] = [Path(sys.executable).with_name("crypto-ml"), "score"]
+
+
 def score(*arguments: str | Path) -> Result:
     return CliRunner().invoke(main, ["score", *map(str, arguments)])
 
@@ -41,7 +47,7 @@ def rows_of(path: Path) -> list[dict[str, str]]:
 
 def test_every_accepted_row_is_answered_once_without_a_store(upload: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.csv"
-    command: list[str | Path] = [Path(sys.executable).with_name("crypto-ml"), "score", upload, "-o", out, "--json"]
+    command = [*SCORE, upload, "-o", out, "--json"]
     environment = {**os.environ, "AWS_ENDPOINT_URL_S3": "http://127.0.0.1:9"}
     result = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     assert result.returncode == 0, result.stderr
@@ -122,3 +128,39 @@ def test_a_missing_first_model_says_what_to_do(upload: Path, tmp_path: Path, mon
     result = score(upload, "-o", tmp_path / "out.csv")
     assert result.exit_code == 1
     assert "make model" in result.stderr
+
+
+def test_told_to_end_it_leaves_the_old_output_and_nothing_else(tmp_path: Path) -> None:
+    upload, out = tmp_path / "long.csv", tmp_path / "out.csv"
+    simulate_market(100, 2_000, 7, date(2015, 1, 1)).to_csv(upload, index=False)
+    out.write_text("before")
+    with subprocess.Popen([*SCORE, upload, "-o", out], stderr=subprocess.PIPE, text=True) as process:
+        while process.poll() is None and set(tmp_path.iterdir()) == {upload, out}:
+            pass
+        process.send_signal(signal.SIGTERM)
+        _, said = process.communicate()
+    assert process.returncode == 1
+    assert said.strip() == "Aborted!"
+    assert out.read_text() == "before"
+    assert set(tmp_path.iterdir()) == {upload, out}
+
+
+def test_an_output_that_is_no_file_is_refused(upload: Path, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for out in ("/dev/null", tmp_path / "pipe", tmp_path):
+        result = score(upload, "-o", out)
+        assert result.exit_code == 1
+        assert "is no ordinary file" in result.stderr
+    assert (tmp_path / "pipe").is_fifo()
+
+
+def test_the_unexpected_is_one_line_too_and_a_traceback_where_asked_for(
+    upload: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "nowhere"))
+    result = score(upload, "-o", tmp_path / "out.csv")
+    assert result.exit_code == 1
+    assert result.stderr.count("\n") == 1
+    assert DEBUG in result.stderr
+    monkeypatch.setenv(DEBUG, "1")
+    assert isinstance(score(upload, "-o", tmp_path / "out.csv").exception, FileNotFoundError)
