@@ -1,0 +1,78 @@
+"""Editing a module changes the code version of exactly the stages that use it."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import crypto_ml
+
+STAGES = ("raw_uploads", "cleaned_features", "market_history", "predictions", "daily_forecast", "training")
+SCRIPT = f"""
+import json
+from crypto_ml.ledger.code import code_version
+print(json.dumps({{name: code_version(f"crypto_ml.stages.{{name}}") for name in {STAGES}}}))
+"""
+
+
+@pytest.fixture(scope="module")
+def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the package that may be edited."""
+    source = Path(crypto_ml.__file__).parent
+    return Path(
+        shutil.copytree(source, tmp_path_factory.mktemp("sources") / "crypto_ml", ignore=lambda *_: {"__pycache__"})
+    )
+
+
+def versions(package: Path) -> dict[str, str]:
+    done = subprocess.run(
+        [sys.executable, "-B", "-c", SCRIPT],
+        cwd=package.parent,
+        env={"PYTHONPATH": str(package.parent)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    found: dict[str, str] = json.loads(done.stdout)
+    return found
+
+
+@pytest.fixture(scope="module")
+def before(package: Path) -> dict[str, str]:
+    return versions(package)
+
+
+def test_each_stage_has_a_version_of_its_own(before: dict[str, str]) -> None:
+    assert set(before) == set(STAGES)
+    assert len(set(before.values())) == len(STAGES)
+    assert {len(version) for version in before.values()} == {12}
+
+
+@pytest.mark.parametrize(
+    ("module", "stages"),
+    [
+        ("stages/raw_uploads", {"raw_uploads", "cleaned_features", "market_history", "predictions"}),
+        ("stages/training", {"training"}),
+        ("stages/earlier_rows", {"predictions", "daily_forecast"}),
+        ("forecasting/dates", {"cleaned_features", "market_history", "predictions"}),
+        ("forecasting/answers", {"predictions", "daily_forecast"}),
+        ("forecasting/scoring", {"predictions", "daily_forecast", "training"}),
+        ("forecasting/scaler_estimator", {"training"}),
+        ("forecasting/handover", set()),
+        ("cli", set()),
+    ],
+)
+def test_an_edit_changes_the_version_of_the_stages_that_use_the_module_and_of_no_other(
+    module: str, stages: set[str], package: Path, before: dict[str, str]
+) -> None:
+    path = package / f"{module}.py"
+    source = path.read_text(encoding="utf-8")
+    path.write_text(source + "\n# edited\n", encoding="utf-8")
+    try:
+        after = versions(package)
+    finally:
+        path.write_text(source, encoding="utf-8")
+    assert {name for name in STAGES if after[name] != before[name]} == stages

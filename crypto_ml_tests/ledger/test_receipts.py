@@ -1,0 +1,115 @@
+"""A receipt is written once and reads back as it was; a report repeats it for the person who dropped the file."""
+
+from dataclasses import fields, replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from crypto_ml.ledger.deliveries import Upload
+from crypto_ml.ledger.layout import answer_keys
+from crypto_ml.ledger.receipts import (
+    Inputs,
+    Receipt,
+    RowCounts,
+    Timings,
+    read_receipt,
+    read_report,
+    report_on,
+    with_predictions,
+    with_rejected_rows,
+    write_receipt,
+    write_report,
+)
+from crypto_ml.storage.failures import ObjectMissing
+from crypto_ml.storage.objects import ObjectStore
+
+INPUTS = Inputs(
+    upload_key="uploads/ü a+b.csv",
+    upload_sha256="aa" * 32,
+    delivery="00000007",
+    accepted_sha256="bb" * 32,
+    history_version=3,
+    model_version="m-1",
+    bundle_sha256="cc" * 32,
+    champion_pointer=2,
+    code="0123456789ab",
+    recovery="one_step",
+)
+
+
+def receipt(inputs: Inputs = INPUTS, **changed: Any) -> Receipt:
+    made = Receipt(
+        outcome="PREDICTED",
+        reason=None,
+        upload=Upload(inputs.upload_key, "etag", 12, "2018-03-26T00:00:00+00:00"),
+        inputs=inputs,
+        rows=RowCounts(5, 4, 1, 0, 3, 1),
+        champion={"pointer": 2, "by": "ann"},
+        package_version="0.1.0",
+        run_id="run",
+        timings=Timings("a", "b", "c", "d"),
+        ignored_columns=["Colour"],
+        notes=["said"],
+    )
+    return with_predictions(replace(made, **changed), "dd" * 32)
+
+
+def test_a_receipt_reads_back_as_it_was(store: ObjectStore) -> None:
+    written = write_receipt(with_rejected_rows(receipt(date_order="dmy"), "ee" * 32), store)
+    assert read_receipt(written.answer_id, store) == written
+    assert written.published["rejected_rows"]["key"] == answer_keys(INPUTS.upload_key).rejected_rows
+    with pytest.raises(ObjectMissing):
+        read_receipt("nobody", store)
+
+
+def test_the_first_receipt_of_an_answer_stands(store: ObjectStore) -> None:
+    first = write_receipt(receipt(), store)
+    assert write_receipt(receipt(run_id="another run"), store) == first
+    assert read_receipt(first.answer_id, store).run_id == "run"
+
+
+@pytest.mark.parametrize("name", [field.name for field in fields(Inputs)])
+def test_whatever_goes_into_an_answer_is_part_of_its_name(name: str) -> None:
+    value = getattr(INPUTS, name)
+    changed: Any = value + 1 if isinstance(value, int) else f"{value}x"
+    assert replace(INPUTS, **{name: changed}).answer_id != INPUTS.answer_id
+    assert replace(INPUTS, **{name: value}).answer_id == INPUTS.answer_id
+
+
+@given(key=st.text(st.characters(exclude_categories=["Cs"])), version=st.none() | st.integers(0, 9))
+def test_an_answer_has_a_name_of_sixteen_digits_whatever_its_upload_is_called(key: str, version: int | None) -> None:
+    name = replace(INPUTS, upload_key=key, history_version=version).answer_id
+    assert len(name) == 16
+    assert set(name) <= set("0123456789abcdef")
+
+
+def test_a_report_answers_for_its_own_key_and_bytes_only(store: ObjectStore) -> None:
+    report = report_on(receipt(), None)
+    write_report(report, store)
+    back = read_report(INPUTS.upload_key, store)
+    assert back == report
+    assert back.answers(INPUTS.upload_key, "aa" * 32) == INPUTS.answer_id
+    assert back.answers(INPUTS.upload_key, "ab" * 32) is None
+    assert back.answers("uploads/other.csv", "aa" * 32) is None
+    assert read_report("uploads/other.csv", store) is None
+
+
+def test_a_rejection_is_considered_anew() -> None:
+    rejected = replace(receipt(), outcome="REJECTED", reason="the file is empty", published={})
+    report = report_on(rejected, None)
+    assert report.answers(INPUTS.upload_key, "aa" * 32) is None
+    assert report.document["reason"] == "the file is empty"
+    assert report.document["predictions"] is None
+
+
+def test_a_skipped_upload_names_the_answer_it_had_before() -> None:
+    earlier = report_on(receipt(), None)
+    again = replace(INPUTS, delivery="00000008")
+    skipped = receipt(again, outcome="SKIPPED", reason="the same", earlier_answer=INPUTS.answer_id, published={})
+    report = report_on(replace(skipped, published={}), earlier)
+    assert (report.outcome, report.delivery) == ("SKIPPED", "00000008")
+    for name in ("answer_id", "rows", "predictions", "receipt", "model_version"):
+        assert report.document[name] == earlier.document[name]
+    assert report.answers(INPUTS.upload_key, "aa" * 32) == INPUTS.answer_id
