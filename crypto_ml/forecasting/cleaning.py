@@ -144,7 +144,7 @@ def _has_values(text: pa.Table) -> pa.ChunkedArray:
 def _typed(text: pa.Table, order: DateOrder | None) -> pd.DataFrame:
     market = read_numbers(text["market"])
     given = pc.not_equal(pc.utf8_trim_whitespace(text["market"]), "").to_numpy().astype(bool)
-    blank = np.full(text.num_rows, np.nan)
+    volume = read_numbers(text["volume"]) if "volume" in text.column_names else np.full(text.num_rows, np.nan)
     slug = _trimmed(text["slug"]).replace("", None) if "slug" in text.column_names else None
     return pd.DataFrame(
         {
@@ -152,7 +152,7 @@ def _typed(text: pa.Table, order: DateOrder | None) -> pd.DataFrame:
             "date": read_dates(text["date"], order),
             **{name: read_numbers(text[name]) for name in PRICES},
             "market": np.where(np.isfinite(market), market, 0.0),
-            "volume": read_numbers(text["volume"]) if "volume" in text.column_names else blank,
+            "volume": np.where(np.isfinite(volume), volume, np.nan),
             "slug": pd.Series([None] * text.num_rows, dtype="str") if slug is None else slug,
             "line": text["line"].to_numpy(),
             "unread_market": given & ~np.isfinite(market) & ~_is_nan_text(text["market"]),

@@ -17,7 +17,7 @@ from crypto_ml.digest import sha256_of, sha256_of_file
 from crypto_ml.errors import Refused
 from crypto_ml.forecasting.answers import PREDICTIONS, REJECTED_ROWS, append_csv, with_prediction_ids
 from crypto_ml.forecasting.bundle import ModelBundle
-from crypto_ml.forecasting.intake import FileIntake, IntakeRules, Repeats, nothing_left, settled_chunks, take_in
+from crypto_ml.forecasting.intake import IntakeRules, Repeats, nothing_left, settled_chunks, take_in
 from crypto_ml.forecasting.schema import Recovery
 from crypto_ml.forecasting.scoring import SEED, score
 from crypto_ml.forecasting.series import series_names
@@ -83,17 +83,19 @@ def score_file(
             append_csv(partial, PREDICTIONS, with_prediction_ids(part, answer_id))
             for status, count in part["status"].value_counts().items():
                 counts[str(status)] = counts.get(str(status), 0) + int(count)
-        refused = pd.concat([intake.refused, repeats.refused_of(FILE)]).sort_values("line")
-        rejected_rows = _write_refused(refused, rejected_rows_path(out))
+        refused = intake.refused_rows + repeats.contradicting[FILE]
+        rejected_rows = _write_refused(sorter, refused, rejected_rows_path(out))
         if intake.refusal or not counts:
-            raise FileRejected(_reason(upload, intake, refused, rejected_rows))
+            why = intake.refusal or nothing_left(sorter, FILE)
+            where = f"; each is in {rejected_rows}" if rejected_rows else ""
+            raise FileRejected(f"{upload} is rejected: {why}{where}")
     answered, seed = sum(counts.values()), counts.get(SEED, 0)
     return FileScore(
         answer_id=answer_id,
         model_version=bundle.version,
         received=intake.received_rows,
         accepted=answered,
-        refused=len(refused),
+        refused=refused,
         repeated=repeats.repeated[FILE],
         predicted=answered - seed,
         seed=seed,
@@ -132,15 +134,12 @@ def _whole(path: Path) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
 
 
-def _write_refused(refused: pd.DataFrame, path: Path) -> Path | None:
+def _write_refused(sorter: RowSorter, count: int, path: Path) -> Path | None:
     """Write the refused rows; with none, a file that says so replaces the one an earlier answer left."""
-    if refused.empty and not path.exists():
+    if not count and not path.exists():
         return None
     with _whole(path) as partial:
-        append_csv(partial, REJECTED_ROWS, refused)
-    return path if len(refused) else None
-
-
-def _reason(upload: Path, intake: FileIntake, refused: pd.DataFrame, rejected_rows: Path | None) -> str:
-    where = f"; each is in {rejected_rows}" if rejected_rows else ""
-    return f"{upload} is rejected: {intake.refusal or nothing_left(refused)}{where}"
+        append_csv(partial, REJECTED_ROWS, pd.DataFrame(columns=REJECTED_ROWS.names))
+        for batch in sorter.refused(FILE):
+            append_csv(partial, REJECTED_ROWS, batch.to_pandas())
+    return path if count else None

@@ -1,4 +1,4 @@
-"""One upload, from its bytes to rows: read, cleaned, and handed to a sorter.
+"""One upload, from its bytes to rows: read, cleaned, and handed to a sorter, the refused rows as well.
 
 A file is refused as a whole or row by row; either way the outcome says everything a report needs.
 """
@@ -16,11 +16,14 @@ import pyarrow.compute as pc
 
 from crypto_ml.forecasting.cleaning import Cleaned, clean_rows, without_repeats
 from crypto_ml.forecasting.dates import DateEvidence, is_slashed
-from crypto_ml.forecasting.reading import UnreadableUpload, UploadReader
+from crypto_ml.forecasting.reading import SHOWN_TEXT, UnreadableUpload, UploadReader
 from crypto_ml.forecasting.schema import DateOrder
-from crypto_ml.forecasting.sorting import RowSorter, as_rows
+from crypto_ml.forecasting.sorting import REFUSED, RowSorter, as_rows
 
-SHOWN_TEXT: Final = 500
+SHOWN_VALUE: Final = 40
+"""Characters of a refused row's value that are repeated."""
+
+REASONS_NAMED: Final = 3
 
 
 @dataclass(frozen=True)
@@ -40,11 +43,12 @@ class IntakeRules:
 class FileIntake:
     """What became of one file: `refusal` is the reason where it was refused as a whole.
 
-    A file that cannot be read has no rows here; one of which no valid row is left has them all in `refused`.
+    The refused rows themselves are in the sorter. A file that cannot be read has none; one of which no valid row is
+    left has them all.
     """
 
     received_rows: int = 0
-    refused: pd.DataFrame = field(default_factory=lambda: pd.DataFrame({"line": [], "reason": [], "text": []}))
+    refused_rows: int = 0
     date_order: DateOrder | None = None
     ignored_columns: tuple[str, ...] = ()
     refusal: str | None = None
@@ -52,11 +56,11 @@ class FileIntake:
     @property
     def accepted_rows(self) -> int:
         """Rows that passed the row rules; rows that contradict each other are found only once all are sorted."""
-        return self.received_rows - len(self.refused)
+        return self.received_rows - self.refused_rows
 
 
 def take_in(path: Path, rules: IntakeRules, sorter: RowSorter, file: int = 0) -> FileIntake:
-    """Read and clean the upload at `path` and add its accepted rows to `sorter` as rows of `file`.
+    """Read and clean the upload at `path` and hand its rows, accepted and refused, to `sorter` as rows of `file`.
 
     A file that is refused as a whole adds nothing: its rows are cleaned a first time only once it is known how its
     dates are read, and rows already added are taken back.
@@ -67,40 +71,51 @@ def take_in(path: Path, rules: IntakeRules, sorter: RowSorter, file: int = 0) ->
     except UnreadableUpload as refused:
         sorter.discard(file)
         return FileIntake(refusal=str(refused))
-    return intake if intake.accepted_rows else replace(intake, refusal=nothing_left(intake.refused))
+    return intake if intake.accepted_rows else replace(intake, refusal=nothing_left(sorter, file))
 
 
-def nothing_left(refused: pd.DataFrame) -> str:
-    """Why a file has no valid row, from its refused rows' `reason`."""
-    if refused.empty:
+def nothing_left(sorter: RowSorter, file: int) -> str:
+    """Why a file has no valid row, from its refused rows' reasons."""
+    reasons = sorter.commonest_reasons(file, REASONS_NAMED)
+    if not reasons:
         return "the file has a header and no rows"
-    reasons = refused["reason"].value_counts()
-    shown = "; ".join(f"{reason} ({count} row{'s' * (count > 1)})" for reason, count in reasons.head(3).items())
-    return f"no valid row is left: {shown}"
+    return "no valid row is left: " + "; ".join(f"{why} ({count} row{'s' * (count > 1)})" for why, count in reasons)
 
 
 def _take_in(reader: UploadReader, rules: IntakeRules, sorter: RowSorter, file: int) -> FileIntake:
     order: DateOrder | None = None
-    received = 0
-    refused: list[pd.DataFrame] = []
+    received = refused = 0
+
+    def refuse_ragged() -> None:
+        nonlocal refused
+        refused += _refuse(sorter, _ragged(reader), file)
+
+    reader.when_many = refuse_ragged
     for table in reader:
         if order is None and _has_slashes(table["date"]):
             order = _file_order(reader, rules)
         cleaned = clean_rows(table, order, rules.today)
-        received += len(cleaned.accepted) + len(cleaned.refused)
-        refused.append(_with_text(cleaned, table))
+        received += len(cleaned.accepted)
+        refused += _refuse(sorter, _with_text(cleaned, table), file)
         if len(cleaned.accepted):
             sorter.add(as_rows(cleaned.accepted, file=file))
-    if reader.ragged:
-        refused.append(
-            pd.DataFrame(
-                [{"line": bad.line, "reason": bad.reason, "text": bad.text[:SHOWN_TEXT]} for bad in reader.ragged]
-            )
-        )
-        received += len(reader.ragged)
-    intake = FileIntake(received, date_order=order, ignored_columns=tuple(reader.ignored))
-    found = [frame for frame in refused if len(frame)]
-    return replace(intake, refused=pd.concat(found, ignore_index=True)) if found else intake
+        refuse_ragged()
+    refuse_ragged()
+    return FileIntake(received + refused, refused, order, tuple(reader.ignored))
+
+
+def _refuse(sorter: RowSorter, rows: pd.DataFrame, file: int) -> int:
+    if len(rows):
+        sorter.refuse(pa.Table.from_pandas(rows.assign(file=file), schema=REFUSED, preserve_index=False))
+    return len(rows)
+
+
+def _ragged(reader: UploadReader) -> pd.DataFrame:
+    """The lines that did not fit the header since this was last asked."""
+    lines = reader.ragged
+    rows = {name: [getattr(line, name) for line in lines] for name in ("line", "reason", "text")}
+    lines.clear()
+    return pd.DataFrame(rows)
 
 
 def _has_slashes(dates: pa.ChunkedArray) -> bool:
@@ -110,7 +125,9 @@ def _has_slashes(dates: pa.ChunkedArray) -> bool:
 def _file_order(reader: UploadReader, rules: IntakeRules) -> DateOrder:
     """Read the dates of the whole file once more: one date anywhere can settle how all are read."""
     evidence = DateEvidence()
-    for table in UploadReader(reader.path, reader.limit, columns=("date",)):
+    dates = UploadReader(reader.path, reader.limit, columns=("date",))
+    dates.when_many = dates.ragged.clear
+    for table in dates:
         evidence = evidence.with_dates(pc.unique(table["date"]).to_pylist())
     return evidence.order(rules.date_order)
 
@@ -120,32 +137,30 @@ def _with_text(cleaned: Cleaned, table: pa.Table) -> pd.DataFrame:
     if cleaned.refused.empty:
         return cleaned.refused.assign(text="")
     rows = table.filter(pc.is_in(table["line"], pa.array(cleaned.refused["line"].to_numpy())))
-    shown = rows.drop_columns(["line"])
-    text = [",".join(f"{name}={value[:40]}" for name, value in row.items()) for row in shown.to_pylist()]
-    return cleaned.refused.assign(text=[line[:SHOWN_TEXT] for line in text])
+    names = [name for name in rows.column_names if name != "line"]
+    values = [pc.utf8_slice_codeunits(rows[name], 0, SHOWN_VALUE) for name in names]
+    shown = [pc.binary_join_element_wise(name, value, "=") for name, value in zip(names, values, strict=True)]
+    text = pc.utf8_slice_codeunits(pc.binary_join_element_wise(*shown, ","), 0, SHOWN_TEXT)
+    return cleaned.refused.assign(text=text.to_pandas())
 
 
 @dataclass
 class Repeats:
-    """What sorting brought to light: rows that contradict each other, and rows given more than once, by file."""
+    """What sorting brought to light: how many rows contradict each other, and how many were given again, by file."""
 
-    refused: list[pd.DataFrame] = field(default_factory=list)
+    contradicting: Counter[int] = field(default_factory=Counter)
     repeated: Counter[int] = field(default_factory=Counter)
-
-    def refused_of(self, file: int) -> pd.DataFrame:
-        """`line`, `reason` and an empty `text` of the contradicting rows of one file."""
-        if not self.refused:
-            return pd.DataFrame({"line": [], "reason": [], "text": []})
-        found = pd.concat(self.refused, ignore_index=True)
-        return found.loc[found["file"] == file, ["line", "reason"]].assign(text="")
 
 
 def settled_chunks(sorter: RowSorter, repeats: Repeats) -> Iterator[pd.DataFrame]:
-    """The sorted rows with repeats settled (see `cleaning.without_repeats`); what is left out is noted in `repeats`."""
+    """The sorted rows with repeats settled (see `cleaning.without_repeats`).
+
+    Rows that contradict each other are refused in `sorter`; how many were left out is noted in `repeats`.
+    """
     for chunk in sorter.chunks():
         settled = without_repeats(chunk)
-        if len(settled.refused):
-            repeats.refused.append(settled.refused)
+        for file, rows in settled.refused.groupby("file"):
+            repeats.contradicting[int(str(file))] += _refuse(sorter, rows.assign(text=""), int(str(file)))
         repeats.repeated.update(int(file) for file in settled.repeated)
         if len(settled.accepted):
             yield settled.accepted

@@ -10,6 +10,7 @@ import gzip
 import io
 import re
 import zlib
+from array import array
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,6 +31,7 @@ KNOWN_UNUSED: Final = frozenset({"name", "ranknow", "index", ""}) | RECOMPUTED
 LONGEST_LINE: Final = 1 << 20
 SHOWN_TEXT: Final = 500
 """Characters of a line that a reason repeats."""
+MOST_RAGGED: Final = 20_000
 BLOCK: Final = 8 << 20
 GZIP_MAGIC: Final = b"\x1f\x8b"
 _VALUE: Final = rb'(?:"[^"\n]*+(?:""[^"\n]*+)*+"[^,\n]*+|[^",\n][^,\n]*+|)'
@@ -58,16 +60,18 @@ class UploadReader:
     path: a CSV file, plain or gzip. limit: largest size in bytes after decompression. Iterating yields tables with the
     columns of `REQUIRED` and those of `OPTIONAL` that are there, all strings, and `line` (int64, the line in the file,
     the header being 1). Lines that do not fit the header are in `ragged`, which whoever iterates may empty between
-    two tables. Raises UnreadableUpload.
+    two tables; when_many is called where MOST_RAGGED have gathered before there is a table, to empty it earlier.
+    Raises UnreadableUpload.
     """
 
     path: Path
     limit: int
     columns: Sequence[str] = ()
+    when_many: Callable[[], None] = lambda: None
     ignored: list[str] = field(default_factory=list, init=False)
     ragged: list[RaggedLine] = field(default_factory=list, init=False)
     _names: list[str] = field(default_factory=list, init=False)
-    _skipped: list[int] = field(default_factory=list, init=False)
+    _skipped: "array[int]" = field(default_factory=lambda: array("q"), init=False)
 
     def __post_init__(self) -> None:
         with self._open() as stream:
@@ -76,7 +80,7 @@ class UploadReader:
 
     def __iter__(self) -> Iterator[pa.Table]:
         self.ragged.clear()
-        self._skipped.clear()
+        self._skipped = array("q")
         wanted = [name for name in self._names if name in (self.columns or (*REQUIRED, *OPTIONAL))]
         next_line = 2
         with self._open() as stream:
@@ -86,7 +90,7 @@ class UploadReader:
                     lines = lines[~np.isin(lines, self._skipped)][: batch.num_rows]
                     if batch.num_rows:
                         next_line = int(lines[-1]) + 1
-                        self._skipped = [line for line in self._skipped if line >= next_line]
+                        self._skipped = array("q", (line for line in self._skipped if line >= next_line))
                     yield pa.Table.from_batches([batch]).append_column("line", pa.array(lines, pa.int64()))
             except pa.ArrowInvalid as error:
                 raise UnreadableUpload(f"the file cannot be read as CSV: {error}") from error
@@ -97,6 +101,8 @@ class UploadReader:
             if row.text.strip(_NOTHING):
                 reason = f"the line has {row.actual_columns} values where the header names {row.expected_columns}"
                 self.ragged.append(RaggedLine(row.number, row.text[:SHOWN_TEXT], reason))
+                if len(self.ragged) >= MOST_RAGGED:
+                    self.when_many()
             return "skip"
 
         # names that cannot repeat: two unnamed columns are normal

@@ -31,9 +31,15 @@ ROWS: Final = pa.schema(
 )
 """Rows on their way: the file of the delivery they are from, the observation, its line, whether it is only context."""
 
+REFUSED: Final = pa.schema([("file", pa.int32()), ("line", pa.int64()), ("reason", pa.string()), ("text", pa.string())])
+"""Rows that stay behind: the file and line they stood in, why, and what stood there."""
+
 
 class RowSorter:
-    """Takes tables with the columns of `ROWS` in any order and gives them back by file, symbol, date and line."""
+    """Takes tables with the columns of `ROWS` in any order and gives them back by file, symbol, date and line.
+
+    It also keeps the rows that are refused, which may be as many, and gives them back by line.
+    """
 
     def __init__(self, directory: Path) -> None:
         directory.mkdir(parents=True, exist_ok=True)
@@ -47,8 +53,9 @@ class RowSorter:
             },
         )
         self._connection.execute("SET enable_progress_bar = false")  # it would go to standard output, among the data
-        self._connection.register("empty", ROWS.empty_table())
-        self._connection.execute("CREATE TABLE rows AS SELECT * FROM empty")
+        for name, schema in (("rows", ROWS), ("refused", REFUSED)):
+            self._connection.register("empty", schema.empty_table())
+            self._connection.execute(f"CREATE TABLE {name} AS SELECT * FROM empty")  # noqa: S608
 
     def __enter__(self) -> Self:
         return self
@@ -64,9 +71,27 @@ class RowSorter:
         self._connection.execute(f"INSERT INTO rows SELECT {', '.join(ROWS.names)} FROM incoming")  # noqa: S608
         self._connection.unregister("incoming")
 
+    def refuse(self, rows: pa.Table) -> None:
+        """Keep rows with the columns of `REFUSED`; also while `chunks` is being read."""
+        with self._connection.cursor() as cursor:
+            cursor.register("incoming", rows)
+            cursor.execute(f"INSERT INTO refused SELECT {', '.join(REFUSED.names)} FROM incoming")  # noqa: S608
+
+    def refused(self, file: int) -> Iterator[pa.RecordBatch]:
+        """The refused rows of a file in order of lines, with the columns of `REFUSED`, at most CHUNK_ROWS at once."""
+        with self._connection.cursor() as cursor:
+            found = cursor.sql("SELECT * FROM refused WHERE file = ? ORDER BY line", params=[file])
+            yield from found.to_arrow_reader(CHUNK_ROWS)
+
+    def commonest_reasons(self, file: int, most: int) -> list[tuple[str, int]]:
+        """The reasons for which most rows of a file were refused, and how many."""
+        query = "SELECT reason, count(*) AS rows FROM refused WHERE file = ? GROUP BY ALL ORDER BY rows DESC, min(line)"
+        return self._connection.execute(f"{query} LIMIT {most}", [file]).fetchall()
+
     def discard(self, file: int) -> None:
-        """Take back the rows of a file."""
-        self._connection.execute("DELETE FROM rows WHERE file = ?", [file])
+        """Take back the rows of a file, refused ones too."""
+        for table in ("rows", "refused"):
+            self._connection.execute(f"DELETE FROM {table} WHERE file = ?", [file])  # noqa: S608
 
     def coins(self) -> list[tuple[str, str | None]]:
         """Each (symbol, slug) there is, in order of first appearance."""

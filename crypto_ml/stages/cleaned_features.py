@@ -4,7 +4,7 @@ Refused rows stand beside them with their reasons. Both are written once, under 
 and of the settings that made them.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -12,7 +12,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
 
-import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -20,6 +19,7 @@ from crypto_ml.digest import sha256_of, sha256_of_file
 from crypto_ml.forecasting.features import add_levels
 from crypto_ml.forecasting.intake import FileIntake, IntakeRules, Repeats, nothing_left, settled_chunks, take_in
 from crypto_ml.forecasting.series import series_names
+from crypto_ml.forecasting.sorting import REFUSED as REFUSED_SCHEMA
 from crypto_ml.forecasting.sorting import ROWS, RowSorter
 from crypto_ml.ledger.code import code_version
 from crypto_ml.ledger.layout import cleaned_prefix, raw_key
@@ -35,9 +35,6 @@ ACCEPTED_SCHEMA: Final = pa.schema(
         *(field for field in ROWS if field.name != "context"),
         *((name, pa.float64()) for name in ("close_ratio", "spread", "log_shares")),
     ]
-)
-REFUSED_SCHEMA: Final = pa.schema(
-    [("file", pa.int32()), ("line", pa.int64()), ("reason", pa.string()), ("text", pa.string())]
 )
 
 
@@ -104,12 +101,13 @@ def clean(received: Received, known_coins: Mapping[str, str], store: ObjectStore
             sorter.rename(names)
             repeats = Repeats()
             preview = _write_accepted(sorter, repeats, directory / ACCEPTED)
-        _write_refused(intakes, repeats, directory / REFUSED)
+            _write_refused(intakes, sorter, directory / REFUSED)
+            files = {number: _summary(intake, repeats, sorter, number) for number, intake in intakes.items()}
         cleaned = Cleaned(
             delivery=received.delivery,
             code=stage_code(settings),
             accepted_sha256=sha256_of_file(directory / ACCEPTED),
-            files={number: _summary(intake, repeats, number) for number, intake in intakes.items()},
+            files=files,
             renamed={name: [symbol, slug or ""] for (symbol, slug), name in names.items() if name != symbol},
             preview=preview,
         )
@@ -156,19 +154,17 @@ def _write_accepted(sorter: RowSorter, repeats: Repeats, path: Path) -> list[dic
     return first_rows
 
 
-def _write_refused(intakes: Mapping[int, FileIntake], repeats: Repeats, path: Path) -> None:
+def _write_refused(files: Iterable[int], sorter: RowSorter, path: Path) -> None:
     with pq.ParquetWriter(path, REFUSED_SCHEMA, compression="zstd") as writer:
-        for number, intake in intakes.items():
-            refused = pd.concat([intake.refused, repeats.refused_of(number)]).sort_values("line")
-            table = pa.Table.from_pandas(refused.assign(file=number), schema=REFUSED_SCHEMA, preserve_index=False)
-            writer.write_table(table)
+        for number in files:
+            for batch in sorter.refused(number):
+                writer.write_batch(batch)
 
 
-def _summary(intake: FileIntake, repeats: Repeats, number: int) -> CleanedFile:
-    contradicting = repeats.refused_of(number)
-    refused = len(intake.refused) + len(contradicting)
-    repeated = repeats.repeated[number]
-    accepted = intake.accepted_rows - len(contradicting) - repeated
+def _summary(intake: FileIntake, repeats: Repeats, sorter: RowSorter, number: int) -> CleanedFile:
+    contradicting, repeated = repeats.contradicting[number], repeats.repeated[number]
+    refused = intake.refused_rows + contradicting
+    accepted = intake.accepted_rows - contradicting - repeated
     return CleanedFile(
         received=intake.received_rows,
         accepted=accepted,
@@ -176,7 +172,7 @@ def _summary(intake: FileIntake, repeats: Repeats, number: int) -> CleanedFile:
         repeated=repeated,
         date_order=intake.date_order,
         ignored_columns=list(intake.ignored_columns),
-        refusal=intake.refusal or (None if accepted else nothing_left(contradicting)),
+        refusal=intake.refusal or (None if accepted else nothing_left(sorter, number)),
     )
 
 

@@ -130,7 +130,7 @@ def test_an_accepted_row_has_the_columns_and_dtypes_of_an_observation() -> None:
 
 def test_refused_rows_show_what_stood_in_them() -> None:
     taken = take(csv(line(), line(symbol="LTC", open="ten"), line(symbol="x" * 3000)))
-    assert taken.intake.refused["text"].tolist() == [
+    assert taken.refused_rows["text"].to_pylist() == [
         "symbol=LTC,date=2018-03-01,open=ten,high=12,low=9,close=11,market=500",
         f"symbol={'x' * 40},date=2018-03-01,open=10,high=12,low=9,close=11,market=500",
     ]

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crypto_ml.forecasting.intake import IntakeRules, Repeats, settled_chunks, take_in
+from crypto_ml.forecasting.reading import MOST_RAGGED
 from crypto_ml.forecasting.schema import OBSERVATION, PRICES
 from crypto_ml.forecasting.sorting import RowSorter
 from crypto_ml_tests.forecasting.uploads import TODAY, csv, line, take
@@ -143,7 +144,7 @@ def test_the_files_of_a_delivery_do_not_touch_each_other(tmp_path: Path) -> None
         rows = pd.concat(list(settled_chunks(sorter, repeats)), ignore_index=True)
     assert [intake.refusal is None for intake in intakes] == [True, True, False, False]
     assert rows[["file", "symbol", "close"]].values.tolist() == [[0, "BTC", 11.0], [0, "LTC", 11.0], [1, "BTC", 10.5]]
-    assert not repeats.refused
+    assert not repeats.contradicting
 
 
 def test_contradictions_are_told_of_the_file_they_stand_in(tmp_path: Path) -> None:
@@ -154,9 +155,21 @@ def test_contradictions_are_told_of_the_file_they_stand_in(tmp_path: Path) -> No
             take_in(path, IntakeRules(TODAY), sorter, number)
         repeats = Repeats()
         list(settled_chunks(sorter, repeats))
-    assert repeats.refused_of(0).empty
-    assert repeats.refused_of(1)["line"].tolist() == [2, 3]
+        refused = [batch.column("line").to_pylist() for number in (0, 1) for batch in sorter.refused(number)]
+    assert refused == [[2, 3]]
+    assert dict(repeats.contradicting) == {1: 2}
     assert dict(repeats.repeated) == {0: 1}
+
+
+def test_more_ragged_lines_than_are_gathered_at_once_are_each_refused_where_they_stand() -> None:
+    ragged = MOST_RAGGED + 7
+    for content in (csv(*["a,b"] * ragged, line()), csv(line(), *["a,b"] * ragged)):
+        taken = take(content)
+        (good,) = taken.rows["line"]
+        assert [number for number, _ in taken.refused] == [n for n in range(2, ragged + 3) if n != good]
+        assert taken.adds_up
+    undated = csv(*["a,b"] * ragged, line(date="2/3/2018"), line(date="13/2/2018"))
+    assert take(undated).intake.date_order == "dmy"
 
 
 def test_the_same_file_is_taken_in_the_same_way_a_day_later_but_for_its_future(tmp_path: Path) -> None:

@@ -158,7 +158,7 @@ def test_a_line_that_does_not_fit_the_header_is_refused_by_itself() -> None:
     ]
     assert taken.rows["line"].tolist() == [3]
     assert taken.adds_up
-    assert {len(text) for text in taken.intake.refused["text"]} == {17, len(ROW) + 4, 500}
+    assert {len(text) for text in taken.refused_rows["text"].to_pylist()} == {17, len(ROW) + 4, 500}
 
 
 @pytest.mark.parametrize("blank", ["", "   ", "\t", ",,,,,,", ",,", ' "" '])

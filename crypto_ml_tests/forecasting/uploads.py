@@ -6,10 +6,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pandas as pd
+import pyarrow as pa
 
 from crypto_ml.forecasting.intake import FileIntake, IntakeRules, Repeats, settled_chunks, take_in
 from crypto_ml.forecasting.schema import OBSERVATION, DateOrder
-from crypto_ml.forecasting.sorting import RowSorter
+from crypto_ml.forecasting.sorting import REFUSED, RowSorter
 
 TODAY = date(2018, 3, 26)
 HEADER = "symbol,date,open,high,low,close,market"
@@ -33,19 +34,23 @@ class Taken:
     intake: FileIntake
     rows: pd.DataFrame
     repeats: Repeats
+    refused_rows: pa.Table
 
     @property
     def refused(self) -> list[tuple[int, str]]:
         """Line and reason of each refused row, in order of lines."""
-        frame = pd.concat([self.intake.refused, self.repeats.refused_of(0)])
-        return sorted((int(number), str(reason)) for number, reason in zip(frame["line"], frame["reason"], strict=True))
+        return [(row["line"], row["reason"]) for row in self.refused_rows.to_pylist()]
 
     @property
     def adds_up(self) -> bool:
         """received = accepted + refused + repeated, and no accepted row was lost on the way to the sorted rows."""
-        intake = self.intake
-        settled = len(self.rows) + len(self.repeats.refused_of(0)) + self.repeats.repeated[0]
-        return intake.received_rows == intake.accepted_rows + len(intake.refused) and intake.accepted_rows == settled
+        intake, contradicting = self.intake, self.repeats.contradicting[0]
+        settled = len(self.rows) + contradicting + self.repeats.repeated[0]
+        return (
+            len(self.refused_rows) == intake.refused_rows + contradicting
+            and intake.received_rows == intake.accepted_rows + intake.refused_rows
+            and intake.accepted_rows == settled
+        )
 
 
 def take(
@@ -59,4 +64,5 @@ def take(
         repeats = Repeats()
         empty = pd.DataFrame({name: [] for name in (*OBSERVATION, "line")})
         chunks = list(settled_chunks(sorter, repeats))
-        return Taken(intake, pd.concat(chunks, ignore_index=True) if chunks else empty, repeats)
+        refused = pa.Table.from_batches(sorter.refused(0), REFUSED)
+        return Taken(intake, pd.concat(chunks, ignore_index=True) if chunks else empty, repeats, refused)
