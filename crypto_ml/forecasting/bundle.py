@@ -72,6 +72,11 @@ class ModelBundle:
         slugs: Mapping[str, str] = self.manifest["slugs"]
         return slugs
 
+    @property
+    def coins(self) -> dict[str, str | None]:
+        """The symbols that the scaler knows, each with its slug or None."""
+        return {symbol: self.slugs.get(symbol) for symbol in self.statistics.symbols}
+
     def is_other_coin(self, symbol: str, slug: str | None) -> bool:
         """Whether a slug says that this is not the coin whose statistics the scaler has under the symbol."""
         return slug is not None and self.slugs.get(symbol, slug) != slug

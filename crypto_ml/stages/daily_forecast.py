@@ -51,7 +51,7 @@ def forecast(
     to_come = to_come.assign(**dict.fromkeys(PRICES, np.nan))
     with TemporaryDirectory(prefix="crypto_ml-forecast-", dir=directory) as name, RowSorter(Path(name)) as sorter:
         sorter.add(as_rows(to_come, file=0))
-        for earlier in earlier_rows(history, sorter.spans(), bundle.statistics.symbols, history_version):
+        for earlier in earlier_rows(history, sorter.spans(), bundle.coins, history_version):
             sorter.add(earlier)
         scored = pd.concat(score(sorter.chunks(), bundle, "one_step"))
     made = scored[scored["status"] == PREDICTED]

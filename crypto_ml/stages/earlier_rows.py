@@ -1,10 +1,11 @@
 """The rows of history that predictions are made from: for each series, what stood before the rows asked about.
 
-A series the model's scaler knows needs the rows of its window; a series it has never seen is scaled by all its own
-earlier rows. Rows between the asked ones count too: an upload may have holes that history fills.
+A series the model's scaler knows needs the rows of its window; a series it has never seen, or that is another coin of
+the same symbol, is scaled by all its own earlier rows. Rows between the asked ones count too: an upload may have holes
+that history fills.
 """
 
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 import pandas as pd
@@ -24,6 +25,7 @@ SPANS: Final = pa.schema(
         ("first", pa.date32()),
         ("last", pa.date32()),
         ("known_to_scaler", pa.bool_()),
+        ("scalers_slug", pa.string()),
     ]
 )
 
@@ -33,21 +35,24 @@ NEEDED_SQL: Final = f"""
         QUALIFY row_number() OVER (PARTITION BY symbol, date ORDER BY known_at DESC, upload_id DESC, line DESC) = 1
     ), before AS (
         SELECT spans.file, current.*, spans.first, spans.known_to_scaler,
+               coalesce(bool_or(current.slug <> spans.scalers_slug)
+                        OVER (PARTITION BY spans.file, current.symbol), false) AS other_coin,
                row_number() OVER (PARTITION BY spans.file, current.symbol, current.date < spans.first
                                   ORDER BY current.date DESC) AS back
         FROM current JOIN spans ON current.symbol = spans.symbol AND current.date < spans.last
     )
     SELECT {", ".join(name for name in ROWS.names if name != "context")}, true AS context FROM before
-    WHERE NOT known_to_scaler OR date >= first OR back <= {LOOK_BACK}
+    WHERE NOT known_to_scaler OR other_coin OR date >= first OR back <= {LOOK_BACK}
 """  # noqa: S608 - the columns are ours
 
 
 def earlier_rows(
-    history: MarketHistory, spans: pd.DataFrame, scaler_symbols: Collection[str], version: int | None
+    history: MarketHistory, spans: pd.DataFrame, scaler_coins: Mapping[str, str | None], version: int | None
 ) -> Iterator[pa.RecordBatch]:
     """Rows of history, marked as context, for each `file` and `symbol` of `spans` (see `RowSorter.spans`).
 
-    version: the state of the history to read; None where there is none, which yields nothing.
+    scaler_coins: the symbols that the scaler knows, and the slug of the coin it knows under each, None where that was
+    not recorded. version: the state of the history to read; None where there is none, which yields nothing.
     """
     if version is None or spans.empty:
         return
@@ -58,6 +63,9 @@ def earlier_rows(
         before=pd.Timestamp(spans["last"].max()).date(),
         version=version,
     )
-    asked = spans.assign(known_to_scaler=spans["symbol"].isin(set(scaler_symbols)))
+    asked = spans.assign(
+        known_to_scaler=spans["symbol"].isin(set(scaler_coins)),
+        scalers_slug=spans["symbol"].map(dict(scaler_coins)),
+    )
     table = pa.Table.from_pandas(asked[SPANS.names], schema=SPANS, preserve_index=False)
     yield from queried(NEEDED_SQL, known, ROWS, spans=table)

@@ -17,6 +17,7 @@ from typing import Final
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from crypto_ml.digest import sha256_of, sha256_of_file
@@ -108,9 +109,19 @@ def answer(received: Received, cleaned: Cleaned, sources: Sources) -> Answers:
         if cleaned.files:
             download_named(cleaned.refused_key, refused, sources.store)
 
+        # a.csv and a.csv.gz have one answer between them: the later one's
+        owners = {answer_keys(file.upload.key): file.upload.key for file in received.files}
+
         def publish(number: int) -> tuple[Receipt, Report]:
             receipt = _receipt(received, cleaned, number, scored.get(number), sources)
-            return _publish(receipt, number, scored.get(number), refused, sources.store)
+            earlier = read_report(receipt.upload.key, sources.store)
+            if reason := _outranked(receipt, owners[answer_keys(receipt.upload.key)], earlier):
+                receipt = write_receipt(replace(receipt, outcome="SKIPPED", reason=reason), sources.store)
+                return receipt, report_on(receipt, None)
+            rejected = directory / f"{number}_rejected_rows.csv"
+            if receipt.rows.refused or (receipt.outcome == "PREDICTED" and earlier and earlier.rejected_rows):
+                _write_refused(number, rejected, refused)
+            return _publish(receipt, earlier, scored.get(number), rejected, sources.store)
 
         with ThreadPoolExecutor(AT_ONCE) as pool:
             published = list(pool.map(publish, range(len(received.files))))
@@ -137,8 +148,8 @@ def _score_all(cleaned: Cleaned, inputs: Sequence[Inputs], sources: Sources, dir
                 sorter.add(pa.Table.from_batches([batch]).append_column("context", pa.repeat(False, batch.num_rows)))
         bundle = sources.bundle
         other = {symbol for symbol, slug in sorter.coins() if bundle.is_other_coin(symbol, slug)}
-        known = set(bundle.statistics.symbols) - other
-        for earlier in earlier_rows(sources.history, sorter.spans(), known, sources.history_version):
+        coins = {symbol: slug for symbol, slug in bundle.coins.items() if symbol not in other}
+        for earlier in earlier_rows(sources.history, sorter.spans(), coins, sources.history_version):
             sorter.add(earlier)
         chunks = score(sorter.chunks(), sources.bundle, sources.settings.recovery)
         for number, part in _by_file(chunks):
@@ -228,7 +239,8 @@ def _notes(cleaned: Cleaned, scored: _Scored) -> list[str]:
             f"{_named(scored.own_scaled)}: not known to the model's scaler, scaled by the series' own earlier rows"
         )
     if scored.seed:
-        notes.append(f"{scored.seed} rows have too few earlier rows to predict from; their pred_open is their open")
+        rows = "1 row has" if scored.seed == 1 else f"{scored.seed:,} rows have"
+        notes.append(f"{rows} too few earlier rows to predict from: pred_open is open there")
     for name, (symbol, slug) in list(cleaned.renamed.items())[:MOST_SYMBOLS_NAMED]:
         notes.append(f"{symbol} is another coin's symbol already, so the series of {slug} is named {name}")
     return notes
@@ -239,18 +251,22 @@ def _named(symbols: Sequence[str]) -> str:
     return ", ".join(symbols[:MOST_SYMBOLS_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
+def _outranked(receipt: Receipt, owner: str, earlier: Report | None) -> str | None:
+    """Why the answer that stands, or is about to, is not replaced by this one."""
+    if owner != receipt.upload.key:
+        return f"{owner} came in the same delivery, and its answer has the same name; rename one of them"
+    if earlier is None or earlier.delivery <= receipt.inputs.delivery:
+        return None
+    same = earlier.upload_key == receipt.upload.key
+    newer = "a newer version of the file" if same else f"a newer upload, {earlier.upload_key},"
+    return f"{newer} was answered in delivery {earlier.delivery}; its answer stays"
+
+
 def _publish(
-    receipt: Receipt, number: int, scored: _Scored | None, refused: Path, store: ObjectStore
+    receipt: Receipt, earlier: Report | None, scored: _Scored | None, rejected: Path, store: ObjectStore
 ) -> tuple[Receipt, Report]:
     keys = answer_keys(receipt.upload.key)
-    earlier = read_report(receipt.upload.key, store)
-    if earlier and earlier.delivery > receipt.inputs.delivery:
-        reason = f"a newer version of the file was answered in delivery {earlier.delivery}; its answer stays"
-        receipt = write_receipt(replace(receipt, outcome="SKIPPED", reason=reason), store)
-        return receipt, report_on(receipt, None)
-    rejected = refused.with_name(f"{number}_rejected_rows.csv")
-    if receipt.rows.refused or (earlier and earlier.rejected_rows and not receipt.earlier_answer):
-        _write_refused(number, rejected, refused)
+    if rejected.exists():
         receipt = with_rejected_rows(receipt, sha256_of_file(rejected))
     if scored and receipt.outcome == "PREDICTED":
         receipt = with_predictions(receipt, sha256_of_file(scored.path))
@@ -266,7 +282,6 @@ def _publish(
 
 def _write_refused(number: int, path: Path, refused: Path) -> None:
     """The refused rows of one file; with none, a file that says so replaces the one of an earlier answer."""
-    append_csv(path, REJECTED_ROWS, pd.DataFrame({"line": [], "reason": [], "text": []}))
-    if refused.exists():
-        for batch in pq.ParquetFile(refused).iter_batches():
-            append_csv(path, REJECTED_ROWS, batch.filter(pc.field("file") == number).to_pandas())
+    append_csv(path, REJECTED_ROWS, pd.DataFrame(columns=REJECTED_ROWS.names))
+    for batch in ds.dataset(refused).to_batches(filter=pc.field("file") == number):
+        append_csv(path, REJECTED_ROWS, batch.to_pandas())
