@@ -12,7 +12,7 @@ MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 
-.PHONY: help venv demo dev test lint types bench model lock clean
+.PHONY: help venv demo dev test lint types bench model schema lock clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -50,6 +50,10 @@ bench: venv ## measure speed and memory
 
 model: venv ## remake model_out/ from the simulated market
 	@.venv/bin/crypto-ml make-model
+
+schema: venv ## write docs/receipt.schema.json anew
+	@$(PYTHON) -c "import json; from crypto_ml.ledger.receipts import receipt_schema as made; print(json.dumps(made(), indent=2))" \
+		> docs/receipt.schema.json
 
 lock: ## resolve both lock files anew (needs uv)
 	@command -v uv >/dev/null || { echo "make lock needs uv on the PATH." >&2; exit 1; }

@@ -10,6 +10,7 @@ from typing import Final, cast, get_args
 
 from crypto_ml.errors import Refused
 from crypto_ml.forecasting.schema import DateOrder, Recovery, Target
+from crypto_ml.ledger.layout import Environment
 
 DEFAULT_BUCKET: Final = "crypto-ml"
 
@@ -29,6 +30,7 @@ class Settings:
     max_upload_bytes: int = 20 << 30
     target: Target = "gap"
     epochs: int = 10
+    environment: Environment = "dev"
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> "Settings":
@@ -42,6 +44,7 @@ class Settings:
             max_upload_bytes=_positive(given, "CRYPTO_ML_MAX_UPLOAD_BYTES", cls.max_upload_bytes),
             target=cast(Target, _one_of(given, "CRYPTO_ML_TARGET", get_args(Target), "gap")),
             epochs=_positive(given, "CRYPTO_ML_EPOCHS", cls.epochs),
+            environment=cast(Environment, _one_of(given, "CRYPTO_ML_ENVIRONMENT", get_args(Environment), "dev")),
         )
 
 

@@ -101,7 +101,7 @@ def _champion(store: "ObjectStore") -> Finding:
     from crypto_ml.ledger.registry import Registry
     from crypto_ml.model_out import first_bundle
 
-    registry = Registry(store)
+    registry = Registry(store, Settings.from_environment().environment)
     champion = registry.champion()
     if champion is None:
         return Finding("champion", "ok", f"none yet; the first run makes {first_bundle().version} the champion")

@@ -36,6 +36,7 @@ class Platform(dg.ConfigurableResource):
     max_upload_bytes: int = 20 << 30
     target: str = "gap"
     epochs: int = 10
+    environment: str = "dev"
 
     _champion: Any = PrivateAttr(default=None)
 
@@ -47,10 +48,9 @@ class Platform(dg.ConfigurableResource):
     def setup_for_execution(self, context: dg.InitResourceContext) -> None:
         if context.run is None or context.instance is None:
             return
-        from crypto_ml.ledger.registry import Registry
         from crypto_ml.model_out import first_bundle
 
-        registry = Registry(self.store())
+        registry = self.registry()
         self._champion = registry.champion_or_first(first_bundle, datetime.now(UTC))
         report_champion(context.instance, self._champion)
 
@@ -79,7 +79,7 @@ class Platform(dg.ConfigurableResource):
         """The models in that bucket."""
         from crypto_ml.ledger.registry import Registry
 
-        return Registry(self.store())
+        return Registry(self.store(), self.settings().environment)
 
 
 @cache
@@ -112,4 +112,7 @@ def champion_metadata(champion: "Champion") -> dict[str, Any]:
         "by": champion.by,
         "why": champion.why,
         "since": champion.at,
+        "action": champion.action,
+        "gates": dg.MetadataValue.json(list(champion.gates)),
+        "override": champion.override or "",
     }

@@ -20,6 +20,7 @@ from crypto_ml.forecasting.features import (
     gaps,
     series_starts,
 )
+from crypto_ml.forecasting.fingerprint import Witness
 from crypto_ml.forecasting.scaling import V_OPEN, OwnStatistics, SeriesStatistics, own_statistics
 from crypto_ml.forecasting.schema import MINIMUM_OWN_ROWS, SCALED, Recovery
 from crypto_ml.forecasting.windows import WindowArray, as_input, window_rows, windows
@@ -28,7 +29,9 @@ PREDICTED, SEED = "predicted", "seed"
 BY_MODEL, BY_OWN_ROWS, UNSCALED = "model", "own rows", ""
 
 
-def score(chunks: Iterable[pd.DataFrame], bundle: ModelBundle, recovery: Recovery) -> Iterator[pd.DataFrame]:
+def score(
+    chunks: Iterable[pd.DataFrame], bundle: ModelBundle, recovery: Recovery, witness: Witness | None = None
+) -> Iterator[pd.DataFrame]:
     """Predict the open of every row that is not context.
 
     chunks: sorted rows as from `sorting.RowSorter.chunks`, whole series, with the OBSERVATION columns, `file`, `line`
@@ -36,20 +39,25 @@ def score(chunks: Iterable[pd.DataFrame], bundle: ModelBundle, recovery: Recover
     that is still to come. Yields, for each chunk, a frame of its answered rows in the same order: `file`, `symbol`,
     `index` (0, 1, 2 … within a series of the file), `date`, `pred_open` and `val_open` (float64, the upload's
     currency), `status` (`predicted`, or `seed` where too few earlier rows exist: pred_open = open), `scaled_by`,
-    `line`.
+    `line`. A `witness` sees what the predictions are made from.
     """
     for chunk in chunks:
-        answered = score_rows(chunk, bundle, recovery)
+        answered = score_rows(chunk, bundle, recovery, witness)
         if len(answered):
             yield answered
 
 
-def score_rows(rows: pd.DataFrame, bundle: ModelBundle, recovery: Recovery) -> pd.DataFrame:
+def score_rows(
+    rows: pd.DataFrame, bundle: ModelBundle, recovery: Recovery, witness: Witness | None = None
+) -> pd.DataFrame:
     """`score` for one chunk."""
     rows = add_levels(rows)
     starts = series_starts(_series_numbers(rows))
     asked = ~rows["context"].to_numpy(bool)
-    prediction = _predict_changes(rows, starts, asked, bundle)
+    block = feature_block(rows, starts)
+    if witness:
+        witness.see(rows, block)
+    prediction = _predict_changes(rows, block, starts, asked, bundle)
     opens = rows["open"].to_numpy(np.float64)
     previous = np.concatenate([[np.nan], opens[:-1]])
     one_step = np.where(prediction.made, previous + prediction.change, opens)
@@ -87,9 +95,10 @@ class _Prediction:
     scaled_by: np.ndarray
 
 
-def _predict_changes(rows: pd.DataFrame, starts: IntArray, asked: BoolArray, bundle: ModelBundle) -> _Prediction:
+def _predict_changes(
+    rows: pd.DataFrame, block: FloatArray, starts: IntArray, asked: BoolArray, bundle: ModelBundle
+) -> _Prediction:
     n = len(rows)
-    block = feature_block(rows, starts)
     codes = _codes(rows, starts, bundle)
     earlier = np.arange(n) - starts
     by_model = np.flatnonzero(asked & (codes >= 0) & (earlier >= 1))

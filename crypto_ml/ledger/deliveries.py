@@ -57,6 +57,11 @@ class Delivery:
         return delivery_id(self.number)
 
 
+def delivery_key(delivery: str) -> str:
+    """The key of a delivery's entry in the log."""
+    return f"{DELIVERIES}{delivery}.json"
+
+
 def delivery_id(number: int) -> str:
     """The name of a delivery."""
     return f"{number:08d}"

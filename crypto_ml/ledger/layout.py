@@ -1,19 +1,22 @@
 """Where everything stands in the bucket: the one place that knows the object layout other programs depend on."""
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 UPLOADS: Final = "uploads/"
 PREDICTIONS: Final = "predictions/"
 FORECASTS: Final = "forecasts/"
 HISTORY: Final = "market_history"
 RAW: Final = "raw/"
+APPENDS: Final = "raw/appends/"
 DELIVERIES: Final = "receipts/deliveries/"
 ANSWERS: Final = "receipts/answers/"
 ANSWERED: Final = "receipts/answered/"
 MODELS: Final = "models/"
-CHAMPIONS: Final = "models/champion/"
 TRAINING_SETS: Final = "models/training_sets/"
+
+Environment = Literal["dev", "preprod", "prod"]
+"""Each has its own champion; they share the bundles, the uploads and everything else in the bucket."""
 
 CSV: Final = "text/csv; charset=utf-8"
 JSON: Final = "application/json"
@@ -67,6 +70,11 @@ def received_key(delivery: str) -> str:
     return f"{RAW}received/{delivery}.json"
 
 
+def append_key(append_id: str) -> str:
+    """Where it is recorded what one append to the market history wrote."""
+    return f"{APPENDS}{append_id}.json"
+
+
 def receipt_key(answer_id: str) -> str:
     """Where the receipt of an answer stands."""
     return f"{ANSWERS}{answer_id}.json"
@@ -75,6 +83,11 @@ def receipt_key(answer_id: str) -> str:
 def answered_key(delivery: str) -> str:
     """Where it is recorded that every upload of a delivery has its answer."""
     return f"{ANSWERED}{delivery}.json"
+
+
+def champions_prefix(environment: Environment) -> str:
+    """Where the champion pointer of an environment stands."""
+    return f"{MODELS}champion/{environment}/"
 
 
 def bundle_prefix(version: str) -> str:

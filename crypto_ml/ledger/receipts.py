@@ -1,21 +1,33 @@
 """The record of an answer: what went in, what was applied to it, what came out.
 
 One record, written once under `receipts/answers/`, is what Dagster shows, what the report beside the predictions
-repeats and what commands read. Deleting runs or Dagster's database loses none of it.
+repeats and what commands read. Deleting runs or Dagster's database loses none of it. `docs/receipt.schema.json` is its
+JSON Schema; `receipt_schema` makes it.
 """
 
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Literal
+from functools import cache
+from typing import Any, Final, Literal
+
+from pydantic import TypeAdapter, ValidationError
 
 from crypto_ml.digest import sha256_of
+from crypto_ml.errors import Refused
 from crypto_ml.ledger.deliveries import Upload
 from crypto_ml.ledger.layout import JSON, answer_keys, receipt_key
 from crypto_ml.storage.failures import AlreadyExists, ObjectMissing
 from crypto_ml.storage.objects import ObjectStore
 
+FORMAT: Final = 1
+SEAL: Final = "seal"
+
 Outcome = Literal["PREDICTED", "REJECTED", "SKIPPED"]
+
+
+class ReceiptDamaged(Refused):
+    """A receipt that is not as it was written."""
 
 
 @dataclass(frozen=True)
@@ -67,10 +79,65 @@ class Timings:
 
 
 @dataclass(frozen=True)
-class Receipt:
-    """One answer. published: what it is → key and sha256 of what was written (`predictions`, `rejected_rows`).
+class Fingerprints:
+    """sha256 of what predictions are made from (see `forecasting.fingerprint`); None where there were none.
 
-    earlier_answer: the answer that the same bytes under the same key had before, where that is why they were skipped.
+    accepted_rows: the upload's accepted rows. earlier_rows: what was read from the history beside them. feature_block:
+    the features of both, before scaling.
+    """
+
+    accepted_rows: str | None = None
+    earlier_rows: str | None = None
+    feature_block: str | None = None
+
+
+@dataclass(frozen=True)
+class HistoryVersions:
+    """Versions of market_history: the one earlier rows were read from, and the one this delivery's rows stand in."""
+
+    read: int | None
+    written: int | None
+
+
+@dataclass(frozen=True)
+class UsedModel:
+    """The bundle that was applied, and the sha256 of what it is made of; a bundle from elsewhere has no manifest."""
+
+    version: str
+    sha256: str
+    network: str
+    scaler: str
+    training_manifest: str | None
+
+
+@dataclass(frozen=True)
+class Software:
+    """What computed the answer. code: stage → state of its sources. lock_sha256, image: None where not known."""
+
+    package: str
+    code: Mapping[str, str]
+    lock_sha256: str | None
+    image: str | None
+    python: str
+    machine: str
+    libraries: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Published:
+    """An object that was published, and the sha256 of its bytes."""
+
+    key: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """One answer. champion: the entry of the pointer that named the model. settings: those in force.
+
+    evidence: key → sha256 of each stored object the answer rests on. published: `predictions`, `rejected_rows`, where
+    there are any. earlier_answer: the answer that the same bytes under the same key had before, where that is why they
+    were skipped.
     """
 
     outcome: Outcome
@@ -78,23 +145,30 @@ class Receipt:
     upload: Upload
     inputs: Inputs
     rows: RowCounts
+    fingerprints: Fingerprints
+    history: HistoryVersions
+    model: UsedModel
     champion: Mapping[str, Any]
-    package_version: str
+    settings: Mapping[str, str | int | None]
+    software: Software
+    evidence: Mapping[str, str]
     run_id: str
     timings: Timings
-    published: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    published: Mapping[str, Published] = field(default_factory=dict)
     ignored_columns: Sequence[str] = ()
     date_order: str | None = None
     notes: Sequence[str] = ()
     earlier_answer: str | None = None
+    format: Literal[1] = FORMAT
 
     @property
     def answer_id(self) -> str:
         return self.inputs.answer_id
 
     def document(self) -> dict[str, Any]:
-        """The receipt as it is written."""
-        return {"answer_id": self.answer_id, **asdict(self)}
+        """The receipt as it is written; the seal is the sha256 of everything else in it."""
+        said = {"answer_id": self.answer_id, **asdict(self)}
+        return {**said, SEAL: _seal(said)}
 
 
 @dataclass(frozen=True)
@@ -142,8 +216,8 @@ def report_on(receipt: Receipt, earlier: Report | None) -> Report:
         "answer_id": receipt.answer_id,
         "upload": {**asdict(receipt.upload), "sha256": receipt.inputs.upload_sha256},
         "rows": asdict(receipt.rows),
-        "predictions": receipt.published.get("predictions", {}).get("key"),
-        "rejected_rows": receipt.published.get("rejected_rows", {}).get("key"),
+        "predictions": _key(receipt, "predictions"),
+        "rejected_rows": _key(receipt, "rejected_rows"),
         "model_version": receipt.inputs.model_version,
         "receipt": receipt_key(receipt.answer_id),
         "ignored_columns": list(receipt.ignored_columns),
@@ -169,22 +243,40 @@ def write_receipt(receipt: Receipt, store: ObjectStore) -> Receipt:
 
 
 def read_receipt(answer_id: str, store: ObjectStore) -> Receipt:
-    """The receipt of an answer. Raises ObjectMissing."""
-    found: dict[str, Any] = store.read_json(receipt_key(answer_id))
+    """The receipt of an answer. Raises ObjectMissing, ReceiptDamaged."""
+    key = receipt_key(answer_id)
+    found = store.read_json(key)
+    damaged = ReceiptDamaged(f"{store.uri(key)} is not as it was written; restore it")
+    if not isinstance(found, dict) or found.get("answer_id") != answer_id or found.pop(SEAL, None) != _seal(found):
+        raise damaged
     del found["answer_id"]
-    typed: dict[str, Any] = {
-        "upload": Upload(**found.pop("upload")),
-        "inputs": Inputs(**found.pop("inputs")),
-        "rows": RowCounts(**found.pop("rows")),
-        "timings": Timings(**found.pop("timings")),
+    try:
+        receipt = _receipts().validate_python(found)
+    except ValidationError as error:
+        raise damaged from error
+    if receipt.answer_id != answer_id:
+        raise damaged
+    return receipt
+
+
+def receipt_schema() -> dict[str, Any]:
+    """The JSON Schema of a receipt as it is written."""
+    schema = _receipts().json_schema()
+    own = {"answer_id": {"type": "string", "pattern": "^[0-9a-f]{16}$"}, SEAL: {"type": "string"}}
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "Receipt of a crypto_ml answer",
+        **{name: value for name, value in schema.items() if name != "title"},
+        "properties": {**own, **schema["properties"]},
+        "required": [*own, *schema["required"]],
+        "additionalProperties": False,
     }
-    return Receipt(**typed, **found)
 
 
-def write_report(report: Report, store: ObjectStore) -> None:
-    """Put a report beside the predictions, replacing the one before."""
+def write_report(report: Report, store: ObjectStore) -> bool:
+    """Put a report beside the predictions unless one of a newer delivery is there; True if it was put."""
     body = json.dumps(dict(report.document), indent=2, ensure_ascii=False).encode() + b"\n"
-    store.replace(answer_keys(report.upload_key).report, body, content_type=JSON)
+    return store.put_newest(answer_keys(report.upload_key).report, body, report.delivery, content_type=JSON)
 
 
 def with_predictions(receipt: Receipt, sha256: str) -> Receipt:
@@ -198,4 +290,18 @@ def with_rejected_rows(receipt: Receipt, sha256: str) -> Receipt:
 
 
 def _with_published(receipt: Receipt, what: str, key: str, sha256: str) -> Receipt:
-    return replace(receipt, published={**receipt.published, what: {"key": key, "sha256": sha256}})
+    return replace(receipt, published={**receipt.published, what: Published(key, sha256)})
+
+
+@cache
+def _receipts() -> TypeAdapter[Receipt]:
+    return TypeAdapter(Receipt)
+
+
+def _key(receipt: Receipt, what: str) -> str | None:
+    found = receipt.published.get(what)
+    return found.key if found else None
+
+
+def _seal(said: Mapping[str, Any]) -> str:
+    return sha256_of(json.dumps(said, sort_keys=True).encode())

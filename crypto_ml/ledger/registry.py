@@ -1,19 +1,19 @@
-"""Model bundles in S3, and the one pointer that decides which of them serves.
+"""Model bundles in S3, and for each environment the one pointer that decides which of them serves.
 
-Bundles are written once under their version. The pointer is a log: its last entry is the champion, the entries before
-it say who made what champion, when and why.
+Bundles are written once under their version. A pointer is a log: its last entry is the champion, the entries before it
+say who made what champion, when, why, and what the gates said. `prod` takes only what `preprod` serves.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
-from datetime import datetime
-from typing import Any
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Literal
 
 from crypto_ml.errors import Refused
 from crypto_ml.forecasting.bundle import MANIFEST, ModelBundle
-from crypto_ml.ledger.layout import CHAMPIONS, MODELS, bundle_prefix
+from crypto_ml.ledger.layout import MODELS, Environment, bundle_prefix, champions_prefix
 from crypto_ml.ledger.log import AppendOnlyLog, Entry
 from crypto_ml.storage.failures import AlreadyExists, ObjectMissing
 from crypto_ml.storage.objects import ObjectStore
@@ -35,9 +35,29 @@ class PromotionLost(Refused):
     """Another promotion came first."""
 
 
+class PromotionRefused(Refused):
+    """A candidate that did not pass its gates, or that the environment before has not served."""
+
+
+Action = Literal["first start", "promotion", "rollback"]
+
+
+@dataclass(frozen=True)
+class Gate:
+    """One thing a candidate has to pass before it may serve, the numbers it was decided on, and why in a sentence."""
+
+    name: str
+    passed: bool
+    explanation: str
+    numbers: Mapping[str, float | None] = field(default_factory=dict)
+
+
 @dataclass(frozen=True)
 class Champion:
-    """One entry of the pointer: which bundle serves from `at` on, who decided so and why."""
+    """One entry of the pointer: which bundle serves from `at` on (ISO 8601, UTC), who decided so and why.
+
+    gates: what the gates said. override: why it serves although some of them failed.
+    """
 
     pointer: int
     version: str
@@ -45,14 +65,18 @@ class Champion:
     by: str
     why: str
     at: str
+    action: Action = "promotion"
+    gates: Sequence[Mapping[str, Any]] = field(default_factory=list)
+    override: str | None = None
 
 
 class Registry:
-    """The bundles and the champion of one store."""
+    """The bundles of one store, and the champion of one environment."""
 
-    def __init__(self, store: ObjectStore) -> None:
+    def __init__(self, store: ObjectStore, environment: Environment = "dev") -> None:
         self._store = store
-        self._pointer = AppendOnlyLog(store, CHAMPIONS)
+        self.environment = environment
+        self._pointer = AppendOnlyLog(store, champions_prefix(environment))
 
     def add(self, bundle: ModelBundle) -> None:
         """Keep a bundle under its version; adding the same bundle again changes nothing. The manifest goes last.
@@ -96,21 +120,57 @@ class Registry:
         """Every entry of the pointer, oldest first."""
         return map(_champion, self._pointer.entries())
 
-    def promote(self, version: str, *, by: str, why: str, at: datetime) -> Champion:
+    def champion_at(self, time: datetime) -> Champion | None:
+        """Who served at `time` (aware); None before the first."""
+        served = None
+        for entry in self.champions():
+            if datetime.fromisoformat(entry.at) > time:
+                break
+            served = entry
+        return served
+
+    def pointer_key(self, pointer: int) -> str:
+        """The key of an entry of the pointer."""
+        return self._pointer.key(pointer)
+
+    def entry(self, pointer: int) -> Champion:
+        """An entry of the pointer. Raises ObjectMissing."""
+        return _champion(self._pointer.read(pointer))
+
+    def promote(
+        self,
+        version: str,
+        *,
+        by: str,
+        why: str,
+        at: datetime,
+        gates: Sequence[Gate] = (),
+        override: str | None = None,
+    ) -> Champion:
         """Make a bundle the champion. Of two promotions at the same time one succeeds.
 
-        Raises UnknownModel, BundleDamaged, UnexplainedPromotion; PromotionLost with the name of who was first.
+        `gates` is what `stages.promotion` found; where one failed, only an `override` reason lets the bundle through,
+        and it is kept. Raises UnknownModel, BundleDamaged, UnexplainedPromotion, PromotionRefused; PromotionLost with
+        the name of who was first.
         """
-        if not by.strip() or not why.strip():
-            raise UnexplainedPromotion("a promotion names who decided it and why; give both")
-        bundle = self.load(version)
         after = self._pointer.last_number()
-        return self._point(bundle, after, by=by, why=why, at=at)
+        bundle = self._explained(version, by, why)
+        if self.environment == "prod":
+            self._refuse_unproven(version)
+        failed = [gate for gate in gates if not gate.passed]
+        if failed and not (override or "").strip():
+            raise PromotionRefused(
+                f"{version} was not promoted: {' '.join(gate.explanation for gate in failed)} "
+                "To promote it all the same, give the reason as override; it is recorded"
+            )
+        said = {"gates": [asdict(gate) for gate in gates], "override": override if failed else None}
+        return self._point(bundle, after, action="promotion", by=by, why=why, at=at, **said)
 
     def roll_back(self, *, by: str, why: str, at: datetime) -> Champion:
         """Make the model champion again that served before. Raises as `promote`, and NothingToRollBackTo.
 
-        A rollback is an entry like any other: rolling back twice undoes the first.
+        No gate is asked: what served before is the way out of a problem. A rollback is an entry like any other, so
+        rolling back twice undoes the first.
         """
         entries = list(self.champions())
         earlier = [entry for entry in entries if entry.version != entries[-1].version]
@@ -118,7 +178,8 @@ class Registry:
             raise NothingToRollBackTo(
                 "no other model has served before the champion, so there is nothing to go back to"
             )
-        return self.promote(earlier[-1].version, by=by, why=why, at=at)
+        bundle = self._explained(earlier[-1].version, by, why)
+        return self._point(bundle, entries[-1].pointer, action="rollback", by=by, why=why, at=at)
 
     def champion_or_first(self, first: Callable[[], ModelBundle], at: datetime) -> Champion:
         """The champion, which on a fresh deployment becomes the bundle that `first` gives."""
@@ -127,17 +188,32 @@ class Registry:
         bundle = first()
         self.add(bundle)
         try:
-            return self._point(bundle, 0, by="crypto_ml", why="first start of this deployment", at=at)
+            why = "first start of this deployment"
+            return self._point(bundle, 0, action="first start", by="crypto_ml", why=why, at=at)
         except PromotionLost:
             return _champion(self._pointer.read(1))
 
-    def _point(self, bundle: ModelBundle, after: int, *, by: str, why: str, at: datetime) -> Champion:
+    def _explained(self, version: str, by: str, why: str) -> ModelBundle:
+        if not by.strip() or not why.strip():
+            raise UnexplainedPromotion("a promotion names who decided it and why; give both")
+        return self.load(version)
+
+    def _refuse_unproven(self, version: str) -> None:
+        proven = Registry(self._store, "preprod").champion()
+        if proven is None or proven.version != version:
+            serves = f"preprod serves {proven.version}" if proven else "preprod serves nothing yet"
+            raise PromotionRefused(
+                f"{version} was not promoted: prod takes only what preprod serves, and {serves}; promote it in preprod "
+                "first"
+            )
+
+    def _point(self, bundle: ModelBundle, after: int, *, action: Action, at: datetime, **decision: Any) -> Champion:
         document: dict[str, Any] = {
             "version": bundle.version,
             "sha256": bundle.sha256,
-            "by": by,
-            "why": why,
-            "at": at.isoformat(),
+            "action": action,
+            "at": at.astimezone(UTC).isoformat(),
+            **decision,
         }
         entry = self._pointer.append(document, after=after)
         if entry is None:

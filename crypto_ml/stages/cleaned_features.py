@@ -4,7 +4,7 @@ Refused rows stand beside them with their reasons. Both are written once, under 
 and of the settings that made them.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from crypto_ml.digest import sha256_of, sha256_of_file
+from crypto_ml.forecasting.bundle import ModelBundle
 from crypto_ml.forecasting.features import add_levels
 from crypto_ml.forecasting.intake import FileIntake, IntakeRules, Repeats, nothing_left, settled_chunks, take_in
 from crypto_ml.forecasting.series import series_names
@@ -26,6 +27,7 @@ from crypto_ml.ledger.layout import cleaned_prefix, raw_key
 from crypto_ml.settings import Settings
 from crypto_ml.stages.raw_uploads import Received
 from crypto_ml.storage.failures import AlreadyExists, ObjectMissing
+from crypto_ml.storage.history import MarketHistory
 from crypto_ml.storage.objects import ObjectStore, StoredObject
 
 PREVIEW_ROWS: Final = 5
@@ -52,15 +54,31 @@ class CleanedFile:
 
 
 @dataclass(frozen=True)
+class KnownCoins:
+    """Who holds a symbol already: the coin that history knows under it, else the one that the champion knows."""
+
+    history: MarketHistory
+    history_version: int | None
+    champion: ModelBundle
+
+    def under(self, symbols: Collection[str]) -> dict[str, str]:
+        """symbol → slug, for those of `symbols` where one is known."""
+        known = {symbol: slug for symbol, slug in self.champion.slugs.items() if symbol in symbols}
+        return known | self.history.slugs(symbols, self.history_version) if symbols else {}
+
+
+@dataclass(frozen=True)
 class Cleaned:
     """A delivery as cleaned: the sha256 of its accepted rows, what became of each file (by its number in the delivery),
-    the series that are not named by their symbol alone (name → [symbol, slug]), and the first rows to look at."""
+    the series that are not named by their symbol alone (name → [symbol, slug]), the state of the history and the
+    champion by which they were named, and the first rows to look at."""
 
     delivery: str
     code: str
     accepted_sha256: str
     files: Mapping[int, CleanedFile]
     renamed: Mapping[str, Sequence[str]]
+    named_by: Mapping[str, Any]
     preview: Sequence[Mapping[str, Any]]
 
     @property
@@ -70,6 +88,10 @@ class Cleaned:
     @property
     def refused_key(self) -> str:
         return f"{cleaned_prefix(self.delivery, self.code)}{self.accepted_sha256[:16]}-{REFUSED}"
+
+    @property
+    def record_key(self) -> str:
+        return cleaned_prefix(self.delivery, self.code) + SUMMARY
 
     @property
     def accepted_rows(self) -> int:
@@ -82,36 +104,44 @@ def stage_code(settings: Settings) -> str:
     return sha256_of(repr(parts).encode())[:12]
 
 
-def clean(received: Received, known_coins: Mapping[str, str], store: ObjectStore, settings: Settings) -> Cleaned:
-    """Clean the files of a delivery; what the same code and settings have cleaned before is not cleaned again.
-
-    known_coins: symbol → slug of the coin that history or the champion knows under it.
-    """
+def clean(received: Received, coins: KnownCoins, store: ObjectStore, settings: Settings) -> Cleaned:
+    """Clean the files of a delivery; what the same code and settings have cleaned before is not cleaned again."""
     try:
         return read_cleaned(received.delivery, settings, store)
     except ObjectMissing:
         pass
-    today = datetime.fromisoformat(received.at).date()
-    rules = IntakeRules(today, settings.date_order, settings.max_upload_bytes)
     with TemporaryDirectory(prefix="crypto_ml-clean-") as name:
         directory = Path(name)
-        with RowSorter(directory / "sort") as sorter:
-            intakes = _take_in_all(received, rules, store, sorter, directory / "upload")
-            names = series_names(sorter.coins(), known_coins)
-            sorter.rename(names)
-            repeats = Repeats()
-            preview = _write_accepted(sorter, repeats, directory / ACCEPTED)
-            _write_refused(intakes, sorter, directory / REFUSED)
-            files = {number: _summary(intake, repeats, sorter, number) for number, intake in intakes.items()}
-        cleaned = Cleaned(
-            delivery=received.delivery,
-            code=stage_code(settings),
-            accepted_sha256=sha256_of_file(directory / ACCEPTED),
-            files=files,
-            renamed={name: [symbol, slug or ""] for (symbol, slug), name in names.items() if name != symbol},
-            preview=preview,
-        )
+        cleaned = clean_into(directory, received, coins, store, settings)
         return _keep(cleaned, directory, store, settings)
+
+
+def clean_into(
+    directory: Path, received: Received, coins: KnownCoins, store: ObjectStore, settings: Settings
+) -> Cleaned:
+    """Clean the files of a delivery and write ACCEPTED and REFUSED into a local directory.
+
+    Raises ObjectMissing where the bytes received are gone.
+    """
+    rules = IntakeRules(datetime.fromisoformat(received.at).date(), settings.date_order, settings.max_upload_bytes)
+    with RowSorter(directory / "sort") as sorter:
+        intakes = _take_in_all(received, rules, store, sorter, directory / "upload")
+        given = sorter.coins()
+        names = series_names(given, coins.under({symbol for symbol, slug in given if slug is not None}))
+        sorter.rename(names)
+        repeats = Repeats()
+        preview = _write_accepted(sorter, repeats, directory / ACCEPTED)
+        _write_refused(intakes, sorter, directory / REFUSED)
+        files = {number: _summary(intake, repeats, sorter, number) for number, intake in intakes.items()}
+    return Cleaned(
+        delivery=received.delivery,
+        code=stage_code(settings),
+        accepted_sha256=sha256_of_file(directory / ACCEPTED),
+        files=files,
+        renamed={name: [symbol, slug or ""] for (symbol, slug), name in names.items() if name != symbol},
+        named_by={"history_version": coins.history_version, "champion": coins.champion.version},
+        preview=preview,
+    )
 
 
 def read_cleaned(delivery: str, settings: Settings, store: ObjectStore) -> Cleaned:
@@ -182,7 +212,7 @@ def _keep(cleaned: Cleaned, directory: Path, store: ObjectStore, settings: Setti
         with suppress(AlreadyExists):  # left by a run that died before it wrote the record; the same rows
             store.upload_file(directory / name, key, create_only=True)
     try:
-        store.create_json(cleaned_prefix(cleaned.delivery, cleaned.code) + SUMMARY, asdict(cleaned))
+        store.create_json(cleaned.record_key, asdict(cleaned))
     except AlreadyExists:
         return read_cleaned(cleaned.delivery, settings, store)
     return cleaned

@@ -1,7 +1,8 @@
 """market_history: a delivery's accepted rows, appended to what is known of the market."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -10,9 +11,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from crypto_ml.ledger.layout import append_key
 from crypto_ml.stages.cleaned_features import Cleaned, download_named
 from crypto_ml.stages.raw_uploads import Received
-from crypto_ml.storage.history import SCHEMA, MarketHistory
+from crypto_ml.storage.failures import AlreadyExists
+from crypto_ml.storage.history import SCHEMA, CommitEvidence, MarketHistory
 from crypto_ml.storage.objects import ObjectStore
 
 
@@ -26,16 +29,32 @@ class Remembered:
 
 
 def remember(received: Received, cleaned: Cleaned, history: MarketHistory, store: ObjectStore) -> Remembered:
-    """Append the accepted rows of a delivery; rows appended before, by whatever run, are not appended again."""
+    """Append the accepted rows of a delivery; rows appended before, by whatever run, are not appended again.
+
+    What the append wrote is recorded by its hashes, so that a later reader can tell whether it is still the same.
+    """
     if not cleaned.accepted_rows:
         return Remembered(history.version(), 0, history.count())
+    known_at = datetime.fromisoformat(received.at)
     with TemporaryDirectory(prefix="crypto_ml-history-") as name:
         path = Path(name) / "accepted.parquet"
         download_named(cleaned.accepted_key, path, store)
         with pq.ParquetFile(path) as accepted:
             rows = pa.RecordBatchReader.from_batches(SCHEMA, _known_rows(accepted, received))
-            version = history.append(rows, append_id=f"{cleaned.delivery}-{cleaned.accepted_sha256[:16]}")
+            version = history.append(rows, append_id=append_id(cleaned), known_at=known_at)
+    with suppress(AlreadyExists):
+        store.create_json(append_key(append_id(cleaned)), asdict(history.commit_evidence(version)))
     return Remembered(version, cleaned.accepted_rows, history.count())
+
+
+def append_id(cleaned: Cleaned) -> str:
+    """The name under which a delivery's rows are appended, once."""
+    return f"{cleaned.delivery}-{cleaned.accepted_sha256[:16]}"
+
+
+def read_append(cleaned: Cleaned, store: ObjectStore) -> CommitEvidence:
+    """What was recorded of a delivery's append. Raises ObjectMissing."""
+    return CommitEvidence(**store.read_json(append_key(append_id(cleaned))))
 
 
 def upload_id(delivery: str, file: int) -> str:

@@ -1,15 +1,10 @@
-"""predictions: the answers to a delivery, published beside the uploads.
+"""predictions: the answers to a delivery, scored, recorded and published beside the uploads."""
 
-For each upload: receipt first, then the predictions, then the refused rows, and the report last, so that whoever sees
-a report finds what it names. Nothing is ever half-written: each object is put as a whole.
-"""
-
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from importlib.metadata import version as package_version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
@@ -17,36 +12,38 @@ from typing import Final
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
-from crypto_ml.digest import sha256_of, sha256_of_file
-from crypto_ml.forecasting.answers import PREDICTIONS, REJECTED_ROWS, append_csv, with_prediction_ids
-from crypto_ml.forecasting.bundle import ModelBundle
+from crypto_ml.digest import sha256_of
+from crypto_ml.forecasting.answers import PREDICTIONS, append_csv, with_prediction_ids
+from crypto_ml.forecasting.bundle import MANIFEST, NETWORK, SCALER, TRAINING_MANIFEST, ModelBundle
+from crypto_ml.forecasting.fingerprint import ACCEPTED, RowsHash, Witness, runs
 from crypto_ml.forecasting.scoring import BY_OWN_ROWS, SEED, score
-from crypto_ml.forecasting.sorting import RowSorter
+from crypto_ml.forecasting.sorting import RowSorter, as_frame
 from crypto_ml.ledger.code import code_version
-from crypto_ml.ledger.layout import CSV, answer_keys, answered_key
+from crypto_ml.ledger.deliveries import delivery_key
+from crypto_ml.ledger.layout import answer_keys, answered_key, bundle_prefix, received_key
 from crypto_ml.ledger.receipts import (
+    Fingerprints,
+    HistoryVersions,
     Inputs,
     Outcome,
     Receipt,
     Report,
     RowCounts,
     Timings,
+    UsedModel,
     read_report,
-    report_on,
-    with_predictions,
-    with_rejected_rows,
-    write_receipt,
-    write_report,
 )
-from crypto_ml.ledger.registry import Champion
+from crypto_ml.ledger.registry import Champion, Registry
+from crypto_ml.ledger.software import software
 from crypto_ml.settings import Settings
 from crypto_ml.stages.cleaned_features import Cleaned, CleanedFile, download_named
 from crypto_ml.stages.earlier_rows import earlier_rows
+from crypto_ml.stages.market_history import append_id, read_append
+from crypto_ml.stages.publication import publish, refused_rows_file, skip
 from crypto_ml.stages.raw_uploads import Received, ReceivedFile
-from crypto_ml.storage.failures import AlreadyExists
+from crypto_ml.storage.failures import AlreadyExists, ObjectMissing
 from crypto_ml.storage.history import MarketHistory
 from crypto_ml.storage.objects import ObjectStore
 
@@ -69,10 +66,11 @@ class Sources:
 
 
 @dataclass
-class _Scored:
+class Scored:
     """The predictions of one file on local disk, and what they are made of."""
 
     path: Path
+    fingerprints: Fingerprints = field(default_factory=Fingerprints)
     predicted: int = 0
     seed: int = 0
     own_scaled: list[str] = field(default_factory=list)
@@ -90,12 +88,12 @@ class Answers:
     @property
     def published(self) -> list[str]:
         """The keys of everything that was published."""
-        return [entry["key"] for receipt in self.receipts for entry in receipt.published.values()]
+        return [entry.key for receipt in self.receipts for entry in receipt.published.values()]
 
     @property
     def data_version(self) -> str:
         """The published bytes, as one word."""
-        hashes = [entry["sha256"] for receipt in self.receipts for entry in receipt.published.values()]
+        hashes = [entry.sha256 for receipt in self.receipts for entry in receipt.published.values()]
         return sha256_of("".join(hashes).encode())
 
 
@@ -103,29 +101,29 @@ def answer(received: Received, cleaned: Cleaned, sources: Sources) -> Answers:
     """Score every accepted row of the delivery and publish an answer to each of its uploads."""
     with TemporaryDirectory(prefix="crypto_ml-answer-") as name:
         directory = Path(name)
-        inputs = [_inputs(received, cleaned, number, sources) for number in range(len(received.files))]
-        scored = _score_all(cleaned, inputs, sources, directory)
+        scored = score_delivery(cleaned, answer_ids(received, cleaned, sources), sources, directory)
         refused = directory / "refused.parquet"
         if cleaned.files:
             download_named(cleaned.refused_key, refused, sources.store)
+        evidence, written = _evidence(received, cleaned, sources), _written(cleaned, sources.store)
 
         # a.csv and a.csv.gz have one answer between them: the later one's
         owners = {answer_keys(file.upload.key): file.upload.key for file in received.files}
 
-        def publish(number: int) -> tuple[Receipt, Report]:
-            receipt = _receipt(received, cleaned, number, scored.get(number), sources)
+        def answer_file(number: int) -> tuple[Receipt, Report]:
+            file = scored.get(number)
+            receipt = _receipt(received, cleaned, number, file, sources, evidence=evidence, written=written)
             earlier = read_report(receipt.upload.key, sources.store)
             if reason := _outranked(receipt, owners[answer_keys(receipt.upload.key)], earlier):
-                receipt = write_receipt(replace(receipt, outcome="SKIPPED", reason=reason), sources.store)
-                return receipt, report_on(receipt, None)
-            rejected = directory / f"{number}_rejected_rows.csv"
+                return skip(receipt, reason, sources.store)
+            rejected = None
             if receipt.rows.refused or (receipt.outcome == "PREDICTED" and earlier and earlier.rejected_rows):
-                _write_refused(number, rejected, refused)
-            return _publish(receipt, earlier, scored.get(number), rejected, sources.store)
+                rejected = refused_rows_file(number, refused, directory)
+            return publish(receipt, earlier, file.path if file else None, rejected, sources.store)
 
         with ThreadPoolExecutor(AT_ONCE) as pool:
-            published = list(pool.map(publish, range(len(received.files))))
-        outcomes = {receipt.upload.key: receipt.outcome for receipt, _ in published}
+            published = list(pool.map(answer_file, range(len(received.files))))
+        outcomes = {r.upload.key: {"outcome": r.outcome, "answer_id": r.answer_id} for r, _ in published}
         with suppress(AlreadyExists):  # answered before; this time with another model, or by a run that was retried
             sources.store.create_json(answered_key(received.delivery), outcomes)
         previews = [frame for file in list(scored.values())[:PREVIEW_ROWS] for frame in file.preview]
@@ -136,26 +134,84 @@ def answer(received: Received, cleaned: Cleaned, sources: Sources) -> Answers:
     )
 
 
-def _score_all(cleaned: Cleaned, inputs: Sequence[Inputs], sources: Sources, directory: Path) -> dict[int, _Scored]:
-    scored: dict[int, _Scored] = {}
+def answer_ids(received: Received, cleaned: Cleaned, sources: Sources) -> list[str]:
+    """The name of the answer to each file of the delivery."""
+    return [_inputs(received, cleaned, number, sources).answer_id for number in range(len(received.files))]
+
+
+def score_delivery(
+    cleaned: Cleaned, names: Sequence[str], sources: Sources, directory: Path, only: int | None = None
+) -> dict[int, Scored]:
+    """Write the predictions of each file of the delivery (or of one) into a local directory, each row named."""
+    scored: dict[int, Scored] = {}
     if not cleaned.accepted_rows:
         return scored
     accepted = directory / "accepted.parquet"
-    download_named(cleaned.accepted_key, accepted, sources.store)
-    with RowSorter(directory / "sort") as sorter:
-        with pq.ParquetFile(accepted) as rows:
-            for batch in rows.iter_batches():
-                sorter.add(pa.Table.from_batches([batch]).append_column("context", pa.repeat(False, batch.num_rows)))
-        bundle = sources.bundle
-        other = {symbol for symbol, slug in sorter.coins() if bundle.is_other_coin(symbol, slug)}
-        coins = {symbol: slug for symbol, slug in bundle.coins.items() if symbol not in other}
-        for earlier in earlier_rows(sources.history, sorter.spans(), coins, sources.history_version):
-            sorter.add(earlier)
-        chunks = score(sorter.chunks(), sources.bundle, sources.settings.recovery)
-        for number, part in _by_file(chunks):
-            file = scored.setdefault(number, _Scored(directory / f"{number}.csv"))
-            _write(file, with_prediction_ids(part, inputs[number].answer_id))
+    if not accepted.exists():
+        download_named(cleaned.accepted_key, accepted, sources.store)
+    hashes: dict[int, RowsHash] = {}
+    witness = Witness()
+    with RowSorter(directory / "scoring") as sorter:
+        for batch in accepted_rows(accepted, only):
+            sorter.add(pa.Table.from_batches([batch]).append_column("context", pa.repeat(False, batch.num_rows)))
+            frame = as_frame(pa.Table.from_batches([batch]))
+            for number, rows in runs(frame["file"].to_numpy()):
+                hashes.setdefault(number, RowsHash(ACCEPTED)).add(frame[rows])
+        add_earlier_rows(sorter, sources)
+        for number, part in _by_file(score(sorter.chunks(), sources.bundle, sources.settings.recovery, witness)):
+            file = scored.setdefault(number, Scored(directory / f"{number}.csv"))
+            _write(file, with_prediction_ids(part, names[number]))
+    for number, file in scored.items():
+        file.fingerprints = Fingerprints(
+            accepted_rows=hashes[number].hexdigest(),
+            earlier_rows=witness.earlier_rows[number].hexdigest() if witness.earlier_rows[number].rows else None,
+            feature_block=witness.feature_block[number].hexdigest(),
+        )
     return scored
+
+
+def accepted_rows(accepted: Path, only: int | None = None) -> Iterator[pa.RecordBatch]:
+    """The accepted rows of a delivery's files, or of one of them, in order."""
+    with pq.ParquetFile(accepted) as rows:
+        for batch in rows.iter_batches():
+            yield batch if only is None else batch.filter(pc.equal(batch["file"], only))
+
+
+def add_earlier_rows(sorter: RowSorter, sources: Sources) -> None:
+    """Add to accepted rows what the history had before them."""
+    bundle = sources.bundle
+    other = {symbol for symbol, slug in sorter.coins() if bundle.is_other_coin(symbol, slug)}
+    coins = {symbol: slug for symbol, slug in bundle.coins.items() if symbol not in other}
+    for earlier in earlier_rows(sources.history, sorter.spans(), coins, sources.history_version):
+        sorter.add(earlier)
+
+
+def _evidence(received: Received, cleaned: Cleaned, sources: Sources) -> dict[str, str]:
+    """The stored objects that every answer of the delivery rests on, by the sha256 of what is stored."""
+    keys = [
+        delivery_key(received.delivery),
+        received_key(received.delivery),
+        cleaned.record_key,
+        cleaned.refused_key,
+        Registry(sources.store, sources.settings.environment).pointer_key(sources.champion.pointer),
+        bundle_prefix(sources.bundle.version) + MANIFEST,
+    ]
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        hashes = pool.map(lambda key: sha256_of(sources.store.read(key)), keys)
+    return {**dict(zip(keys, hashes, strict=True)), cleaned.accepted_key: cleaned.accepted_sha256}
+
+
+def _written(cleaned: Cleaned, store: ObjectStore) -> int | None:
+    """The version of the history that the delivery's rows stand in; None where it brought none."""
+    if not cleaned.accepted_rows:
+        return None
+    try:
+        return read_append(cleaned, store).version
+    except ObjectMissing as missing:
+        raise ObjectMissing(
+            f"the rows of delivery {cleaned.delivery} are not in the market history yet (append "
+            f"{append_id(cleaned)}); materialise market_history for it first"
+        ) from missing
 
 
 def _by_file(chunks: Iterator[pd.DataFrame]) -> Iterator[tuple[int, pd.DataFrame]]:
@@ -164,7 +220,7 @@ def _by_file(chunks: Iterator[pd.DataFrame]) -> Iterator[tuple[int, pd.DataFrame
             yield int(str(number)), part
 
 
-def _write(file: _Scored, part: pd.DataFrame) -> None:
+def _write(file: Scored, part: pd.DataFrame) -> None:
     append_csv(file.path, PREDICTIONS, part)
     seeds = part["status"] == SEED
     file.predicted += int((~seeds).sum())
@@ -190,7 +246,16 @@ def _inputs(received: Received, cleaned: Cleaned, number: int, sources: Sources)
     )
 
 
-def _receipt(received: Received, cleaned: Cleaned, number: int, scored: _Scored | None, sources: Sources) -> Receipt:
+def _receipt(
+    received: Received,
+    cleaned: Cleaned,
+    number: int,
+    scored: Scored | None,
+    sources: Sources,
+    *,
+    evidence: Mapping[str, str],
+    written: int | None,
+) -> Receipt:
     """The receipt of one upload, before anything is published."""
     file = received.files[number]
     summary = cleaned.files.get(number)
@@ -208,8 +273,13 @@ def _receipt(received: Received, cleaned: Cleaned, number: int, scored: _Scored 
             predicted=scored.predicted if scored else 0,
             seed=scored.seed if scored else 0,
         ),
+        fingerprints=scored.fingerprints if scored else Fingerprints(),
+        history=HistoryVersions(read=sources.history_version, written=written),
+        model=_used(sources.bundle),
         champion=asdict(sources.champion),
-        package_version=package_version("crypto-ml"),
+        settings=asdict(sources.settings),
+        software=software(),
+        evidence=evidence,
         run_id=sources.run_id,
         timings=Timings(
             uploaded_at=file.upload.last_modified,
@@ -232,7 +302,7 @@ def _outcome(file: ReceivedFile, summary: CleanedFile | None) -> tuple[Outcome, 
     return "PREDICTED", None
 
 
-def _notes(cleaned: Cleaned, scored: _Scored) -> list[str]:
+def _notes(cleaned: Cleaned, scored: Scored) -> list[str]:
     notes = []
     if scored.own_scaled:
         notes.append(
@@ -262,26 +332,6 @@ def _outranked(receipt: Receipt, owner: str, earlier: Report | None) -> str | No
     return f"{newer} was answered in delivery {earlier.delivery}; its answer stays"
 
 
-def _publish(
-    receipt: Receipt, earlier: Report | None, scored: _Scored | None, rejected: Path, store: ObjectStore
-) -> tuple[Receipt, Report]:
-    keys = answer_keys(receipt.upload.key)
-    if rejected.exists():
-        receipt = with_rejected_rows(receipt, sha256_of_file(rejected))
-    if scored and receipt.outcome == "PREDICTED":
-        receipt = with_predictions(receipt, sha256_of_file(scored.path))
-    receipt = write_receipt(receipt, store)
-    if scored and "predictions" in receipt.published:
-        store.upload_file(scored.path, keys.predictions, create_only=False, content_type=CSV)
-    if rejected.exists():
-        store.upload_file(rejected, keys.rejected_rows, create_only=False, content_type=CSV)
-    report = report_on(receipt, earlier)
-    write_report(report, store)
-    return receipt, report
-
-
-def _write_refused(number: int, path: Path, refused: Path) -> None:
-    """The refused rows of one file; with none, a file that says so replaces the one of an earlier answer."""
-    append_csv(path, REJECTED_ROWS, pd.DataFrame(columns=REJECTED_ROWS.names))
-    for batch in ds.dataset(refused).to_batches(filter=pc.field("file") == number):
-        append_csv(path, REJECTED_ROWS, batch.to_pandas())
+def _used(bundle: ModelBundle) -> UsedModel:
+    files: Mapping[str, str] = bundle.manifest["files"]
+    return UsedModel(bundle.version, bundle.sha256, files[NETWORK], files[SCALER], files.get(TRAINING_MANIFEST))

@@ -9,12 +9,15 @@ and files of old versions are never cleaned up, so a version number is the name 
 and training manifests.
 """
 
-from collections.abc import Collection, Iterable, Iterator
+import json
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from datetime import date, datetime
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
 from functools import reduce
 from operator import and_
 from typing import Final
+from urllib.parse import unquote
 
 import pyarrow as pa
 import pyarrow.dataset as ds
@@ -27,6 +30,7 @@ from deltalake.exceptions import (
     TableNotFoundError,
 )
 
+from crypto_ml.digest import sha256_of
 from crypto_ml.errors import Refused
 from crypto_ml.forecasting.schema import OBSERVATION
 from crypto_ml.storage.failures import StoreRefused, StoreUnavailable
@@ -66,6 +70,14 @@ class HistoryRefused(Refused):
     """The rows, or the version asked for, do not fit this history."""
 
 
+@dataclass(frozen=True)
+class CommitEvidence:
+    """One version of the table: key → sha256 of every object that it added."""
+
+    version: int
+    objects: Mapping[str, str]
+
+
 class MarketHistory:
     """The table under `key` of a store. Methods open it anew, so several processes see each other's appends."""
 
@@ -85,9 +97,10 @@ class MarketHistory:
             table = self._open(version)
             return 0 if table is None else table.count()
 
-    def append(self, rows: pa.RecordBatchReader | pa.Table, *, append_id: str) -> int:
+    def append(self, rows: pa.RecordBatchReader | pa.Table, *, append_id: str, known_at: datetime) -> int:
         """Append rows with the columns of `SCHEMA` (any order; others are dropped); returns the version they are in.
 
+        known_at: when the rows became known, which is what `version_known_by` looks at.
         All or nothing, once per `append_id`: a second append with the same id, also at the same moment, adds nothing
         and returns the version of the first (the current version where that was over 50 versions ago). Memory is
         bounded by a batch. Raises: HistoryRefused, StoreUnavailable, StoreRefused, and what the reader raises.
@@ -107,7 +120,7 @@ class MarketHistory:
                     mode="append",
                     commit_properties=CommitProperties(
                         app_transactions=[Transaction(append_id, 1)],
-                        custom_metadata={"append_id": append_id},
+                        custom_metadata={"append_id": append_id, "known_at": known_at.astimezone(UTC).isoformat()},
                         max_commit_retries=100,
                     ),
                     writer_properties=WriterProperties(compression="ZSTD", max_row_group_size=2 * BATCH_ROWS),
@@ -122,6 +135,43 @@ class MarketHistory:
                     raise failures[0] from None
                 raise
             return table.version()
+
+    def version_known_by(self, time: datetime) -> int | None:
+        """The newest version with rows that were known at `time` (aware); None where nothing was.
+
+        What becomes known later never changes it. Read from the log alone.
+        """
+        with self._explained("look at"):
+            table = self._open()
+            asked = 1
+            while table is not None:
+                commits = table.history(limit=asked)
+                for commit in commits:
+                    known_at = commit.get("known_at")
+                    if known_at and datetime.fromisoformat(known_at) <= time:
+                        return int(commit["version"])
+                if len(commits) < asked:
+                    break
+                asked *= 4
+            return None
+
+    def commit_evidence(self, version: int) -> CommitEvidence:
+        """What makes up a version, read back from the store: the commit and each data file it added.
+
+        The first append vouches for the table's creation too. Raises: ObjectMissing where a data file is gone;
+        StoreUnavailable, StoreRefused.
+        """
+        log = f"{self.key}/_delta_log/"
+        versions = (0, 1) if version == 1 else (version,)
+        # a version's own name is that of its commit and, now and then, of a checkpoint
+        names = [found.key for each in versions for found in self.store.list(f"{log}{each:020}.")]
+        commit_key = f"{log}{version:020}.json"
+        try:
+            actions = [json.loads(line) for line in self.store.read(commit_key).splitlines() if line.strip()]
+            names += [f"{self.key}/{unquote(action['add']['path'])}" for action in actions if "add" in action]
+        except (ValueError, KeyError, TypeError) as e:
+            raise HistoryRefused(f"{self.store.uri(commit_key)} is not a commit of Delta Lake: {e}") from e
+        return CommitEvidence(version, {key: sha256_of(self.store.read(key)) for key in names})
 
     def scan(
         self,
@@ -205,9 +255,10 @@ class MarketHistory:
         query = LATEST_KNOWN_SQL.format(columns=", ".join(f'"{name}"' for name in names))
         return pa.RecordBatchReader.from_batches(schema, queried(query, known, schema))
 
-    def slugs(self, version: int | None = None) -> dict[str, str]:
-        """The slug of each series that was ever given one; where there were several, the one known first."""
-        known = self.scan(["symbol", "slug", "known_at", "upload_id", "line"], version=version)
+    def slugs(self, symbols: Collection[str] | None = None, version: int | None = None) -> dict[str, str]:
+        """The slug of each series (of `symbols`) that was ever given one; of several, the one known first."""
+        columns = ["symbol", "slug", "known_at", "upload_id", "line"]
+        known = self.scan(columns, symbols=symbols, version=version)
         query = """
             SELECT symbol, arg_min(slug, row(known_at, upload_id, line)) AS slug
             FROM known WHERE slug IS NOT NULL GROUP BY symbol ORDER BY symbol

@@ -23,10 +23,10 @@ PARTS_AT_ONCE: Final = 4
 def send_in_parts(
     client: "S3Client", path: Path, where: Mapping[str, Any], described: Mapping[str, Any], condition: Mapping[str, Any]
 ) -> str:
-    """Send `path` to `where` (Bucket, Key) and complete it under `condition` (IfNoneMatch); returns the ETag in quotes.
+    """Send `path` to `where` (Bucket, Key) and complete it under `condition`; returns the ETag in quotes.
 
-    `described` holds ContentType and Metadata. On any failure the unfinished upload is removed and the SDK's own error
-    goes on.
+    condition: IfNoneMatch or IfMatch, if any. `described` holds ContentType and Metadata. On any failure the unfinished
+    upload is removed and the SDK's own error goes on.
     """
     size = path.stat().st_size
     step = max(PART_BYTES, -(-size // MOST_PARTS))

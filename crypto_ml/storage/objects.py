@@ -12,11 +12,11 @@ import hashlib
 import json
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import closing
-from dataclasses import dataclass
+from contextlib import closing, suppress
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import boto3
 from botocore.config import Config
@@ -41,11 +41,15 @@ if TYPE_CHECKING:
     from mypy_boto3_s3.type_defs import GetObjectOutputTypeDef, HeadObjectOutputTypeDef
 
 
+ORDER: Final = "crypto-ml-order"
+"""Name of the metadata entry that `put_newest` goes by."""
+
+
 @dataclass(frozen=True)
 class StoredObject:
     """An object as listed or headed: logical key, bytes, ETag without quotes, UTC time of writing, version id if any.
 
-    `version_id` is None from a listing and in a bucket that keeps no versions.
+    `version_id` is None from a listing and in a bucket that keeps no versions; a listing has no `metadata` either.
     """
 
     key: str
@@ -53,6 +57,7 @@ class StoredObject:
     etag: str
     last_modified: datetime
     version_id: str | None = None
+    metadata: Mapping[str, str] = field(default_factory=dict, compare=False)
 
 
 class ObjectStore:
@@ -178,35 +183,76 @@ class ObjectStore:
         body = json.dumps(document, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False).encode() + b"\n"
         return self.create(key, body, content_type="application/json")
 
-    def replace(self, key: str, body: bytes, *, if_match: str | None = None, content_type: str | None = None) -> str:
+    def replace(
+        self,
+        key: str,
+        body: bytes,
+        *,
+        if_match: str | None = None,
+        content_type: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+    ) -> str:
         """Put the whole object under `key`, whatever was there; returns its ETag.
 
         With `if_match` only if what is there has that ETag. Raises: Conflict.
         """
         condition = {} if if_match is None else {"IfMatch": f'"{if_match}"'}
-        conflict = Conflict(f"{self.uri(key)} no longer has the ETag {if_match}: read it again and decide anew.")
-        return self._put(key, body, condition, conflict, _described(content_type))
+        return self._put(key, body, condition, self._changed(key, if_match), _described(content_type, metadata))
 
-    def upload_file(self, path: Path, key: str, *, create_only: bool, content_type: str | None = None) -> str:
+    def upload_file(
+        self,
+        path: Path,
+        key: str,
+        *,
+        create_only: bool,
+        if_match: str | None = None,
+        content_type: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+    ) -> str:
         """Send a local file of any size as one object that appears whole or not at all; returns its ETag.
 
-        From 16 MB on in parts, of which four are in memory at once. Raises: AlreadyExists (with `create_only`).
+        From 16 MB on in parts, of which four are in memory at once. Raises: AlreadyExists (with `create_only`),
+        Conflict (with `if_match`).
         """
         if path.stat().st_size < PART_BYTES:
-            write = self.create if create_only else self.replace
-            return write(key, path.read_bytes(), content_type=content_type)
+            body = path.read_bytes()
+            if create_only:
+                return self.create(key, body, content_type=content_type, metadata=metadata)
+            return self.replace(key, body, if_match=if_match, content_type=content_type, metadata=metadata)
         if create_only and self.head(key) is not None:  # spares sending gigabytes for nothing; the store still decides
             raise self._exists(key)
-        condition = {"IfNoneMatch": "*"} if create_only else {}
+        condition = {"IfNoneMatch": "*"} if create_only else {"IfMatch": f'"{if_match}"'} if if_match else {}
         where = {"Bucket": self.bucket, "Key": self.physical(key)}
         return settled(
             self.client,
             (self.bucket, self.physical(key)),
             lambda marked: send_in_parts(self.client, path, where, marked, condition),
-            described=_described(content_type),
+            described=_described(content_type, metadata),
             condition=condition,
-            lost=self._exists(key),
+            lost=self._exists(key) if create_only else self._changed(key, if_match),
         )
+
+    def put_newest(self, key: str, source: Path | bytes, order: str, *, content_type: str | None = None) -> bool:
+        """Put the object under `key` unless what is there has a greater `order` (compared as text); True if it was put.
+
+        The order stands in the object's metadata; an object without one counts as older. Of any number of writers, in
+        whatever sequence, the one with the greatest order is there in the end.
+        """
+        described: dict[str, Any] = {"content_type": content_type, "metadata": {ORDER: order}}
+        condition: dict[str, Any] = {"create_only": True}
+        while True:
+            with suppress(AlreadyExists, Conflict):  # somebody was faster: look again who that was
+                if isinstance(source, Path):
+                    self.upload_file(source, key, **condition, **described)
+                elif condition["create_only"]:
+                    self.create(key, source, **described)
+                else:
+                    self.replace(key, source, if_match=condition["if_match"], **described)
+                return True
+            found = self.head(key)
+            if found is not None and found.metadata.get(ORDER, "") > order:
+                return False
+            condition = {"create_only": False, "if_match": found.etag} if found else {"create_only": True}
 
     def delta_uri(self, key: str) -> str:
         """The address delta-rs opens for the table under `key`."""
@@ -265,6 +311,9 @@ class ObjectStore:
     def _missing(self, key: str) -> ObjectMissing:
         return ObjectMissing(f"There is no object {self.uri(key)}.")
 
+    def _changed(self, key: str, etag: str | None) -> Conflict:
+        return Conflict(f"{self.uri(key)} no longer has the ETag {etag}: read it again and decide anew.")
+
     def _exists(self, key: str) -> AlreadyExists:
         return AlreadyExists(f"{self.uri(key)} is there already and is never overwritten: choose another key.")
 
@@ -296,4 +345,5 @@ def _stored(key: str, answer: "HeadObjectOutputTypeDef | GetObjectOutputTypeDef"
         last_modified=answer["LastModified"].astimezone(UTC),
         # "null" is the version that a bucket with suspended versioning overwrites: it pins nothing
         version_id=None if version == "null" else version,
+        metadata=answer.get("Metadata", {}),
     )

@@ -1,28 +1,38 @@
 """A receipt is written once and reads back as it was; a report repeats it for the person who dropped the file."""
 
+import json
 from dataclasses import fields, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from jsonschema import Draft202012Validator
 
+from crypto_ml.errors import Refused
 from crypto_ml.ledger.deliveries import Upload
-from crypto_ml.ledger.layout import answer_keys
+from crypto_ml.ledger.layout import answer_keys, receipt_key
 from crypto_ml.ledger.receipts import (
+    Fingerprints,
+    HistoryVersions,
     Inputs,
     Receipt,
+    ReceiptDamaged,
     RowCounts,
     Timings,
+    UsedModel,
     read_receipt,
     read_report,
+    receipt_schema,
     report_on,
     with_predictions,
     with_rejected_rows,
     write_receipt,
     write_report,
 )
-from crypto_ml.storage.failures import ObjectMissing
+from crypto_ml.ledger.software import software
+from crypto_ml.storage.failures import ObjectMissing, StoreRefused
 from crypto_ml.storage.objects import ObjectStore
 
 INPUTS = Inputs(
@@ -46,8 +56,13 @@ def receipt(inputs: Inputs = INPUTS, **changed: Any) -> Receipt:
         upload=Upload(inputs.upload_key, "etag", 12, "2018-03-26T00:00:00+00:00"),
         inputs=inputs,
         rows=RowCounts(5, 4, 1, 0, 3, 1),
+        fingerprints=Fingerprints("ee" * 32, None, "ff" * 32),
+        history=HistoryVersions(read=3, written=2),
+        model=UsedModel("m-1", "cc" * 32, "11" * 32, "22" * 32, None),
         champion={"pointer": 2, "by": "ann"},
-        package_version="0.1.0",
+        settings={"recovery": "one_step", "date_order": None, "epochs": 10},
+        software=software(),
+        evidence={"raw/received/00000007.json": "33" * 32},
         run_id="run",
         timings=Timings("a", "b", "c", "d"),
         ignored_columns=["Colour"],
@@ -59,7 +74,7 @@ def receipt(inputs: Inputs = INPUTS, **changed: Any) -> Receipt:
 def test_a_receipt_reads_back_as_it_was(store: ObjectStore) -> None:
     written = write_receipt(with_rejected_rows(receipt(date_order="dmy"), "ee" * 32), store)
     assert read_receipt(written.answer_id, store) == written
-    assert written.published["rejected_rows"]["key"] == answer_keys(INPUTS.upload_key).rejected_rows
+    assert written.published["rejected_rows"].key == answer_keys(INPUTS.upload_key).rejected_rows
     with pytest.raises(ObjectMissing):
         read_receipt("nobody", store)
 
@@ -113,3 +128,33 @@ def test_a_skipped_upload_names_the_answer_it_had_before() -> None:
     for name in ("answer_id", "rows", "predictions", "receipt", "model_version"):
         assert report.document[name] == earlier.document[name]
     assert report.answers(INPUTS.upload_key, "aa" * 32) == INPUTS.answer_id
+
+
+def test_every_byte_of_a_receipt_counts(store: ObjectStore) -> None:
+    written = write_receipt(receipt(), store)
+    key = receipt_key(written.answer_id)
+    content = store.read(key)
+    for at in range(0, len(content), 17):
+        flipped = content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :]
+        store.replace(key, flipped)
+        with pytest.raises(Refused) as refused:
+            read_receipt(written.answer_id, store)
+        assert isinstance(refused.value, ReceiptDamaged | StoreRefused)
+
+
+def test_a_receipt_keeps_to_the_published_schema() -> None:
+    published = json.loads((Path(__file__).parents[2] / "docs" / "receipt.schema.json").read_text())
+    assert published == receipt_schema(), "make schema writes it anew"
+    Draft202012Validator.check_schema(published)
+    written = json.loads(json.dumps(receipt(date_order="dmy").document()))
+    Draft202012Validator(published).validate(written)
+    assert set(written) == set(published["properties"])
+    written["colour"] = "red"
+    assert list(Draft202012Validator(published).iter_errors(written))
+
+
+def test_a_report_of_an_older_delivery_never_takes_the_place_of_a_newer_one(store: ObjectStore) -> None:
+    newer, older = report_on(receipt(replace(INPUTS, delivery="00000009")), None), report_on(receipt(), None)
+    assert write_report(newer, store)
+    assert not write_report(older, store)
+    assert read_report(INPUTS.upload_key, store) == newer

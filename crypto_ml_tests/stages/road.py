@@ -15,7 +15,7 @@ from crypto_ml.ledger.deliveries import Delivery, DeliveryLog
 from crypto_ml.ledger.layout import answer_keys
 from crypto_ml.ledger.registry import Registry
 from crypto_ml.settings import Settings
-from crypto_ml.stages.cleaned_features import Cleaned, clean
+from crypto_ml.stages.cleaned_features import Cleaned, KnownCoins, clean
 from crypto_ml.stages.market_history import remember
 from crypto_ml.stages.predictions import Answers, Sources, answer
 from crypto_ml.stages.raw_uploads import Received, receive
@@ -74,8 +74,8 @@ class Road:
     def clean(self, number: int) -> tuple[Received, Cleaned]:
         """The first half of the road."""
         received = receive(DeliveryLog(self.store).get(number), self.store, NOW)
-        known = dict(self.bundle.slugs) | self.history.slugs()
-        return received, clean(received, known, self.store, self.settings)
+        coins = KnownCoins(self.history, self.history.version(), self.bundle)
+        return received, clean(received, coins, self.store, self.settings)
 
     def sources(self, run_id: str = "run") -> Sources:
         champion = self.registry.champion_or_first(lambda: self.bundle, NOW)

@@ -14,7 +14,7 @@ from crypto_ml.ledger.receipts import Report, read_receipt, read_report
 from crypto_ml.ledger.registry import Registry
 from crypto_ml.model_out import first_bundle
 from crypto_ml.settings import Settings
-from crypto_ml.stages.cleaned_features import clean
+from crypto_ml.stages.cleaned_features import KnownCoins, clean
 from crypto_ml.stages.market_history import remember
 from crypto_ml.stages.predictions import Answers, Sources, answer
 from crypto_ml.stages.raw_uploads import receive
@@ -50,7 +50,7 @@ def answer_all(store: ObjectStore) -> list[Answers]:
     log = DeliveryLog(store)
     for delivery in log.assign_new(datetime.now(UTC)):
         received = receive(delivery, store, datetime.now(UTC))
-        cleaned = clean(received, dict(bundle.slugs) | history.slugs(), store, settings)
+        cleaned = clean(received, KnownCoins(history, history.version(), bundle), store, settings)
         remember(received, cleaned, history, store)
         sources = Sources(store, history, history.version(), bundle, champion, settings, "a run")
         answers.append(answer(received, cleaned, sources))
@@ -182,7 +182,7 @@ def test_an_older_delivery_answered_again_does_not_replace_a_newer_answer(store:
     champion = registry.champion()
     assert champion is not None
     received = receive(DeliveryLog(store).get(1), store, datetime.now(UTC))
-    cleaned = clean(received, {}, store, Settings())
+    cleaned = clean(received, KnownCoins(history, None, first_bundle()), store, Settings())
     sources = Sources(store, history, history.version(), first_bundle(), champion, Settings(), "again")
     again = answer(received, cleaned, sources)
     assert "a newer version of the file was answered in delivery 00000002" in str(again.receipts[0].reason)
@@ -241,7 +241,7 @@ def test_each_stage_run_twice_changes_nothing(store: ObjectStore) -> None:
     champion = registry.champion()
     assert champion is not None
     received = receive(DeliveryLog(store).get(1), store, datetime.now(UTC))
-    cleaned = clean(received, {}, store, Settings())
+    cleaned = clean(received, KnownCoins(history, None, first_bundle()), store, Settings())
     remember(received, cleaned, history, store)
     sources = Sources(store, history, history.version(), first_bundle(), champion, Settings(), "another run")
     again = answer(received, cleaned, sources)

@@ -80,7 +80,7 @@ def test_an_absent_table_has_no_version_and_reads_as_no_rows(history: MarketHist
 
 def test_what_was_appended_is_read_back_exactly(history: MarketHistory) -> None:
     written = rows(Known(slug="bitcoin"), Known("ünï/😀", 1, 1e308, line=1), Known(day=-20_000, open=5e-324, line=2))
-    version = history.append(written, append_id="one")
+    version = history.append(written, append_id="one", known_at=KNOWN)
     assert history.version() == version
     assert history.count() == 3
     assert history.scan().read_all().equals(written)
@@ -96,15 +96,15 @@ def test_columns_are_taken_by_name_and_cast(history: MarketHistory) -> None:
             "symbol": written["symbol"].cast(pa.large_string()),
         }
     )
-    history.append(shuffled, append_id="one")
+    history.append(shuffled, append_id="one", known_at=KNOWN)
     assert history.scan().read_all().equals(written)
 
 
 def test_an_append_with_an_id_that_was_used_adds_nothing_and_names_the_first_version(history: MarketHistory) -> None:
-    first = history.append(many(5), append_id="one")
-    later = history.append(many(7, "u2"), append_id="two")
+    first = history.append(many(5), append_id="one", known_at=KNOWN)
+    later = history.append(many(7, "u2"), append_id="two", known_at=KNOWN)
     assert later > first
-    assert history.append(many(5), append_id="one") == first
+    assert history.append(many(5), append_id="one", known_at=KNOWN) == first
     assert history.count() == 12
     assert history.version() == later
 
@@ -114,7 +114,7 @@ def appended_together(history: MarketHistory, ids: list[str]) -> list[int]:
 
     def append(number: int) -> int:
         start.wait()
-        return MarketHistory(history.store).append(many(10, f"u{number}"), append_id=ids[number])
+        return MarketHistory(history.store).append(many(10, f"u{number}"), append_id=ids[number], known_at=KNOWN)
 
     with ThreadPoolExecutor(len(ids)) as pool:
         return list(pool.map(append, range(len(ids))))
@@ -123,7 +123,7 @@ def appended_together(history: MarketHistory, ids: list[str]) -> list[int]:
 @pytest.mark.parametrize("exists", [True, False], ids=["existing table", "absent table"])
 def test_eight_appends_at_once_lose_nothing(history: MarketHistory, exists: bool) -> None:
     if exists:
-        history.append(many(0), append_id="empty")
+        history.append(many(0), append_id="empty", known_at=KNOWN)
     versions = appended_together(history, [f"id{number}" for number in range(8)])
     assert len(set(versions)) == 8
     assert history.count() == 80
@@ -133,7 +133,7 @@ def test_eight_appends_at_once_lose_nothing(history: MarketHistory, exists: bool
 @pytest.mark.parametrize("exists", [True, False], ids=["existing table", "absent table"])
 def test_the_same_append_eight_times_at_once_lands_once(history: MarketHistory, exists: bool) -> None:
     if exists:
-        history.append(many(0), append_id="empty")
+        history.append(many(0), append_id="empty", known_at=KNOWN)
     versions = appended_together(history, ["same"] * 8)
     assert len(set(versions)) == 1
     assert history.count() == 10
@@ -141,8 +141,8 @@ def test_the_same_append_eight_times_at_once_lands_once(history: MarketHistory, 
 
 def test_an_append_of_no_rows_is_remembered_too(history: MarketHistory) -> None:
     no_batches = pa.RecordBatchReader.from_batches(SCHEMA, iter([]))
-    version = history.append(no_batches, append_id="nothing")
-    assert history.append(many(3), append_id="nothing") == version
+    version = history.append(no_batches, append_id="nothing", known_at=KNOWN)
+    assert history.append(many(3), append_id="nothing", known_at=KNOWN) == version
     assert history.count() == 0
 
 
@@ -155,48 +155,52 @@ def test_an_append_that_breaks_off_leaves_nothing_and_says_why(history: MarketHi
         raise UploadGoneError
 
     with pytest.raises(UploadGoneError):
-        history.append(pa.RecordBatchReader.from_batches(SCHEMA, breaking()), append_id="one")
+        history.append(pa.RecordBatchReader.from_batches(SCHEMA, breaking()), append_id="one", known_at=KNOWN)
     assert history.count() == 0
-    history.append(many(10), append_id="one")
+    history.append(many(10), append_id="one", known_at=KNOWN)
     assert history.count() == 10
 
 
 def test_rows_that_do_not_fit_are_refused_and_not_appended(history: MarketHistory) -> None:
     with pytest.raises(HistoryRefused, match="known_at, line"):
-        history.append(many(1).drop_columns(["line", "known_at"]), append_id="one")
+        history.append(many(1).drop_columns(["line", "known_at"]), append_id="one", known_at=KNOWN)
     nameless = many(1).set_column(0, "symbol", pa.nulls(1, pa.string()))
     with pytest.raises(HistoryRefused, match="symbol"):
-        history.append(nameless, append_id="one")
+        history.append(nameless, append_id="one", known_at=KNOWN)
     assert history.count() == 0
 
 
 def test_a_scan_at_a_version_does_not_see_later_rows(history: MarketHistory) -> None:
-    first = history.append(many(5), append_id="one")
-    history.append(many(7, "u2"), append_id="two")
+    first = history.append(many(5), append_id="one", known_at=KNOWN)
+    history.append(many(7, "u2"), append_id="two", known_at=KNOWN)
     assert history.count(first) == 5
     assert history.scan(version=first).read_all().equals(many(5))
     assert history.current_rows(version=first)["upload_id"].to_pylist() == ["u1"] * 5
 
 
 def test_a_version_is_readable_behind_many_checkpoints(history: MarketHistory) -> None:
-    first = history.append(many(5), append_id="first")
+    first = history.append(many(5), append_id="first", known_at=KNOWN)
     for number in range(55):
-        history.append(rows(Known(line=number)), append_id=str(number))
+        history.append(rows(Known(line=number)), append_id=str(number), known_at=KNOWN)
     assert history.scan(version=first).read_all().equals(many(5))
-    assert history.append(many(5), append_id="first") >= first
+    assert history.append(many(5), append_id="first", known_at=KNOWN) >= first
     assert history.count() == 60
 
 
 def test_a_version_that_is_not_there_is_refused(history: MarketHistory) -> None:
     with pytest.raises(HistoryRefused, match="no version 0"):
         history.scan(version=0)
-    newest = history.append(many(1), append_id="one")
+    newest = history.append(many(1), append_id="one", known_at=KNOWN)
     with pytest.raises(HistoryRefused, match=f"newest is {newest}"):
         history.count(newest + 1)
 
 
 def test_a_scan_returns_the_rows_and_columns_asked_for(history: MarketHistory) -> None:
-    history.append(rows(*(Known(symbol, day) for symbol in ("A", "B", "C'; --") for day in range(3))), append_id="one")
+    history.append(
+        rows(*(Known(symbol, day) for symbol in ("A", "B", "C'; --") for day in range(3))),
+        append_id="one",
+        known_at=KNOWN,
+    )
     found = history.scan(["date", "symbol"], symbols=["C'; --", "A", "Z"], before=DAY + timedelta(days=2)).read_all()
     assert found.schema.names == ["date", "symbol"]
     assert sorted(found["symbol"].to_pylist()) == ["A", "A", "C'; --", "C'; --"]
@@ -207,15 +211,17 @@ def test_a_scan_returns_the_rows_and_columns_asked_for(history: MarketHistory) -
 
 
 def test_the_slug_known_first_is_the_series_own(history: MarketHistory) -> None:
-    history.append(rows(Known("BTM", slug="bytom", hour=2), Known("XRP", line=1)), append_id="one")
-    history.append(rows(Known("BTM", slug="bitmark", hour=1), Known("BTM", hour=0), Known("ETH")), append_id="two")
-    history.append(rows(Known("ETH", slug="ethereum", hour=5)), append_id="three")
+    history.append(rows(Known("BTM", slug="bytom", hour=2), Known("XRP", line=1)), append_id="one", known_at=KNOWN)
+    history.append(
+        rows(Known("BTM", slug="bitmark", hour=1), Known("BTM", hour=0), Known("ETH")), append_id="two", known_at=KNOWN
+    )
+    history.append(rows(Known("ETH", slug="ethereum", hour=5)), append_id="three", known_at=KNOWN)
     assert history.slugs() == {"BTM": "bitmark", "ETH": "ethereum"}
 
 
 def test_history_is_read_as_it_was_known_at_a_time(history: MarketHistory) -> None:
-    history.append(rows(Known(open=1.0, hour=1), Known(day=1, open=7.0, hour=5)), append_id="one")
-    history.append(rows(Known(open=2.0, hour=3)), append_id="two")
+    history.append(rows(Known(open=1.0, hour=1), Known(day=1, open=7.0, hour=5)), append_id="one", known_at=KNOWN)
+    history.append(rows(Known(open=2.0, hour=3)), append_id="two", known_at=KNOWN)
     assert history.current_rows(["open"])["open"].to_pylist() == [2.0, 7.0]
     assert history.current_rows(["open"], known_by=KNOWN + timedelta(hours=2))["open"].to_pylist() == [1.0]
 
@@ -238,7 +244,7 @@ def test_current_rows_are_the_latest_known_of_each_series_and_day(
     history = MarketHistory(store, key=f"history-{next(TABLES)}")
     numbered = [[k._replace(line=100 * a + n) for n, k in enumerate(append)] for a, append in enumerate(appends)]
     for number, append in enumerate(numbered):
-        history.append(rows(*append), append_id=str(number))
+        history.append(rows(*append), append_id=str(number), known_at=KNOWN)
 
     def latest(everything: list[Known]) -> pa.Table:
         model = {(k.symbol, k.day): k for k in sorted(everything, key=lambda k: (k.hour, k.upload, k.line))}
@@ -262,7 +268,7 @@ def test_a_missing_bucket_is_refused_and_not_an_absent_table(s3_environment: dic
     with pytest.raises(StoreRefused, match="no bucket"):
         nowhere.version()
     with pytest.raises(StoreRefused, match="no bucket"):
-        nowhere.append(many(1), append_id="one")
+        nowhere.append(many(1), append_id="one", known_at=KNOWN)
 
 
 def test_a_killed_server_is_unavailable_and_not_an_absent_table(
@@ -274,7 +280,7 @@ def test_a_killed_server_is_unavailable_and_not_an_absent_table(
         store = connect("crypto-ml")
         ensure_bucket(store.client, store.bucket)
         history = MarketHistory(store)
-        history.append(many(10), append_id="one")
+        history.append(many(10), append_id="one", known_at=KNOWN)
         begun = history.scan()
         server.kill()
         with pytest.raises(Unavailable):

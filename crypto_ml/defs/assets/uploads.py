@@ -60,14 +60,15 @@ def raw_uploads(context: dg.AssetExecutionContext, platform: Platform) -> dg.Mat
 )
 def cleaned_features(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult:
     """A delivery's accepted rows, sorted, with the features a row has by itself; refused rows with reasons beside."""
-    from crypto_ml.stages.cleaned_features import ACCEPTED_SCHEMA, clean
+    from crypto_ml.stages.cleaned_features import ACCEPTED_SCHEMA, KnownCoins, clean
     from crypto_ml.stages.raw_uploads import read_received
 
     with explained():
         store = platform.store()
         received = read_received(context.partition_key, store)
-        champion = platform.registry().load(platform.champion.version)
-        cleaned = clean(received, dict(champion.slugs) | platform.history().slugs(), store, platform.settings())
+        history = platform.history()
+        coins = KnownCoins(history, history.version(), platform.registry().load(platform.champion.version))
+        cleaned = clean(received, coins, store, platform.settings())
     refused = sum(file.refused for file in cleaned.files.values())
     return dg.MaterializeResult(
         data_version=dg.DataVersion(cleaned.accepted_sha256),

@@ -1,0 +1,42 @@
+"""What computed an answer: package, code of the stages, locked dependencies, image, libraries."""
+
+import platform
+import sys
+from functools import cache
+from importlib.metadata import version
+from os import environ
+from pathlib import Path
+from typing import Final
+
+from crypto_ml.digest import sha256_of_file
+from crypto_ml.ledger.code import code_version
+from crypto_ml.ledger.receipts import Software
+
+STAGES: Final = ("raw_uploads", "cleaned_features", "market_history", "predictions")
+LIBRARIES: Final = ("numpy", "pandas", "pyarrow", "duckdb", "deltalake", "onnxruntime")
+"""The libraries whose versions can move a number."""
+
+IMAGE: Final = "CRYPTO_ML_IMAGE"
+"""Environment variable in which a deployment names the image it runs, best by digest."""
+
+LOCK: Final = "requirements.lock"
+
+
+@cache
+def software() -> Software:
+    """What this process runs."""
+    return Software(
+        package=version("crypto-ml"),
+        code={stage: code_version(f"crypto_ml.stages.{stage}") for stage in STAGES},
+        lock_sha256=_lock_sha256(),
+        image=environ.get(IMAGE) or None,
+        python=platform.python_version(),
+        machine=f"{platform.system()} {platform.machine()}",
+        libraries={name: version(name) for name in LIBRARIES},
+    )
+
+
+def _lock_sha256() -> str | None:
+    """The lock file lies beside the package in a checkout, and in the environment of an image."""
+    places = (Path(__file__).resolve().parents[2] / LOCK, Path(sys.prefix) / LOCK)
+    return next((sha256_of_file(place) for place in places if place.is_file()), None)
