@@ -23,7 +23,7 @@ BESIDE = {
     "storage": {"errors", "digest"},
     "ledger": {"errors", "digest"},
     "stages": {"errors", "digest", "settings"},
-    "defs": {"errors", "digest", "settings", "model_out"},
+    "defs": {"errors", "digest", "settings", "model_out", "times"},
 }
 
 FORBIDDEN = {

@@ -3,21 +3,38 @@
 import json
 from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, get_args
 
 import click
 
+from crypto_ml.errors import Refused
+from crypto_ml.ledger.layout import Environment
 from crypto_ml.settings import Settings
+from crypto_ml.times import read_time
 
 if TYPE_CHECKING:
     from crypto_ml.ledger.registry import Champion, Registry
 
+in_environment = click.option(
+    "--environment", type=click.Choice(get_args(Environment)), help="Default: CRYPTO_ML_ENVIRONMENT, else dev."
+)
+
 
 @click.command("models")
+@click.option("--at", "time", help="Who was champion at this time (ISO 8601, UTC), instead of the list.")
+@click.option("--history", "as_history", is_flag=True, help="Every champion there was, instead of the list.")
+@in_environment
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
-def models(as_json: bool) -> None:
+def models(time: str | None, as_history: bool, environment: Environment | None, as_json: bool) -> None:
     """List the models, how good each is on its holdout, and which of them serves."""
-    registry = _registry()
+    registry = _registry(environment)
+    if time or as_history:
+        entries = list(registry.champions()) if as_history else [_champion_at(registry, str(time))]
+        if as_json:
+            click.echo(json.dumps([asdict(entry) for entry in entries], indent=2))
+        for entry in [] if as_json else entries:
+            click.echo(_told(entry))
+        return
     champion = registry.champion()
     rows = [_row(registry, version, champion) for version in registry.versions()]
     if as_json:
@@ -31,34 +48,64 @@ def models(as_json: bool) -> None:
         mase = "–" if row["mase"] is None else f"{row['mase']:.3f}"
         click.echo(f"{mark} {row['version']}  {row['target']}  error {error}  MASE {mase}")
     if champion:
-        click.echo(f"* serves since {champion.at}, by {champion.by}: {champion.why}", err=True)
+        click.echo(f"* {_told(champion)}", err=True)
 
 
 @click.command("promote")
 @click.argument("version")
 @click.option("--by", required=True, help="Who decides.")
 @click.option("--why", required=True, help="Why; it is recorded.")
-def promote(version: str, by: str, why: str) -> None:
-    """Make VERSION the champion: the next answer uses it."""
-    champion = _registry().promote(version, by=by, why=why, at=datetime.now(UTC))
+@click.option("--override", help="Why it may serve although a gate fails; it is recorded and shown.")
+@in_environment
+def promote(version: str, by: str, why: str, override: str | None, environment: Environment | None) -> None:
+    """Make VERSION the champion: the next answer uses it.
+
+    Refused where its training failed a blocking check, or where on its holdout it is worse than the last close or than
+    the champion. prod takes only what preprod serves.
+    """
+    champion = _decide(version, by, why, override, environment)
     click.echo(f"{champion.version} serves from now on (entry {champion.pointer} of the pointer)", err=True)
 
 
 @click.command("rollback")
 @click.option("--by", required=True, help="Who decides.")
 @click.option("--why", required=True, help="Why; it is recorded.")
-def rollback(by: str, why: str) -> None:
+@in_environment
+def rollback(by: str, why: str, environment: Environment | None) -> None:
     """Go back to the model that served before the champion."""
-    champion = _registry().roll_back(by=by, why=why, at=datetime.now(UTC))
+    champion = _decide(None, by, why, None, environment)
     click.echo(f"{champion.version} serves again (entry {champion.pointer} of the pointer)", err=True)
 
 
-def _registry() -> "Registry":
+def _decide(
+    version: str | None, by: str, why: str, override: str | None, environment: Environment | None
+) -> "Champion":
+    from crypto_ml.stages.promotion import Decision, decide
+    from crypto_ml.storage.history import MarketHistory
+
+    registry = _registry(environment)
+    return decide(Decision(version, by, why, override), registry, MarketHistory(registry.store), datetime.now(UTC))
+
+
+def _registry(environment: Environment | None) -> "Registry":
     from crypto_ml.ledger.registry import Registry
     from crypto_ml.storage.objects import connect
 
     settings = Settings.from_environment()
-    return Registry(connect(settings.bucket, settings.prefix))
+    return Registry(connect(settings.bucket, settings.prefix), environment or settings.environment)
+
+
+def _champion_at(registry: "Registry", time: str) -> "Champion":
+    served = registry.champion_at(read_time(time))
+    if served is None:
+        raise Refused(f"nothing served in {registry.environment} at {time}; `crypto-ml models --history` lists all")
+    return served
+
+
+def _told(entry: "Champion") -> str:
+    failed = [str(gate["name"]) for gate in entry.gates if not gate["passed"]]
+    overridden = f"; although {', '.join(failed)} failed: {entry.override}" if entry.override else ""
+    return f"{entry.version} since {entry.at}, {entry.action} by {entry.by}: {entry.why}{overridden}"
 
 
 def _row(registry: "Registry", version: str, champion: "Champion | None") -> dict[str, Any]:

@@ -198,6 +198,19 @@ def holdout_predictions(rows: pd.DataFrame, split: Split, bundle: ModelBundle) -
     return predicted
 
 
+def compare_on_holdout(
+    rows: pd.DataFrame, split: Split, one: ModelBundle, other: ModelBundle
+) -> tuple[Evaluation, Evaluation]:
+    """Both bundles on the holdout rows that both can predict. Raises TooLittleHistory where there is none."""
+    keys = ["symbol", "date"]
+    ours, theirs = (holdout_predictions(rows, split, bundle) for bundle in (one, other))
+    both = ours[keys].merge(theirs[keys], on=keys)
+    if both.empty:
+        raise TooLittleHistory(f"{one.version} and {other.version} can predict no row of the holdout in common")
+    evaluations = [_evaluate(made.merge(both, on=keys, how="right")) for made in (ours, theirs)]
+    return evaluations[0], evaluations[1]
+
+
 def _evaluate(holdout: pd.DataFrame) -> Evaluation:
     columns = [holdout[name].to_numpy(np.float64) for name in ("val_open", "pred_open", "last_open", "last_close")]
     return evaluate(holdout["symbol"].to_numpy(), *columns)

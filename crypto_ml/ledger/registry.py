@@ -74,7 +74,7 @@ class Registry:
     """The bundles of one store, and the champion of one environment."""
 
     def __init__(self, store: ObjectStore, environment: Environment = "dev") -> None:
-        self._store = store
+        self.store = store
         self.environment = environment
         self._pointer = AppendOnlyLog(store, champions_prefix(environment))
 
@@ -84,31 +84,31 @@ class Registry:
         The first manifest stands: one of a later run differs from it in no more than when the run was.
         """
         prefix = bundle_prefix(bundle.version)
-        if self._store.head(prefix + MANIFEST) is not None:
+        if self.store.head(prefix + MANIFEST) is not None:
             return
         for name, content in bundle.files.items():
             if name != MANIFEST:
-                self._store.create_or_same(prefix + name, content)
+                self.store.create_or_same(prefix + name, content)
         with suppress(AlreadyExists):
-            self._store.create(prefix + MANIFEST, bundle.files[MANIFEST])
+            self.store.create(prefix + MANIFEST, bundle.files[MANIFEST])
 
     def versions(self) -> list[str]:
         """The versions of all complete bundles, in order of their names."""
         root = f"{MODELS}bundles/"
         return [
             found.key.removeprefix(root).removesuffix(f"/{MANIFEST}")
-            for found in self._store.list(root)
+            for found in self.store.list(root)
             if found.key.endswith(f"/{MANIFEST}")
         ]
 
     def load(self, version: str) -> ModelBundle:
         """A bundle, checked against its manifest. Raises UnknownModel, BundleDamaged."""
         prefix = bundle_prefix(version)
-        names = [found.key.removeprefix(prefix) for found in self._store.list(prefix)]
+        names = [found.key.removeprefix(prefix) for found in self.store.list(prefix)]
         if MANIFEST not in names:
             raise UnknownModel(f"there is no model {version}; `crypto-ml models` lists those there are")
         with ThreadPoolExecutor(8) as pool:
-            contents = list(pool.map(lambda name: self._store.read(prefix + name), names))
+            contents = list(pool.map(lambda name: self.store.read(prefix + name), names))
         return ModelBundle.from_files(dict(zip(names, contents, strict=True)))
 
     def champion(self) -> Champion | None:
@@ -199,7 +199,7 @@ class Registry:
         return self.load(version)
 
     def _refuse_unproven(self, version: str) -> None:
-        proven = Registry(self._store, "preprod").champion()
+        proven = Registry(self.store, "preprod").champion()
         if proven is None or proven.version != version:
             serves = f"preprod serves {proven.version}" if proven else "preprod serves nothing yet"
             raise PromotionRefused(

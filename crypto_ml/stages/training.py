@@ -1,19 +1,22 @@
 """scaler and trained_model: a week's training set and its model, from market_history alone.
 
-A training set is a state of the history (table version), the days before the end of the week, and the split; its
-manifest says all of it. Preparing a week again adds an entry to the week's log and never changes one.
+A training set is what was known of the market at some moment, the days before the end of the week, and the split; its
+manifest says all of it. What becomes known later never changes it. Preparing a week again adds an entry to the week's
+log and never changes one.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
-from typing import Any
+from typing import Any, Final
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from crypto_ml.digest import sha256_of
 from crypto_ml.errors import Refused
-from crypto_ml.forecasting.bundle import read_statistics, write_statistics
+from crypto_ml.forecasting.bundle import TRAINING_MANIFEST, ModelBundle, read_statistics, write_statistics
 from crypto_ml.forecasting.scaling import SeriesStatistics
 from crypto_ml.forecasting.schema import OBSERVATION
 from crypto_ml.forecasting.sorting import as_frame
@@ -22,12 +25,14 @@ from crypto_ml.ledger.layout import MODELS, TRAINING_SETS
 from crypto_ml.ledger.log import AppendOnlyLog
 from crypto_ml.ledger.registry import Registry
 from crypto_ml.settings import Settings
-from crypto_ml.storage.history import MarketHistory
+from crypto_ml.storage.history import SCHEMA, MarketHistory
 from crypto_ml.storage.objects import ObjectStore
+
+SOURCE: Final = "market_history"
 
 
 class NoTrainingSet(Refused):
-    """A week whose scaler was never fitted."""
+    """A week whose scaler was never fitted, or a bundle that was trained elsewhere."""
 
 
 class HistoryChanged(Refused):
@@ -44,33 +49,26 @@ class TrainingSet:
 
     @property
     def split(self) -> Split:
-        spans = self.manifest["split"]
-        return Split(date.fromisoformat(spans["validation_from"]), date.fromisoformat(spans["holdout_from"]))
+        return split_of(self.manifest)
 
 
-def prepare(week: str, as_of: date, history: MarketHistory, store: ObjectStore, code: str) -> TrainingSet:
-    """Choose the rows before `as_of`, split them, fit the scaler, and record it all under the week."""
-    version = history.version()
-    rows, uploads = _rows(history, as_of, version)
+def prepare(
+    week: str, as_of: date, history: MarketHistory, store: ObjectStore, *, known_by: datetime, code: str
+) -> TrainingSet:
+    """Choose the rows before `as_of` that were known at `known_by`, split them, fit the scaler, record it all."""
+    manifest, rows = choose(week, as_of, history, known_by)
     split = split_by_time(rows["date"])
     statistics = fit_scaler(rows, split)
     content = write_statistics(statistics)
     scaler_key = f"{MODELS}scalers/{sha256_of(content)}.json"
     store.create_or_same(scaler_key, content, content_type="application/json")
     days = rows["date"].dt.date
-    manifest = {
-        "source": "market_history",
-        "week": week,
-        "as_of": as_of.isoformat(),
-        "history_version": version,
-        "uploads": uploads,
-        "symbols": int(rows["symbol"].nunique()),
+    manifest |= {
         "rows": {
             "train": int((days < split.validation_from).sum()),
             "validation": int(((days >= split.validation_from) & (days < split.holdout_from)).sum()),
             "holdout": int((days >= split.holdout_from).sum()),
         },
-        "rows_sha256": rows_sha256(rows),
         "split": {"validation_from": str(split.validation_from), "holdout_from": str(split.holdout_from)},
         "scaler": {"key": scaler_key, "sha256": sha256_of(content)},
         "code": code,
@@ -79,6 +77,54 @@ def prepare(week: str, as_of: date, history: MarketHistory, store: ObjectStore, 
     while (entry := log.append(manifest, after=log.last_number())) is None:
         pass
     return _training_set(entry.document, statistics)
+
+
+def choose(week: str, as_of: date, history: MarketHistory, known_by: datetime) -> tuple[dict[str, Any], pd.DataFrame]:
+    """The rows of a week's training set, and what names them: what the manifest begins with.
+
+    `known_by` in it is when the newest of the rows became known, and `history_version` the newest version known then.
+    """
+    table = _known_rows(history, as_of, known_by, history.version_known_by(known_by))
+    newest = pc.max(table["known_at"]).as_py() or known_by
+    rows = as_frame(table.select(list(OBSERVATION)))
+    manifest = {
+        "source": SOURCE,
+        "week": week,
+        "as_of": as_of.isoformat(),
+        "known_by": newest.isoformat(),
+        "history_version": history.version_known_by(newest),
+        "uploads": sorted(table["upload_id"].unique().to_pylist()),
+        "symbols": int(rows["symbol"].nunique()),
+        "rows_sha256": rows_sha256(rows),
+    }
+    return manifest, rows
+
+
+def rows_of(manifest: Mapping[str, Any], history: MarketHistory) -> pd.DataFrame:
+    """The rows that a manifest names, read again. Raises NoTrainingSet, HistoryChanged."""
+    if manifest.get("source") != SOURCE:
+        raise NoTrainingSet(f"it was not trained from this market history but on {manifest.get('source', 'nothing')}")
+    known_by, version = datetime.fromisoformat(manifest["known_by"]), manifest["history_version"]
+    table = _known_rows(history, date.fromisoformat(manifest["as_of"]), known_by, version)
+    rows = as_frame(table.select(list(OBSERVATION)))
+    if rows_sha256(rows) != manifest["rows_sha256"]:
+        raise HistoryChanged(
+            f"version {version} of market_history no longer gives the rows of the manifest of {manifest['week']}; its "
+            "files were changed from outside: restore them"
+        )
+    return rows
+
+
+def split_of(manifest: Mapping[str, Any]) -> Split:
+    """Where the spans of a manifest begin."""
+    spans = manifest["split"]
+    return Split(date.fromisoformat(spans["validation_from"]), date.fromisoformat(spans["holdout_from"]))
+
+
+def training_rows(bundle: ModelBundle, history: MarketHistory) -> tuple[pd.DataFrame, Split]:
+    """The rows and spans that a bundle was trained on. Raises NoTrainingSet where it came from elsewhere."""
+    manifest = bundle.document(TRAINING_MANIFEST)
+    return rows_of(manifest, history), split_of(manifest)
 
 
 def read_training_set(week: str, store: ObjectStore) -> TrainingSet:
@@ -96,12 +142,7 @@ def train_week(
     """Train on the week's training set and add the bundle to the registry, as a candidate."""
     training_set = read_training_set(week, store)
     manifest = training_set.manifest
-    rows, _ = _rows(history, date.fromisoformat(manifest["as_of"]), manifest["history_version"])
-    if rows_sha256(rows) != manifest["rows_sha256"]:
-        raise HistoryChanged(
-            f"version {manifest['history_version']} of market_history no longer gives the rows of the manifest of "
-            f"{week}; its files were changed from outside: restore them"
-        )
+    rows = rows_of(manifest, history)
     trained = train(
         rows,
         training_set.split,
@@ -120,10 +161,11 @@ def _training_set(manifest: Mapping[str, Any], statistics: SeriesStatistics) -> 
     return TrainingSet(manifest, sha256_of(repr(sorted(identity.items())).encode()), statistics)
 
 
-def _rows(history: MarketHistory, as_of: date, version: int | None) -> tuple[pd.DataFrame, list[str]]:
-    table = history.current_rows([*OBSERVATION, "upload_id"], before=as_of, version=version)
-    uploads = sorted(table["upload_id"].unique().to_pylist())
-    return as_frame(table.select(list(OBSERVATION))), uploads
+def _known_rows(history: MarketHistory, as_of: date, known_by: datetime, version: int | None) -> pa.Table:
+    if version is None:  # nothing was known by then, whatever is known now
+        return SCHEMA.empty_table()
+    columns = [*OBSERVATION, "known_at", "upload_id"]
+    return history.current_rows(columns, before=as_of, version=version, known_by=known_by)
 
 
 def _log(week: str, store: ObjectStore) -> AppendOnlyLog:

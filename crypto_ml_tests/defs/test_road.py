@@ -34,6 +34,19 @@ def materialization(result: dg.ExecuteInProcessResult, asset: str) -> Any:
     return events[-1]
 
 
+def promotion(decision: dict[str, Any]) -> dict[str, Any]:
+    return {"ops": {"champion_model": {"config": decision}}}
+
+
+def failure_of(result: dg.ExecuteInProcessResult) -> str:
+    """The sentence with which a promotion failed."""
+    assert not result.success
+    failure = result.failure_data_for_node("champion_model")
+    assert failure is not None
+    assert failure.user_failure_data is not None
+    return failure.user_failure_data.description or ""
+
+
 def test_a_dropped_file_is_noticed_answered_and_shown(deployment: Deployment) -> None:
     put(deployment.store, "prices.csv", small_upload())
     (result,) = deployment.answer_new()
@@ -120,8 +133,11 @@ def test_lineage_names_the_model_that_was_used_before_and_after_a_promotion(depl
     (unapproved,) = deployment.answer_new(cursor="2")
     assert input_version(unapproved) == champion.sha256
 
-    config = {"ops": {"champion_model": {"config": {"version": candidate, "by": "a test", "why": "to see"}}}}
-    deployment.run("promote_model", config=config)
+    decision = {"version": candidate, "by": "a test", "why": "to see"}
+    refused = deployment.run("promote_model", config=promotion(decision), raises=False)
+    assert "worse than the last close" in failure_of(refused)
+    assert registry.champion() == champion
+    deployment.run("promote_model", config=promotion({**decision, "override": "it is a test"}))
     put(deployment.store, "three.csv", small_upload(42))
     (approved,) = deployment.answer_new(cursor="3")
     promoted = registry.champion()
@@ -164,13 +180,8 @@ def test_a_promotion_without_a_reason_is_refused_with_one_sentence(deployment: D
     deployment.answer_new()
     champion = Registry(deployment.store).champion()
     assert champion is not None
-    config = {"ops": {"champion_model": {"config": {"version": champion.version}}}}
-    result = deployment.run("promote_model", config=config, raises=False)
-    assert not result.success
-    failure = result.failure_data_for_node("champion_model")
-    assert failure is not None
-    assert failure.user_failure_data is not None
-    assert "names who decided it and why" in (failure.user_failure_data.description or "")
+    result = deployment.run("promote_model", config=promotion({"version": champion.version}), raises=False)
+    assert "names who decided it and why" in failure_of(result)
     assert Registry(deployment.store).champion() == champion
 
 

@@ -10,8 +10,23 @@ from crypto_ml.defs.failures import explained
 from crypto_ml.defs.partitions import WEEKS, week_end
 from crypto_ml.defs.presentation import link, picture, records
 from crypto_ml.defs.resources import Platform, champion_metadata
+from crypto_ml.errors import Refused
 from crypto_ml.ledger.code import code_version
 from crypto_ml.ledger.layout import bundle_prefix
+from crypto_ml.times import read_time
+
+
+class Knowledge(dg.Config):
+    """What a training set may know: rows that were known at this time (ISO 8601); empty for all that is known now."""
+
+    known_by: str = ""
+
+
+def known_by(config: Knowledge) -> datetime:
+    """The time that a run's config names. Raises Refused where it cannot be read."""
+    if not config.known_by:
+        return datetime.now(UTC)
+    return read_time(config.known_by)
 
 
 @dg.asset(
@@ -22,15 +37,15 @@ from crypto_ml.ledger.layout import bundle_prefix
     group_name="models",
     owners=["team:ml"],
 )
-def scaler(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult:
+def scaler(context: dg.AssetExecutionContext, platform: Platform, config: Knowledge) -> dg.MaterializeResult:
     """A week's training set and the statistics fitted on its training rows: what the network is trained on."""
     from crypto_ml.stages.training import prepare
 
     week = context.partition_key
     with explained():
-        store = platform.store()
+        store, history = platform.store(), platform.history()
         code = code_version("crypto_ml.stages.training")
-        prepared = prepare(week, week_end(week), platform.history(), store, code)
+        prepared = prepare(week, week_end(week), history, store, known_by=known_by(config), code=code)
     manifest = prepared.manifest
     return dg.MaterializeResult(
         data_version=dg.DataVersion(prepared.sha256),
@@ -38,6 +53,7 @@ def scaler(context: dg.AssetExecutionContext, platform: Platform) -> dg.Material
             "dagster/row_count": sum(manifest["rows"].values()),
             "series": len(prepared.statistics.symbols),
             "history_version": str(manifest["history_version"]),
+            "known_by": manifest["known_by"],
             "uploads": len(manifest["uploads"]),
             "training_set": dg.MetadataValue.json({k: v for k, v in manifest.items() if k != "uploads"}),
             "scaler": link(manifest["scaler"]["key"], store),
@@ -105,11 +121,16 @@ def trained_model(context: dg.AssetExecutionContext, platform: Platform) -> dg.M
 
 
 class Promotion(dg.Config):
-    """Which model is to serve, who decided so, and why. Without a version, the pointer is read and nothing changes."""
+    """Which model is to serve, who decided so, and why; `override` says why it may although gates fail.
+
+    `rollback` goes back to the model before the champion. With neither, the pointer is read and nothing changes.
+    """
 
     version: str | None = None
+    rollback: bool = False
     by: str = ""
     why: str = ""
+    override: str | None = None
 
 
 @dg.asset(
@@ -121,11 +142,16 @@ class Promotion(dg.Config):
 )
 def champion_model(platform: Platform, config: Promotion) -> dg.MaterializeResult:
     """The pointer to the model that serves; its history says who promoted what, when and why."""
+    from crypto_ml.stages.promotion import Decision, decide
+
     with explained():
         registry = platform.registry()
         champion = platform.champion
-        if config.version:
-            champion = registry.promote(config.version, by=config.by, why=config.why, at=datetime.now(UTC))
+        if config.version and config.rollback:
+            raise Refused("a run either promotes a version or rolls back; give version or rollback, not both")
+        if config.version or config.rollback:
+            decision = Decision(config.version, config.by, config.why, config.override)
+            champion = decide(decision, registry, platform.history(), datetime.now(UTC))
         bundle = registry.load(champion.version)
     metrics = bundle.document("metrics.json").get("holdout", {}).get("overall", {})
     return dg.MaterializeResult(
