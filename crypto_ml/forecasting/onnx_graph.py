@@ -91,6 +91,15 @@ def onnx_bytes(weights: Mapping[str, NDArray[np.float32]]) -> bytes:
     return serialised
 
 
+def stored_arrays(network_onnx: bytes) -> dict[str, NDArray[Any]]:
+    """The arrays that a network of ours carries, by name; what differs between two networks shows here."""
+    import onnx
+    from onnx import numpy_helper
+
+    graph = onnx.load_model_from_string(network_onnx).graph
+    return {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+
+
 class _Graph:
     """Nodes and constants in the order in which they were added; a node is named after its first output."""
 

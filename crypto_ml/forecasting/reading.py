@@ -8,6 +8,7 @@ import codecs
 import csv
 import gzip
 import io
+import itertools
 import re
 import zlib
 from array import array
@@ -130,6 +131,12 @@ def open_bytes(path: Path) -> BinaryIO:
     with path.open("rb") as raw:
         compressed = raw.read(len(GZIP_MAGIC)) == GZIP_MAGIC
     return cast(BinaryIO, gzip.open(path, "rb")) if compressed else path.open("rb")
+
+
+def line_of(path: Path, number: int) -> str:
+    """A line of an upload as it was received, the header being 1; empty where the file has no such line."""
+    with open_bytes(path) as raw, io.TextIOWrapper(raw, "utf-8-sig", newline=None) as text:
+        return next(itertools.islice(text, number - 1, None), "").removesuffix("\n")
 
 
 class _CheckedText(io.RawIOBase):

@@ -21,6 +21,10 @@ from crypto_ml.storage.failures import AlreadyExists, ObjectMissing
 from crypto_ml.storage.objects import ObjectStore
 
 FORMAT: Final = 1
+EVIDENCE: Final = ("delivery", "received", "cleaned", "accepted", "refused", "champion", "bundle")
+"""delivery: its entry in the log. received: which bytes were. cleaned, accepted, refused: what became of the rows.
+champion: the entry of the pointer. bundle: the model's manifest, which vouches for its files."""
+
 SEAL: Final = "seal"
 
 Outcome = Literal["PREDICTED", "REJECTED", "SKIPPED"]
@@ -124,8 +128,8 @@ class Software:
 
 
 @dataclass(frozen=True)
-class Published:
-    """An object that was published, and the sha256 of its bytes."""
+class Vouched:
+    """A stored object, and the sha256 of its bytes."""
 
     key: str
     sha256: str
@@ -135,9 +139,9 @@ class Published:
 class Receipt:
     """One answer. champion: the entry of the pointer that named the model. settings: those in force.
 
-    evidence: key → sha256 of each stored object the answer rests on. published: `predictions`, `rejected_rows`, where
-    there are any. earlier_answer: the answer that the same bytes under the same key had before, where that is why they
-    were skipped.
+    evidence: the stored objects the answer rests on, by their part in it (see EVIDENCE). published: `predictions` and
+    `rejected_rows`, where there are any. earlier_answer: the answer that the same bytes under the same key had before,
+    where that is why they were skipped.
     """
 
     outcome: Outcome
@@ -151,10 +155,10 @@ class Receipt:
     champion: Mapping[str, Any]
     settings: Mapping[str, str | int | None]
     software: Software
-    evidence: Mapping[str, str]
+    evidence: Mapping[str, Vouched]
     run_id: str
     timings: Timings
-    published: Mapping[str, Published] = field(default_factory=dict)
+    published: Mapping[str, Vouched] = field(default_factory=dict)
     ignored_columns: Sequence[str] = ()
     date_order: str | None = None
     notes: Sequence[str] = ()
@@ -290,7 +294,7 @@ def with_rejected_rows(receipt: Receipt, sha256: str) -> Receipt:
 
 
 def _with_published(receipt: Receipt, what: str, key: str, sha256: str) -> Receipt:
-    return replace(receipt, published={**receipt.published, what: Published(key, sha256)})
+    return replace(receipt, published={**receipt.published, what: Vouched(key, sha256)})
 
 
 @cache

@@ -33,6 +33,7 @@ from crypto_ml.ledger.receipts import (
     RowCounts,
     Timings,
     UsedModel,
+    Vouched,
     read_report,
 )
 from crypto_ml.ledger.registry import Champion, Registry
@@ -134,13 +135,13 @@ def answer(received: Received, cleaned: Cleaned, sources: Sources) -> Answers:
     )
 
 
-def answer_ids(received: Received, cleaned: Cleaned, sources: Sources) -> list[str]:
-    """The name of the answer to each file of the delivery."""
-    return [_inputs(received, cleaned, number, sources).answer_id for number in range(len(received.files))]
+def answer_ids(received: Received, cleaned: Cleaned, sources: Sources) -> dict[int, str]:
+    """The name of the answer to each file of the delivery, by its number."""
+    return {number: _inputs(received, cleaned, number, sources).answer_id for number in range(len(received.files))}
 
 
 def score_delivery(
-    cleaned: Cleaned, names: Sequence[str], sources: Sources, directory: Path, only: int | None = None
+    cleaned: Cleaned, names: Mapping[int, str], sources: Sources, directory: Path, only: int | None = None
 ) -> dict[int, Scored]:
     """Write the predictions of each file of the delivery (or of one) into a local directory, each row named."""
     scored: dict[int, Scored] = {}
@@ -186,19 +187,21 @@ def add_earlier_rows(sorter: RowSorter, sources: Sources) -> None:
         sorter.add(earlier)
 
 
-def _evidence(received: Received, cleaned: Cleaned, sources: Sources) -> dict[str, str]:
-    """The stored objects that every answer of the delivery rests on, by the sha256 of what is stored."""
-    keys = [
-        delivery_key(received.delivery),
-        received_key(received.delivery),
-        cleaned.record_key,
-        cleaned.refused_key,
-        Registry(sources.store, sources.settings.environment).pointer_key(sources.champion.pointer),
-        bundle_prefix(sources.bundle.version) + MANIFEST,
-    ]
+def _evidence(received: Received, cleaned: Cleaned, sources: Sources) -> dict[str, Vouched]:
+    """The stored objects that every answer of the delivery rests on (see `receipts.EVIDENCE`), as they are stored."""
+    registry = Registry(sources.store, sources.settings.environment)
+    keys = {
+        "delivery": delivery_key(received.delivery),
+        "received": received_key(received.delivery),
+        "cleaned": cleaned.record_key,
+        "refused": cleaned.refused_key,
+        "champion": registry.pointer_key(sources.champion.pointer),
+        "bundle": bundle_prefix(sources.bundle.version) + MANIFEST,
+    }
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        hashes = pool.map(lambda key: sha256_of(sources.store.read(key)), keys)
-    return {**dict(zip(keys, hashes, strict=True)), cleaned.accepted_key: cleaned.accepted_sha256}
+        hashes = pool.map(lambda key: sha256_of(sources.store.read(key)), keys.values())
+    found = {part: Vouched(key, sha256) for (part, key), sha256 in zip(keys.items(), hashes, strict=True)}
+    return {**found, "accepted": Vouched(cleaned.accepted_key, cleaned.accepted_sha256)}
 
 
 def _written(cleaned: Cleaned, store: ObjectStore) -> int | None:
@@ -253,7 +256,7 @@ def _receipt(
     scored: Scored | None,
     sources: Sources,
     *,
-    evidence: Mapping[str, str],
+    evidence: Mapping[str, Vouched],
     written: int | None,
 ) -> Receipt:
     """The receipt of one upload, before anything is published."""

@@ -14,7 +14,7 @@ from crypto_ml.forecasting.bundle import NETWORK, ModelBundle, make_bundle
 from crypto_ml.forecasting.schema import PRICES
 from crypto_ml.forecasting.scoring import score_rows
 from crypto_ml.ledger.layout import answer_keys, raw_key, receipt_key
-from crypto_ml.ledger.receipts import Published, read_receipt
+from crypto_ml.ledger.receipts import Vouched, read_receipt
 from crypto_ml.settings import Settings
 from crypto_ml_tests.forecasting.markets import market, model
 from crypto_ml_tests.stages.road import COLUMNS, NOW, Road, upload
@@ -70,7 +70,7 @@ def test_a_report_says_what_happened_and_its_receipt_names_all_that_went_in(road
     assert receipt.inputs.history_version == road.history.version()
     assert receipt.champion["by"] == "crypto_ml"
     published = road.store.read("predictions/prices_preds.csv")
-    assert receipt.published == {"predictions": Published("predictions/prices_preds.csv", sha256_of(published))}
+    assert receipt.published == {"predictions": Vouched("predictions/prices_preds.csv", sha256_of(published))}
 
 
 def test_the_cleaned_rows_of_the_receipt_are_kept_and_hashed(road: Road) -> None:

@@ -1,0 +1,95 @@
+"""The stored objects behind an answer, read as the receipt names them, whatever code reads them today."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from crypto_ml.forecasting.bundle import ModelBundle
+from crypto_ml.forecasting.reading import line_of
+from crypto_ml.ledger.layout import raw_key
+from crypto_ml.ledger.receipts import Receipt, read_receipt
+from crypto_ml.ledger.registry import Champion, Registry
+from crypto_ml.settings import Settings
+from crypto_ml.stages.cleaned_features import Cleaned, CleanedFile, download_named
+from crypto_ml.stages.predictions import Sources
+from crypto_ml.stages.raw_uploads import Received, read_received
+from crypto_ml.storage.history import MarketHistory
+from crypto_ml.storage.objects import ObjectStore
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """One answer's receipt, and what it names; downloads go into `directory`."""
+
+    receipt: Receipt
+    store: ObjectStore
+    directory: Path
+
+    @classmethod
+    def of(cls, answer_id: str, store: ObjectStore, directory: Path) -> "Evidence":
+        """The evidence behind an answer. Raises ObjectMissing, ReceiptDamaged."""
+        return cls(read_receipt(answer_id, store), store, directory)
+
+    @property
+    def history(self) -> MarketHistory:
+        return MarketHistory(self.store)
+
+    @cached_property
+    def received(self) -> Received:
+        return read_received(self.receipt.inputs.delivery, self.store)
+
+    @cached_property
+    def file(self) -> int:
+        """The number of the upload in its delivery."""
+        return [file.upload for file in self.received.files].index(self.receipt.upload)
+
+    @cached_property
+    def cleaned(self) -> Cleaned:
+        found: dict[str, Any] = self.store.read_json(self.receipt.evidence["cleaned"].key)
+        files = {int(number): CleanedFile(**file) for number, file in found.pop("files").items()}
+        return Cleaned(files=files, **found)
+
+    @cached_property
+    def bundle(self) -> ModelBundle:
+        return Registry(self.store).load(self.receipt.model.version)
+
+    @property
+    def settings(self) -> Settings:
+        """The settings in force when the answer was given."""
+        given: Any = dict(self.receipt.settings)
+        return Settings(**given)
+
+    @property
+    def champion(self) -> Champion:
+        return Champion(**self.receipt.champion)
+
+    def sources(self) -> Sources:
+        """What the delivery was answered with."""
+        receipt = self.receipt
+        return Sources(
+            self.store, self.history, receipt.history.read, self.bundle, self.champion, self.settings, receipt.run_id
+        )
+
+    def accepted(self, symbols: Collection[str] | None = None) -> pa.Table:
+        """The accepted rows of the upload, of some series or of all, in order."""
+        path = self.directory / "accepted.parquet"
+        if not path.exists():
+            download_named(self.receipt.evidence["accepted"].key, path, self.store)
+        wanted = pc.field("file") == self.file
+        if symbols is not None:
+            wanted &= pc.field("symbol").isin(list(symbols))
+        return pq.read_table(path, filters=wanted)
+
+    def raw_line(self, line: int) -> str:
+        """A line of the upload as it was received."""
+        sha256 = str(self.receipt.inputs.upload_sha256)
+        path = self.directory / sha256
+        if not path.exists():
+            download_named(raw_key(sha256), path, self.store)
+        return line_of(path, line)

@@ -1,0 +1,256 @@
+"""An answer computed once more from the bytes that were received, and held against its receipt, stage by stage.
+
+The stages, in the order in which one rests on another: `receipt`, `raw_uploads` (what was delivered, and its bytes),
+`cleaned_features` (which rows were accepted, as what), `champion_model` (the approval), `market_history` (the earlier
+rows), `trained_model` (the bundle), `features`, `predictions` (the numbers, and the files that were published),
+`report`. The first that differs is named; those behind it are not looked at.
+"""
+
+import csv
+import io
+import struct
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Final, Literal
+
+from crypto_ml.audit.differences import Differs, at_stage
+from crypto_ml.audit.evidence import Evidence
+from crypto_ml.audit.retraining import retrained
+from crypto_ml.digest import sha256_of, sha256_of_file
+from crypto_ml.ledger.layout import APPENDS, answer_keys, answered_key, raw_key
+from crypto_ml.ledger.receipts import Fingerprints, read_report, report_on
+from crypto_ml.ledger.registry import Registry
+from crypto_ml.ledger.software import software
+from crypto_ml.stages.cleaned_features import REFUSED, Cleaned, KnownCoins, clean_into
+from crypto_ml.stages.predictions import score_delivery
+from crypto_ml.stages.publication import refused_rows_file
+from crypto_ml.storage.objects import ObjectStore
+
+AT_ONCE: Final = 8
+MOST_ULP: Final = 16
+"""The network's numbers are float32. Another processor may round them differently; more than this is another result."""
+
+PART_STAGES: Final = {
+    "delivery": "raw_uploads",
+    "received": "raw_uploads",
+    "cleaned": "cleaned_features",
+    "accepted": "cleaned_features",
+    "refused": "cleaned_features",
+    "champion": "champion_model",
+    "bundle": "trained_model",
+}
+PUBLISHED_STAGES: Final = {"predictions": "predictions", "rejected_rows": "cleaned_features"}
+
+Outcome = Literal["IDENTICAL", "EQUAL", "DIFFERS"]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a replay found. ulp: the largest difference in units in the last place of a float32, where EQUAL."""
+
+    answer_id: str
+    outcome: Outcome
+    stage: str | None = None
+    why: str | None = None
+    ulp: int | None = None
+    note: str | None = None
+
+    def __str__(self) -> str:
+        if self.outcome == "IDENTICAL":
+            return "IDENTICAL"
+        return f"EQUAL WITHIN {self.ulp} ulp" if self.outcome == "EQUAL" else f"DIFFERS AT {self.stage}: {self.why}"
+
+
+def replay(answer_id: str, store: ObjectStore, *, retrain: bool = False) -> Verdict:
+    """Compute an answer again; with `retrain`, the model behind it as well.
+
+    Damage is a verdict, and so is a receipt that is not there. Raises StoreUnavailable where the store does not answer,
+    NoTrainingSet where a model that was trained elsewhere is to be trained again.
+    """
+    try:
+        with TemporaryDirectory(prefix="crypto_ml-replay-") as name:
+            evidence = at_stage("receipt", lambda: Evidence.of(answer_id, store, Path(name)))
+            ulp = _replayed(evidence)
+            if retrain:
+                retrained(evidence.bundle, evidence.history)
+    except Differs as found:
+        return Verdict(answer_id, "DIFFERS", found.stage, found.why)
+    note = _software_note(evidence)
+    return Verdict(answer_id, "EQUAL", ulp=ulp, note=note) if ulp else Verdict(answer_id, "IDENTICAL", note=note)
+
+
+def _replayed(evidence: Evidence) -> int:
+    """How far the numbers are from those published, in ulp; 0 where every byte is the same. Raises Differs."""
+    _evidence_stands(evidence)
+    _raw_bytes_stand(evidence)
+    receipt = evidence.receipt
+    directory = evidence.directory / "again"
+    directory.mkdir()
+    cleaned = at_stage("cleaned_features", lambda: _clean(evidence, directory))
+    refused = None
+    if "rejected_rows" in receipt.published:
+        refused = refused_rows_file(evidence.file, directory / REFUSED, directory)
+        if sha256_of_file(refused) != receipt.published["rejected_rows"].sha256:
+            raise Differs("cleaned_features", "other rows are refused, or for other reasons")
+    _history_stands(evidence)
+    bundle = at_stage("trained_model", lambda: evidence.bundle)
+    if bundle.sha256 != receipt.model.sha256:
+        raise Differs("trained_model", f"the bundle {bundle.version} is not the one the receipt names")
+    ulp = 0
+    if receipt.rows.accepted:
+        names = {evidence.file: receipt.answer_id}
+        made = at_stage(
+            "market_history", lambda: score_delivery(cleaned, names, evidence.sources(), directory, evidence.file)
+        )[evidence.file]
+        _fingerprints_agree(receipt.fingerprints, made.fingerprints)
+        if "predictions" in receipt.published and sha256_of_file(made.path) != receipt.published["predictions"].sha256:
+            ulp = _distance(evidence, made.path)
+    _published_stands(evidence)
+    _outcome_stands(evidence)
+    return ulp
+
+
+def _evidence_stands(evidence: Evidence) -> None:
+    """Every stored object that the receipt names is still what it was."""
+    receipt, store = evidence.receipt, evidence.store
+
+    def look(part: str) -> None:
+        vouched = receipt.evidence[part]
+        _vouched(PART_STAGES[part], vouched.key, vouched.sha256, store)
+
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        for looked in [pool.submit(look, part) for part in PART_STAGES if part in receipt.evidence]:
+            looked.result()
+    pointed = Registry(store, evidence.settings.environment).entry(receipt.inputs.champion_pointer)
+    if asdict(pointed) != dict(receipt.champion):
+        raise Differs("champion_model", "the entry of the pointer is not the one the receipt repeats")
+
+
+def _raw_bytes_stand(evidence: Evidence) -> None:
+    """The bytes of the delivery's files, which are cleaned together, are those that were received."""
+    hashes = sorted({file.sha256 for file in evidence.received.files if file.sha256 and not file.outcome})
+    own = evidence.receipt.inputs.upload_sha256
+    store = evidence.store
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        found = [pool.submit(_vouched, "raw_uploads", raw_key(sha256), sha256, store) for sha256 in hashes]
+        for looked in found:
+            looked.result()
+    if own and own not in {file.sha256 for file in evidence.received.files}:
+        raise Differs("raw_uploads", "the record of what was received does not have the upload's bytes")
+
+
+def _clean(evidence: Evidence, directory: Path) -> Cleaned:
+    """The delivery cleaned again. Raises Differs where its files come out otherwise."""
+    before = evidence.cleaned
+    named_by = before.named_by
+    champion = Registry(evidence.store).load(named_by["champion"])
+    coins = KnownCoins(evidence.history, named_by["history_version"], champion)
+    cleaned = clean_into(directory, evidence.received, coins, evidence.store, evidence.settings)
+    if dict(cleaned.files) != dict(before.files):
+        now, then = cleaned.files.get(evidence.file), before.files.get(evidence.file)
+        raise Differs("cleaned_features", f"the upload comes out as {now}, and came out as {then}")
+    if {name: list(coin) for name, coin in cleaned.renamed.items()} != dict(before.renamed):
+        raise Differs("cleaned_features", "the series of the upload are named otherwise")
+    return cleaned
+
+
+def _history_stands(evidence: Evidence) -> None:
+    """Every append up to the version that was read is still what was written."""
+    version, store = evidence.receipt.history.read, evidence.store
+    if version is None:
+        return
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        records = [
+            at_stage("market_history", found.result)
+            for found in [pool.submit(store.read_json, found.key) for found in store.list(APPENDS)]
+        ]
+        objects: dict[str, str] = {}
+        for record in records:
+            objects |= record["objects"] if record["version"] <= version else {}
+        looked = [pool.submit(_vouched, "market_history", key, sha256, store) for key, sha256 in objects.items()]
+        for one in looked:
+            one.result()
+    written = evidence.receipt.history.written
+    if written is not None and written not in {record["version"] for record in records}:
+        raise Differs("market_history", f"what version {written} wrote is not recorded any more")
+
+
+def _fingerprints_agree(then: Fingerprints, now: Fingerprints) -> None:
+    if now.accepted_rows != then.accepted_rows:
+        raise Differs("cleaned_features", "the same bytes give other accepted rows")
+    if now.earlier_rows != then.earlier_rows:
+        raise Differs("market_history", "the history gives other earlier rows for these series")
+    if now.feature_block != then.feature_block:
+        raise Differs("features", "the same rows give other features")
+
+
+def _distance(evidence: Evidence, made: Path) -> int:
+    """The largest difference to the numbers that were published, in float32 ulp. Raises Differs beyond MOST_ULP."""
+    vouched = evidence.receipt.published["predictions"]
+    content = at_stage("predictions", lambda: evidence.store.read(vouched.key))
+    if sha256_of(content) != vouched.sha256:
+        why = "the numbers differ, and how far cannot be told: the file that was published is not there any more"
+        raise Differs("predictions", why)
+    largest = 0
+    for row, other in zip(_rows(made.read_text("utf-8")), _rows(content.decode()), strict=True):
+        if {**row, "pred_open": ""} != {**other, "pred_open": ""}:
+            raise Differs("predictions", f"the row {other['prediction_id']} comes out otherwise")
+        largest = max(largest, float32_ulps(float(row["pred_open"]), float(other["pred_open"])))
+    if largest > MOST_ULP:
+        raise Differs("predictions", f"the same features and model give numbers that differ by up to {largest:,} ulp")
+    return max(largest, 1)
+
+
+def _rows(text: str) -> Iterator[dict[str, str]]:
+    return iter(csv.DictReader(io.StringIO(text)))
+
+
+def float32_ulps(one: float, other: float) -> int:
+    """How many float32 numbers lie between two numbers, both rounded to float32."""
+
+    def place(value: float) -> int:
+        bits: int = struct.unpack("<i", struct.pack("<f", value))[0]
+        return bits if bits >= 0 else -(bits & 0x7FFFFFFF)
+
+    return abs(place(one) - place(other))
+
+
+def _published_stands(evidence: Evidence) -> None:
+    """What was published is what is there, unless a newer answer took its place."""
+    receipt, store = evidence.receipt, evidence.store
+    report = at_stage("report", lambda: read_report(receipt.upload.key, store))
+    if receipt.outcome == "SKIPPED" or report is None or report.document["answer_id"] != receipt.answer_id:
+        if report is None:
+            raise Differs("report", f"{store.uri(answer_keys(receipt.upload.key).report)} is gone")
+        return
+    for what, vouched in receipt.published.items():
+        _vouched("predictions", vouched.key, vouched.sha256, store, f"the published {what} are not what was published")
+    expected = report_on(receipt, None)
+    if report.outcome != "SKIPPED" and report != expected:
+        raise Differs("report", "the report does not repeat its receipt")
+
+
+def _outcome_stands(evidence: Evidence) -> None:
+    """The delivery's list of outcomes is there, and knows the upload."""
+    receipt, store = evidence.receipt, evidence.store
+    answered = at_stage("predictions", lambda: store.read_json(answered_key(receipt.inputs.delivery)))
+    found = answered.get(receipt.upload.key) if isinstance(answered, dict) else None
+    same = found is not None and found["answer_id"] == receipt.answer_id
+    if found is None or (same and found["outcome"] not in (receipt.outcome, "SKIPPED")):
+        raise Differs("predictions", f"the outcomes of delivery {receipt.inputs.delivery} do not name this answer")
+
+
+def _vouched(stage: str, key: str, sha256: str, store: ObjectStore, why: str | None = None) -> None:
+    content = at_stage(stage, lambda: store.read(key))
+    if sha256_of(content) != sha256:
+        raise Differs(stage, f"{store.uri(key)} is not what it was" if why is None else f"{store.uri(key)}: {why}")
+
+
+def _software_note(evidence: Evidence) -> str | None:
+    then, now = evidence.receipt.software, software()
+    changed = [stage for stage, version in now.code.items() if then.code.get(stage) != version]
+    changed += [name for name, version in now.libraries.items() if then.libraries.get(name) != version]
+    return f"although {', '.join(changed)} changed since" if changed else None

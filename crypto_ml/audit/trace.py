@@ -1,0 +1,248 @@
+"""The whole chain behind an answer, or behind one predicted number, from S3 alone."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import date
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from crypto_ml.audit.evidence import Evidence
+from crypto_ml.audit.references import Reference, UnknownAnswer
+from crypto_ml.digest import sha256_of
+from crypto_ml.forecasting.bundle import TRAINING_MANIFEST
+from crypto_ml.forecasting.schema import LOOK_BACK
+from crypto_ml.forecasting.scoring import BY_MODEL, BY_OWN_ROWS, score
+from crypto_ml.forecasting.sorting import RowSorter
+from crypto_ml.ledger.deliveries import DeliveryLog
+from crypto_ml.ledger.layout import raw_key, receipt_key
+from crypto_ml.ledger.receipts import Receipt, read_report
+from crypto_ml.stages.predictions import add_earlier_rows
+from crypto_ml.storage.failures import ObjectMissing
+from crypto_ml.storage.objects import ObjectStore
+
+OBSERVED = ("open", "high", "low", "close", "market", "volume", "slug")
+
+
+@dataclass(frozen=True)
+class EarlierRow:
+    """A row that a prediction was made from: the observation, and the upload, line and time it became known by."""
+
+    date: date
+    observed: Mapping[str, Any]
+    upload: str
+    upload_id: str
+    line: int
+    known_at: str
+
+
+@dataclass(frozen=True)
+class TracedRow:
+    """One predicted number: what stood in the upload, and each earlier row its prediction was made from, oldest first.
+
+    as_received: the line of the upload, byte for byte. scaled_by: `model`, `own rows`, or nothing where it is a seed.
+    """
+
+    prediction_id: str
+    symbol: str
+    date: date
+    line: int
+    as_received: str
+    pred_open: float
+    val_open: float
+    status: str
+    scaled_by: str
+    earlier_rows: Sequence[EarlierRow]
+
+
+@dataclass(frozen=True)
+class Trace:
+    """An answer's receipt, what was trained into its model, whether what was published still stands, and one row."""
+
+    receipt: Receipt
+    published: str
+    trained_on: Mapping[str, Any]
+    row: TracedRow | None
+
+    def document(self) -> dict[str, Any]:
+        """The trace as JSON has it."""
+        found: dict[str, Any] = {
+            **self.receipt.document(),
+            "published_now": self.published,
+            "trained_on": dict(self.trained_on),
+            "row": asdict(self.row) if self.row else None,
+        }
+        return found
+
+
+def trace(reference: Reference, store: ObjectStore) -> Trace:
+    """Follow a reference. Raises UnknownAnswer, ReceiptDamaged, and what the store raises where evidence is gone."""
+    with TemporaryDirectory(prefix="crypto_ml-trace-") as name:
+        try:
+            evidence = Evidence.of(reference.answer_id, store, Path(name))
+        except ObjectMissing as missing:
+            key = store.uri(receipt_key(reference.answer_id))
+            raise UnknownAnswer(f"there is no answer {reference.answer_id}: no receipt {key}") from missing
+        row = trace_rows(evidence, [reference])[0] if reference.is_row else None
+        trained_on = evidence.bundle.document(TRAINING_MANIFEST)
+        return Trace(evidence.receipt, published_now(evidence.receipt, store), trained_on, row)
+
+
+def published_now(receipt: Receipt, store: ObjectStore) -> str:
+    """What became of the predictions that the receipt vouches for."""
+    published = receipt.published.get("predictions")
+    if published is None:
+        return "nothing was published"
+    try:
+        if sha256_of(store.read(published.key)) == published.sha256:
+            return "stands unchanged"
+    except ObjectMissing:
+        return "was deleted"
+    report = read_report(receipt.upload.key, store)
+    if report and report.document["answer_id"] != receipt.answer_id:
+        return f"was replaced by answer {report.document['answer_id']} of delivery {report.delivery}"
+    return "was changed from outside"
+
+
+def trace_rows(evidence: Evidence, references: Sequence[Reference]) -> list[TracedRow]:
+    """Rows of one answer, in the order asked for; their series are read and scored once. Raises UnknownAnswer."""
+    receipt = evidence.receipt
+    if not receipt.rows.accepted:
+        raise UnknownAnswer(f"answer {receipt.answer_id} has no rows: {receipt.outcome}, {receipt.reason}")
+    named = [_named(evidence, reference) for reference in references]
+    own = evidence.accepted({symbol for symbol, _, _ in named})
+    scored = _scored(evidence, own).set_index("line")
+    known = _known(evidence, own)
+    return [_row(evidence, row, scored.loc[row[2]], known[row[0]]) for row in named]
+
+
+def _row(
+    evidence: Evidence, named: tuple[str, date, int], answered: pd.Series, known: Sequence[EarlierRow]
+) -> TracedRow:
+    symbol, day, line = named
+    before = [row for row in known if row.date < day]
+    if answered["scaled_by"] == BY_MODEL:
+        before = before[-LOOK_BACK:]
+    elif answered["scaled_by"] != BY_OWN_ROWS:
+        before = []
+    return TracedRow(
+        prediction_id=f"{evidence.receipt.answer_id}-{line}",
+        symbol=symbol,
+        date=day,
+        line=line,
+        as_received=evidence.raw_line(line),
+        pred_open=float(answered["pred_open"]),
+        val_open=float(answered["val_open"]),
+        status=str(answered["status"]),
+        scaled_by=str(answered["scaled_by"]),
+        earlier_rows=before,
+    )
+
+
+def _named(evidence: Evidence, reference: Reference) -> tuple[str, date, int]:
+    rows = evidence.accepted(None if reference.symbol is None else {reference.symbol})
+    meant = pc.field("line") == reference.line if reference.line is not None else pc.field("date") == reference.day
+    found = rows.filter(meant).select(["symbol", "date", "line"]).to_pylist()
+    if not found:
+        what = f"line {reference.line}" if reference.line is not None else f"{reference.symbol} of {reference.day}"
+        raise UnknownAnswer(f"answer {evidence.receipt.answer_id} has no row for {what}; it may have been refused")
+    return str(found[0]["symbol"]), found[0]["date"], int(found[0]["line"])
+
+
+def _scored(evidence: Evidence, own: pa.Table) -> pd.DataFrame:
+    """Series of the upload, scored again."""
+    sources = evidence.sources()
+    with TemporaryDirectory(dir=evidence.directory) as name, RowSorter(Path(name)) as sorter:
+        sorter.add(own.append_column("context", pa.repeat(False, own.num_rows)))
+        add_earlier_rows(sorter, sources)
+        return pd.concat(score(sorter.chunks(), sources.bundle, sources.settings.recovery))
+
+
+def _known(evidence: Evidence, own: pa.Table) -> dict[str, list[EarlierRow]]:
+    """symbol → every row there was for it, in order of dates; a row of the upload counts before one of history."""
+    received = evidence.received
+    upload_id = f"{received.delivery}.{evidence.file}"
+    given = own.select(["symbol", "date", *OBSERVED, "line"]).to_pylist()
+    known = [{**row, "upload_id": upload_id, "known_at": received.at} for row in given]
+    days = {(row["symbol"], row["date"]) for row in known}
+    known += [row for row in _history(evidence, own) if (row["symbol"], row["date"]) not in days]
+    uploads = _uploads({str(row["upload_id"]) for row in known}, evidence.store)
+    found: dict[str, list[EarlierRow]] = {}
+    for row in sorted(known, key=lambda row: row["date"]):
+        found.setdefault(row["symbol"], []).append(_earlier(row, uploads))
+    return found
+
+
+def _history(evidence: Evidence, own: pa.Table) -> Iterator[dict[str, Any]]:
+    version = evidence.receipt.history.read
+    if version is None:
+        return
+    symbols, last = own["symbol"].unique().to_pylist(), pc.max(own["date"]).as_py()
+    for row in evidence.history.current_rows(symbols=symbols, before=last, version=version).to_pylist():
+        yield {**row, "known_at": row["known_at"].isoformat()}
+
+
+def _uploads(upload_ids: set[str], store: ObjectStore) -> dict[str, str]:
+    """upload id → the key that the upload was dropped under."""
+    log = DeliveryLog(store)
+    deliveries = {upload_id.partition(".")[0] for upload_id in upload_ids}
+    found = {delivery: log.get(int(delivery)).uploads for delivery in sorted(deliveries)}
+    parts = {upload_id: upload_id.partition(".") for upload_id in upload_ids}
+    return {upload_id: found[delivery][int(file)].key for upload_id, (delivery, _, file) in parts.items()}
+
+
+def _earlier(row: Mapping[str, Any], uploads: Mapping[str, str]) -> EarlierRow:
+    upload_id = str(row["upload_id"])
+    observed = {name: row[name] for name in OBSERVED}
+    return EarlierRow(row["date"], observed, uploads[upload_id], upload_id, int(row["line"]), str(row["known_at"]))
+
+
+def told(found: Trace, store: ObjectStore) -> Iterator[str]:
+    """A trace in lines for people, from the number back to the approval."""
+    receipt, row = found.receipt, found.row
+    if row:
+        yield f"{row.symbol} {row.date}: pred_open {row.pred_open!r}, val_open {row.val_open!r} ({row.status})"
+        yield f"  prediction    {row.prediction_id}"
+        yield f"  as received   line {row.line}: {row.as_received}"
+        scaled = f", scaled by {row.scaled_by}" if row.scaled_by else ""
+        yield f"  made from     {len(row.earlier_rows)} earlier rows{scaled}"
+        for earlier in row.earlier_rows[-LOOK_BACK:]:
+            prices = " ".join(f"{name} {earlier.observed[name]!r}" for name in OBSERVED[:4])
+            yield f"    {earlier.date}  {prices}  from line {earlier.line} of {earlier.upload}, {earlier.known_at}"
+        if len(row.earlier_rows) > LOOK_BACK:
+            yield f"    and {len(row.earlier_rows) - LOOK_BACK} before those, which scale it (--json lists them)"
+    yield f"answer          {receipt.answer_id}: {receipt.outcome}" + (f", {receipt.reason}" if receipt.reason else "")
+    for what, vouched in receipt.published.items():
+        yield f"  {what:<13} {store.uri(vouched.key)}  sha256 {vouched.sha256}"
+    yield f"  published     {found.published}"
+    yield f"upload          {store.uri(receipt.upload.key)}  ETag {receipt.upload.etag}, {receipt.upload.size} bytes"
+    if receipt.inputs.upload_sha256:
+        yield f"  kept as       {store.uri(raw_key(receipt.inputs.upload_sha256))}"
+    rows = receipt.rows
+    yield f"  rows          {rows.received} received, {rows.accepted} accepted, {rows.refused} refused"
+    yield f"  delivery      {receipt.inputs.delivery}, uploaded {receipt.timings.uploaded_at}, " + (
+        f"received {receipt.timings.received_at}, answered {receipt.timings.answered_at}"
+    )
+    yield f"market history  read at version {receipt.history.read}, these rows in version {receipt.history.written}"
+    yield f"model           {receipt.model.version}  sha256 {receipt.model.sha256}"
+    trained = found.trained_on
+    yield f"  trained on    {trained.get('source', 'not recorded')}" + (
+        f", week {trained['week']}, version {trained['history_version']}, known by {trained['known_by']}, "
+        f"{len(trained['uploads'])} uploads"
+        if "week" in trained
+        else ""
+    )
+    champion = receipt.champion
+    yield f"approval        entry {champion['pointer']}, {champion['action']} by {champion['by']}: {champion['why']}"
+    if champion["override"]:
+        failed = ", ".join(str(gate["name"]) for gate in champion["gates"] if not gate["passed"])
+        yield f"  overridden    {failed} failed; {champion['override']}"
+    software = receipt.software
+    code = ", ".join(f"{stage} {version}" for stage, version in software.code.items())
+    yield f"software        crypto_ml {software.package}, Python {software.python}; code: {code}"
+    yield f"  image         {software.image or 'not known'}, lock sha256 {software.lock_sha256 or 'not known'}"
+    yield f"run             {receipt.run_id}"

@@ -1,0 +1,71 @@
+"""`crypto-ml trace`, `replay`, `corrections`: where a number comes from, whether it comes out again, what used it."""
+
+import json
+from dataclasses import asdict
+from datetime import datetime
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from crypto_ml.errors import Refused
+from crypto_ml.settings import Settings
+
+if TYPE_CHECKING:
+    from crypto_ml.storage.objects import ObjectStore
+
+as_json_option = click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+
+
+@click.command("trace")
+@click.argument("reference", metavar="PREDICTIONS_KEY_OR_ID")
+@click.option("--symbol", help="With --date: the one row that is meant.")
+@click.option("--date", "day", type=click.DateTime(["%Y-%m-%d"]), help="With --symbol: the one row that is meant.")
+@as_json_option
+def trace(reference: str, symbol: str | None, day: datetime | None, as_json: bool) -> None:
+    """Show everything behind an answer, or behind one predicted number.
+
+    PREDICTIONS_KEY_OR_ID is a key such as predictions/prices_preds.csv, a prediction_id, or an answer id. Reads S3
+    alone: Dagster and its database may be gone.
+    """
+    from crypto_ml.audit import trace as tracing
+    from crypto_ml.audit.references import resolve
+
+    store = _store()
+    found = tracing.trace(resolve(reference, store, symbol=symbol, day=day.date() if day else None), store)
+    if as_json:
+        click.echo(json.dumps(found.document(), indent=2, default=str))
+        return
+    for line in tracing.told(found, store):
+        click.echo(line)
+
+
+@click.command("replay")
+@click.argument("reference", metavar="PREDICTIONS_KEY_OR_ID")
+@click.option("--retrain", is_flag=True, help="Train the model again as well, and compare its weights.")
+@as_json_option
+def replay(reference: str, retrain: bool, as_json: bool) -> None:
+    """Compute an answer again from the bytes that were received.
+
+    Prints IDENTICAL, EQUAL WITHIN n ulp (of a float32, on another processor), or DIFFERS AT the first stage that does
+    not give again what the receipt says, which ends with exit code 1.
+    """
+    from crypto_ml.audit.references import resolve
+    from crypto_ml.audit.replay import replay as compute_again
+
+    store = _store()
+    verdict = compute_again(resolve(reference, store).answer_id, store, retrain=retrain)
+    click.echo(json.dumps({**asdict(verdict), "verdict": str(verdict)}, indent=2) if as_json else str(verdict))
+    if verdict.note:
+        click.echo(verdict.note, err=True)
+    if verdict.outcome == "DIFFERS":
+        raise Refused(f"answer {verdict.answer_id} does not come out again: {verdict.stage}")
+
+
+def _store() -> "ObjectStore":
+    from crypto_ml.storage.objects import connect
+
+    settings = Settings.from_environment()
+    return connect(settings.bucket, settings.prefix)
+
+
+COMMANDS: Final = (trace, replay)
