@@ -10,7 +10,7 @@ from crypto_ml.ledger.layout import PREDICTIONS, UPLOADS, answer_keys
 from crypto_ml.storage.failures import ObjectMissing
 from crypto_ml.storage.objects import ObjectStore
 
-ANSWER_ID: Final = re.compile(r"([0-9a-f]{16})(?:-(\d+))?")
+ANSWER_ID: Final = re.compile(r"(\d{8,}-[0-9a-f]{16})(?:-(\d+))?")
 ENDINGS: Final = ("_preds.csv", "_report.json", "_rejected_rows.csv")
 
 

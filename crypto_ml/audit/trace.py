@@ -115,13 +115,13 @@ def trace_rows(evidence: Evidence, references: Sequence[Reference]) -> list[Trac
         raise UnknownAnswer(f"answer {receipt.answer_id} has no rows: {receipt.outcome}, {receipt.reason}")
     named = [_named(evidence, reference) for reference in references]
     own = evidence.accepted({symbol for symbol, _, _ in named})
-    scored = _scored(evidence, own).set_index("line")
-    known = _known(evidence, own)
-    return [_row(evidence, row, scored.loc[row[2]], known[row[0]]) for row in named]
+    scored = {int(row["line"]): row for row in _scored(evidence, own).to_dict("records")}
+    known = known_rows(evidence, own)
+    return [_row(evidence, row, scored[row[2]], known[row[0]]) for row in named]
 
 
 def _row(
-    evidence: Evidence, named: tuple[str, date, int], answered: pd.Series, known: Sequence[EarlierRow]
+    evidence: Evidence, named: tuple[str, date, int], answered: Mapping[Any, Any], known: Sequence[EarlierRow]
 ) -> TracedRow:
     symbol, day, line = named
     before = [row for row in known if row.date < day]
@@ -162,7 +162,7 @@ def _scored(evidence: Evidence, own: pa.Table) -> pd.DataFrame:
         return pd.concat(score(sorter.chunks(), sources.bundle, sources.settings.recovery))
 
 
-def _known(evidence: Evidence, own: pa.Table) -> dict[str, list[EarlierRow]]:
+def known_rows(evidence: Evidence, own: pa.Table) -> dict[str, list[EarlierRow]]:
     """symbol → every row there was for it, in order of dates; a row of the upload counts before one of history."""
     received = evidence.received
     upload_id = f"{received.delivery}.{evidence.file}"

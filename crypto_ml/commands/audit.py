@@ -61,6 +61,23 @@ def replay(reference: str, retrain: bool, as_json: bool) -> None:
         raise Refused(f"answer {verdict.answer_id} does not come out again: {verdict.stage}")
 
 
+@click.command("corrections")
+@click.argument("reference", metavar="UPLOAD_KEY_OR_ID")
+@as_json_option
+def corrections(reference: str, as_json: bool) -> None:
+    """List what an upload corrected, and which past answers and models had used the values before."""
+    from crypto_ml.audit import corrections as correcting
+    from crypto_ml.audit.references import resolve
+
+    store = _store()
+    found = correcting.corrections(resolve(reference, store).answer_id, store)
+    if as_json:
+        click.echo(json.dumps(asdict(found), indent=2, default=str))
+        return
+    for line in correcting.told(found):
+        click.echo(line)
+
+
 def _store() -> "ObjectStore":
     from crypto_ml.storage.objects import connect
 
@@ -68,4 +85,4 @@ def _store() -> "ObjectStore":
     return connect(settings.bucket, settings.prefix)
 
 
-COMMANDS: Final = (trace, replay)
+COMMANDS: Final = (trace, replay, corrections)

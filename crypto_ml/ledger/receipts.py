@@ -6,7 +6,7 @@ JSON Schema; `receipt_schema` makes it.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from typing import Any, Final, Literal
@@ -68,8 +68,8 @@ class Inputs:
 
     @property
     def answer_id(self) -> str:
-        """The name of the answer that these inputs lead to."""
-        return sha256_of(json.dumps(asdict(self), sort_keys=True).encode())[:16]
+        """The name of the answer that these inputs lead to; those of a delivery list together."""
+        return f"{self.delivery}-{sha256_of(json.dumps(asdict(self), sort_keys=True).encode())[:16]}"
 
 
 @dataclass(frozen=True)
@@ -198,6 +198,13 @@ class Report:
         found: str | None = self.document["rejected_rows"]
         return found
 
+    def corrected_by(self, receipt: Receipt) -> bool:
+        """Whether a receipt is for other bytes under the same key, of which those before have an answer."""
+        upload = self.document["upload"]
+        same_key, same_bytes = upload["key"] == receipt.upload.key, upload["sha256"] == receipt.inputs.upload_sha256
+        answered = self.document["predictions"] is not None
+        return receipt.outcome == "PREDICTED" and same_key and not same_bytes and answered
+
     def answers(self, key: str, sha256: str) -> str | None:
         """The answer these bytes under this key already have; a rejection is considered anew each time."""
         same = self.document["upload"]["key"] == key and self.document["upload"]["sha256"] == sha256
@@ -263,10 +270,16 @@ def read_receipt(answer_id: str, store: ObjectStore) -> Receipt:
     return receipt
 
 
+def receipts_of(delivery: str, store: ObjectStore) -> Iterator[Receipt]:
+    """Every receipt of a delivery: one for each of its uploads, and more where it was answered anew."""
+    for found in store.list(receipt_key(f"{delivery}-").removesuffix(".json")):
+        yield read_receipt(found.key.rpartition("/")[2].removesuffix(".json"), store)
+
+
 def receipt_schema() -> dict[str, Any]:
     """The JSON Schema of a receipt as it is written."""
     schema = _receipts().json_schema()
-    own = {"answer_id": {"type": "string", "pattern": "^[0-9a-f]{16}$"}, SEAL: {"type": "string"}}
+    own = {"answer_id": {"type": "string", "pattern": r"^\d+-[0-9a-f]{16}$"}, SEAL: {"type": "string"}}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "Receipt of a crypto_ml answer",

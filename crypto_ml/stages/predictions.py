@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -117,6 +117,9 @@ def answer(received: Received, cleaned: Cleaned, sources: Sources) -> Answers:
             earlier = read_report(receipt.upload.key, sources.store)
             if reason := _outranked(receipt, owners[answer_keys(receipt.upload.key)], earlier):
                 return skip(receipt, reason, sources.store)
+            if earlier and earlier.corrected_by(receipt):
+                note = f"replaces answer {earlier.document['answer_id']}; `crypto-ml corrections` lists what used it"
+                receipt = replace(receipt, notes=[*receipt.notes, note])
             rejected = None
             if receipt.rows.refused or (receipt.outcome == "PREDICTED" and earlier and earlier.rejected_rows):
                 rejected = refused_rows_file(number, refused, directory)

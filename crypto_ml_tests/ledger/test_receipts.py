@@ -1,6 +1,7 @@
 """A receipt is written once and reads back as it was; a report repeats it for the person who dropped the file."""
 
 import json
+import re
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -95,10 +96,11 @@ def test_whatever_goes_into_an_answer_is_part_of_its_name(name: str) -> None:
 
 
 @given(key=st.text(st.characters(exclude_categories=["Cs"])), version=st.none() | st.integers(0, 9))
-def test_an_answer_has_a_name_of_sixteen_digits_whatever_its_upload_is_called(key: str, version: int | None) -> None:
+def test_an_answer_is_named_by_its_delivery_and_sixteen_digits_whatever_its_upload_is_called(
+    key: str, version: int | None
+) -> None:
     name = replace(INPUTS, upload_key=key, history_version=version).answer_id
-    assert len(name) == 16
-    assert set(name) <= set("0123456789abcdef")
+    assert re.fullmatch(f"{INPUTS.delivery}-[0-9a-f]{{16}}", name)
 
 
 def test_a_report_answers_for_its_own_key_and_bytes_only(store: ObjectStore) -> None:
