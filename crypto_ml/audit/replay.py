@@ -21,7 +21,7 @@ from crypto_ml.audit.evidence import Evidence
 from crypto_ml.audit.retraining import retrained
 from crypto_ml.digest import sha256_of, sha256_of_file
 from crypto_ml.ledger.layout import APPENDS, answer_keys, answered_key, raw_key
-from crypto_ml.ledger.receipts import Fingerprints, read_report, report_on
+from crypto_ml.ledger.receipts import Fingerprints, read_receipt, read_report, report_on
 from crypto_ml.ledger.registry import Registry
 from crypto_ml.ledger.software import software
 from crypto_ml.stages.cleaned_features import REFUSED, Cleaned, KnownCoins, clean_into
@@ -146,7 +146,7 @@ def _clean(evidence: Evidence, directory: Path) -> Cleaned:
     """The delivery cleaned again. Raises Differs where its files come out otherwise."""
     before = evidence.cleaned
     named_by = before.named_by
-    champion = Registry(evidence.store).load(named_by["champion"])
+    champion = at_stage("trained_model", lambda: Registry(evidence.store).load(named_by["champion"]))
     coins = KnownCoins(evidence.history, named_by["history_version"], champion)
     cleaned = clean_into(directory, evidence.received, coins, evidence.store, evidence.settings)
     if dict(cleaned.files) != dict(before.files):
@@ -234,13 +234,18 @@ def _published_stands(evidence: Evidence) -> None:
 
 
 def _outcome_stands(evidence: Evidence) -> None:
-    """The delivery's list of outcomes is there, and knows the upload."""
+    """The delivery's list of outcomes names an answer to the upload, and its outcome."""
     receipt, store = evidence.receipt, evidence.store
-    answered = at_stage("predictions", lambda: store.read_json(answered_key(receipt.inputs.delivery)))
-    found = answered.get(receipt.upload.key) if isinstance(answered, dict) else None
-    same = found is not None and found["answer_id"] == receipt.answer_id
-    if found is None or (same and found["outcome"] not in (receipt.outcome, "SKIPPED")):
-        raise Differs("predictions", f"the outcomes of delivery {receipt.inputs.delivery} do not name this answer")
+    delivery = receipt.inputs.delivery
+
+    def named() -> bool:
+        outcome = store.read_json(answered_key(delivery))[receipt.upload.key]
+        other = read_receipt(outcome["answer_id"], store)
+        # an answer that was overtaken while it was published counts as skipped
+        return other.upload == receipt.upload and outcome["outcome"] in (other.outcome, "SKIPPED")
+
+    if not at_stage("predictions", named):
+        raise Differs("predictions", f"the outcomes of delivery {delivery} do not name this answer")
 
 
 def _vouched(stage: str, key: str, sha256: str, store: ObjectStore, why: str | None = None) -> None:

@@ -36,6 +36,8 @@ def upload(rows: pd.DataFrame, *, columns: Iterable[str] = COLUMNS) -> bytes:
 class Road:
     """A store with nothing in it but what a test drops, and a model of random numbers that serves from the start."""
 
+    now = NOW
+
     store: ObjectStore
     bundle: ModelBundle = field(default_factory=model)
     settings: Settings = field(default_factory=Settings)

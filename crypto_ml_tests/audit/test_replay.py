@@ -1,0 +1,200 @@
+"""An answer comes out again to the last bit, and whatever is not as it was is named by its stage."""
+
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from crypto_ml.audit.replay import float32_ulps, replay
+from crypto_ml.ledger.receipts import read_receipt
+from crypto_ml.settings import Settings
+from crypto_ml.storage.failures import StoreUnavailable
+from crypto_ml.storage.objects import ObjectStore, connect
+from crypto_ml_tests.forecasting.markets import market, model
+from crypto_ml_tests.stages.road import Road, upload
+
+PACKAGE = Path(__file__).resolve().parents[2] / "crypto_ml"
+
+
+@pytest.fixture
+def road(store: ObjectStore) -> Road:
+    """Two deliveries: one file whose series the model knows and does not, and a day later with a refused row."""
+    made = Road(store)
+    rows = market({"BTC": 12, "NEW": 14})
+    made.drop(first=upload(rows[rows["date"] < "2018-01-12"]), bad=b"not,a,market\n")
+    made.answer_new()
+    made.drop(second=upload(rows[rows["date"] >= "2018-01-12"]) + b"BTC,2018-02-01,-1,1,1,1,1\n")
+    made.answer_new()
+    return made
+
+
+def verdict(road: Road, name: str) -> str:
+    return str(replay(str(road.report(name)["answer_id"]), road.store))
+
+
+def stage(road: Road, name: str) -> str:
+    """The stage that a verdict names; the verdict itself where it names none."""
+    return verdict(road, name).removeprefix("DIFFERS AT ").partition(":")[0]
+
+
+def test_every_answer_comes_out_again_predicted_or_not(road: Road) -> None:
+    assert [verdict(road, name) for name in ("first", "second", "bad")] == ["IDENTICAL"] * 3
+
+
+def test_an_answer_comes_out_again_after_a_correction_a_promotion_and_a_repeat(road: Road) -> None:
+    old = {name: str(road.report(name)["answer_id"]) for name in ("first", "second")}
+    other = model("change", label="other")
+    road.registry.add(other)
+    road.registry.promote(other.version, by="ann", why="better", at=road.now)
+    repeated = road.store.read("uploads/second.csv")
+    road.drop(first=upload(market({"BTC": 12, "NEW": 14}, seed=2)))
+    road.answer_new()
+    road.store.replace("uploads/second.csv", repeated)
+    road.answer_new()
+    assert [str(replay(answer, road.store)) for answer in old.values()] == ["IDENTICAL"] * 2
+    assert verdict(road, "first") == "IDENTICAL"
+    for found in road.store.list("receipts/answers/"):
+        answer = found.key.rpartition("/")[2].removesuffix(".json")
+        assert str(replay(answer, road.store)) == "IDENTICAL", read_receipt(answer, road.store).outcome
+
+
+@pytest.mark.parametrize("recovery", ["one_step", "cumulative"])
+def test_the_settings_of_the_answer_count_not_those_of_today(
+    store: ObjectStore, recovery: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    road = Road(store, settings=Settings.from_environment({"CRYPTO_ML_RECOVERY": recovery}))
+    road.drop(prices=upload(market({"BTC": 12})))
+    road.answer_new()
+    monkeypatch.setenv("CRYPTO_ML_RECOVERY", "one_step")
+    assert verdict(road, "prices") == "IDENTICAL"
+
+
+STAGES = {
+    "receipts/deliveries/": "raw_uploads",
+    "receipts/answers/": "receipt",
+    "receipts/answered/": "predictions",
+    "raw/received/": "raw_uploads",
+    "raw/uploads/": "raw_uploads",
+    "raw/cleaned/": "cleaned_features",
+    "raw/appends/": "market_history",
+    "market_history/": "market_history",
+    "models/champion/": "champion_model",
+    "models/bundles/": "trained_model",
+    "predictions/second_preds.csv": "predictions",
+    "predictions/second_rejected_rows.csv": "predictions",
+    "predictions/second_report.json": "report",
+}
+"""What a flipped byte in an object below a prefix makes differ."""
+
+NOT_BEHIND_IT = ("uploads/", "predictions/first", "predictions/bad", "market_history/_delta_log/_")
+"""What the answer to `second` does not rest on: what users own, other answers, and Delta Lake's hint where to begin."""
+
+
+def flipped(content: bytes, at: int) -> bytes:
+    return content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :]
+
+
+def test_one_flipped_byte_in_any_object_behind_an_answer_is_noticed_and_its_stage_named(road: Road) -> None:
+    answer = str(road.report("second")["answer_id"])
+    receipt = read_receipt(answer, road.store)
+    delivery = receipt.inputs.delivery
+    looked: set[str] = set()
+    for key in sorted(road.objects()):
+        belongs = [prefix for prefix in STAGES if key.startswith(prefix)]
+        of_another_delivery = key.startswith(("receipts/", "raw/")) and delivery not in key and "appends" not in key
+        of_another_upload = key.startswith("raw/uploads/") and str(receipt.inputs.upload_sha256) not in key
+        if key.startswith(NOT_BEHIND_IT) or (of_another_delivery and "raw/uploads/" not in key) or of_another_upload:
+            continue
+        assert belongs, f"{key} is behind the answer, and nothing vouches for it"
+        content = road.store.read(key)
+        for at in {0, len(content) // 3, len(content) - 2}:
+            road.store.replace(key, flipped(content, at))
+            found = str(replay(answer, road.store))
+            assert found.startswith(f"DIFFERS AT {STAGES[belongs[0]]}: "), (key, at, found)
+        road.store.replace(key, content)
+        looked.add(belongs[0])
+    assert looked == set(STAGES)
+    assert verdict(road, "second") == "IDENTICAL"
+
+
+def test_evidence_that_is_gone_is_named_by_its_stage(road: Road) -> None:
+    receipt = read_receipt(str(road.report("second")["answer_id"]), road.store)
+    key = receipt.evidence["accepted"].key
+    road.store.client.delete_object(Bucket=road.store.bucket, Key=road.store.physical(key))
+    assert verdict(road, "second").startswith("DIFFERS AT cleaned_features: evidence is gone: There is no object")
+
+
+EDITS = {
+    "forecasting/features.py": ("spread = high - low", "spread = (high - low) * 1.0000001", "features"),
+    "forecasting/cleaning.py": ("np.where(np.isfinite(market), market, 0.0)", "market * 0.0", "cleaned_features"),
+    "forecasting/scoring.py": ("previous + prediction.change", "previous + prediction.change * 1.001", "predictions"),
+    "stages/earlier_rows.py": ("back <= {LOOK_BACK}", "back <= {LOOK_BACK} - 1", "market_history"),
+}
+
+
+@pytest.mark.parametrize("module", EDITS)
+def test_one_constant_changed_in_the_code_is_named_by_its_stage(
+    road: Road, module: str, tmp_path: Path, s3_environment: dict[str, str]
+) -> None:
+    before, after, named = EDITS[module]
+    shutil.copytree(PACKAGE, tmp_path / "crypto_ml", ignore=shutil.ignore_patterns("__pycache__"))
+    source = (tmp_path / "crypto_ml" / module).read_text()
+    assert before in source
+    (tmp_path / "crypto_ml" / module).write_text(source.replace(before, after))
+    answer = str(road.report("second")["answer_id"])
+    script = (
+        "import sys; from crypto_ml.audit.replay import replay; from crypto_ml.storage.objects import connect; "
+        "verdict = replay(sys.argv[1], connect(*sys.argv[2:])); print(verdict)"
+    )
+    command = [sys.executable, "-c", script, answer, road.store.bucket, road.store.prefix]
+    environment = os.environ | s3_environment | {"PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True, cwd=tmp_path)
+    assert done.stdout.startswith(f"DIFFERS AT {named}: "), done.stdout
+
+
+def test_a_store_that_does_not_answer_is_no_verdict(road: Road, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:9")
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    with pytest.raises(StoreUnavailable):
+        replay("00000001-0123456789abcdef", connect(road.store.bucket, road.store.prefix))
+
+
+@given(value=st.floats(1e-6, 1e9), steps=st.integers(0, 40))
+def test_the_distance_of_two_numbers_is_counted_in_float32_steps(value: float, steps: int) -> None:
+    one = other = np.float32(value)
+    for _ in range(steps):
+        other = np.nextafter(other, np.float32(np.inf))
+    assert float32_ulps(float(one), float(other)) == float32_ulps(float(other), float(one)) == steps
+
+
+def test_numbers_that_another_processor_rounds_otherwise_are_equal_within_some_ulp(
+    road: Road, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The network's last bit is moved, as another processor would: no second processor is at hand."""
+    from crypto_ml.forecasting.inference import Network
+
+    predict = Network.predict
+
+    def moved(network: Network, windows: Any) -> Any:
+        return np.nextafter(predict(network, windows).astype(np.float32), np.float32(9)).astype(np.float64)
+
+    monkeypatch.setattr(Network, "predict", moved)
+    found = replay(str(road.report("second")["answer_id"]), road.store)
+    assert found.outcome == "EQUAL"
+    assert found.ulp is not None
+    assert 1 <= found.ulp <= 16
+    assert str(found) == f"EQUAL WITHIN {found.ulp} ulp"
+
+
+def test_a_verdict_is_plain_data(road: Road) -> None:
+    found = replay(str(road.report("first")["answer_id"]), road.store)
+    assert asdict(found)["outcome"] == "IDENTICAL"
+    assert replace(found, note=None) == found
