@@ -15,6 +15,7 @@ LABEL org.opencontainers.image.title="crypto_ml" \
       org.opencontainers.image.description="Predictions of each cryptocurrency's next opening price, as Dagster assets"
 RUN useradd --create-home --uid 10001 crypto_ml && mkdir -p /opt/crypto_ml/dagster_home && chown -R crypto_ml /opt/crypto_ml
 COPY --from=build /opt/venv /opt/venv
+COPY requirements.lock /opt/venv/
 COPY model_out /opt/crypto_ml/model_out
 COPY deploy/dagster.yaml /opt/crypto_ml/dagster_home/dagster.yaml
 ENV PATH=/opt/venv/bin:$PATH \

@@ -3,6 +3,7 @@
 import gzip
 import io
 import json
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -16,6 +17,7 @@ from crypto_ml.forecasting.scoring import score_rows
 from crypto_ml.ledger.layout import answer_keys, raw_key, receipt_key
 from crypto_ml.ledger.receipts import Vouched, read_receipt
 from crypto_ml.settings import Settings
+from crypto_ml.stages.publication import publish
 from crypto_ml_tests.forecasting.markets import market, model
 from crypto_ml_tests.stages.road import COLUMNS, NOW, Road, upload
 
@@ -382,3 +384,18 @@ def test_a_file_and_its_gzip_twin_are_told_apart(road: Road) -> None:
     assert "a newer upload, uploads/a.csv.gz, was answered" in str(again.receipts[0].reason)
     assert len(road.predictions("a")) == 4
     assert road.report("a")["upload"]["key"] == "uploads/a.csv.gz"
+
+
+def test_an_older_answer_that_comes_late_leaves_the_newer_one_where_it_is(road: Road, tmp_path: Path) -> None:
+    """Both runs looked before either published, so only the store can tell who is newer."""
+    road.drop(prices=upload(market({"BTC": 8})))
+    (older,) = road.answer_new()
+    road.drop(prices=upload(market({"BTC": 8}, seed=1)) + b"ragged\n")
+    road.answer_new()
+    before = {key: etag for key, etag in road.objects().items() if key.startswith("predictions/")}
+    late = tmp_path / "late.csv"
+    late.write_bytes(b"late")
+    receipt, report = publish(older.receipts[0], None, late, late, road.store)
+    assert receipt.outcome == report.outcome == "SKIPPED"
+    assert "newer delivery" in str(receipt.reason)
+    assert {key: etag for key, etag in road.objects().items() if key.startswith("predictions/")} == before

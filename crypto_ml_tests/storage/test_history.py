@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from crypto_ml.digest import sha256_of
 from crypto_ml.errors import Unavailable
 from crypto_ml.forecasting.schema import OBSERVATION
 from crypto_ml.storage.embedded import EmbeddedS3, ensure_bucket
@@ -287,3 +288,25 @@ def test_a_killed_server_is_unavailable_and_not_an_absent_table(
             history.version()
         with pytest.raises(Unavailable):
             begun.read_all()
+
+
+def test_the_version_known_by_a_time_is_the_newest_with_rows_known_then(history: MarketHistory) -> None:
+    assert history.version_known_by(KNOWN) is None
+    hours = [3, 1, 5, 2, 9, 4]
+    for number, hour in enumerate(hours):
+        history.append(rows(Known(hour=hour)), append_id=str(number), known_at=KNOWN + timedelta(hours=hour))
+    for hour in range(11):
+        newest = max((number + 1 for number, other in enumerate(hours) if other <= hour), default=None)
+        assert history.version_known_by(KNOWN + timedelta(hours=hour)) == newest
+
+
+def test_what_an_append_wrote_is_named_with_its_hashes(history: MarketHistory) -> None:
+    first = history.append(many(5), append_id="one", known_at=KNOWN)
+    second = history.append(many(7, "u2"), append_id="two", known_at=KNOWN)
+    evidence = [history.commit_evidence(version) for version in (first, second)]
+    named = {key for one in evidence for key in one.objects}
+    hint = f"{history.key}/_delta_log/_last_checkpoint"
+    assert named == {found.key for found in history.store.list(f"{history.key}/")} - {hint}
+    for one in evidence:
+        for key, sha256 in one.objects.items():
+            assert sha256_of(history.store.read(key)) == sha256

@@ -293,3 +293,32 @@ def test_delta_lake_is_given_the_client_s_own_endpoint_region_and_keys(
         "key",
         "token",
     )
+
+
+@pytest.mark.parametrize("size", [1, multipart.PART_BYTES + 1])
+def test_of_writers_in_any_order_the_one_with_the_greatest_order_is_there_in_the_end(
+    store: ObjectStore, size: int, tmp_path: Path
+) -> None:
+    orders = [f"{number:08d}" for number in (3, 1, 5, 2, 4)]
+    for order in orders:
+        (tmp_path / order).write_bytes(order[-1].encode() * size)
+    start = Barrier(len(orders))
+
+    def put(order: str) -> bool:
+        start.wait()
+        return store.put_newest("answer", tmp_path / order, order)
+
+    with ThreadPoolExecutor(len(orders)) as pool:
+        won = dict(zip(orders, pool.map(put, orders), strict=True))
+    assert won["00000005"]
+    assert store.read("answer") == b"5" * size
+    assert not store.put_newest("answer", b"older", "00000004")
+    assert store.put_newest("answer", b"again", "00000005")
+    assert store.put_newest("answer", b"newer", "00000006")
+    assert store.read("answer") == b"newer"
+
+
+def test_an_object_without_an_order_counts_as_older(store: ObjectStore) -> None:
+    store.replace("answer", b"from outside")
+    assert store.put_newest("answer", b"ours", "00000001")
+    assert store.read("answer") == b"ours"

@@ -164,6 +164,7 @@ def predictions(context: dg.AssetExecutionContext, platform: Platform) -> dg.Mat
             "outcomes": records([_answer_row(receipt) for receipt in receipts[:20]]),
             "published": links(list(answers.published), store),
             "reports": links([answer_keys(receipt.upload.key).report for receipt in receipts], store),
+            **({"receipt": dg.MetadataValue.json(receipts[0].document())} if len(receipts) == 1 else {}),
             "receipts": links([receipt_key(receipt.answer_id) for receipt in receipts], store),
             "model_version": champion.version,
             "champion_pointer": champion.pointer,
