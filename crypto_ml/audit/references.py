@@ -50,6 +50,8 @@ def resolve(text: str, store: ObjectStore, *, symbol: str | None = None, day: da
         report = store.read_json(report_key)
     except ObjectMissing as missing:
         raise UnknownAnswer(f"there is no report {store.uri(report_key)}, so {text} was not answered") from missing
+    if report["answer_id"] is None:
+        raise UnknownAnswer(f"{text} has no answer: {report['outcome']}, {report['reason']}")
     return Reference(str(report["answer_id"]), None, symbol, day)
 
 

@@ -240,6 +240,8 @@ def _outcome_stands(evidence: Evidence) -> None:
 
     def named() -> bool:
         outcome = store.read_json(answered_key(delivery))[receipt.upload.key]
+        if outcome["answer_id"] is None:  # its first runs died and were given up on; this answer came afterwards
+            return str(outcome["outcome"]) in ("REJECTED", "SKIPPED")
         other = read_receipt(outcome["answer_id"], store)
         # an answer that was overtaken while it was published counts as skipped
         return other.upload == receipt.upload and outcome["outcome"] in (other.outcome, "SKIPPED")

@@ -115,7 +115,7 @@ def _uploads(store: "ObjectStore") -> Finding:
     log = DeliveryLog(store)
     known = log.catch_up()
     waiting = [upload for upload in log.listed_uploads() if upload.identity not in known]
-    unanswered = log.unanswered(None)
+    unanswered = log.unanswered()
     for number in unanswered:
         waiting += log.get(number).uploads
     if not waiting:

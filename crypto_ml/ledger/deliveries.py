@@ -10,13 +10,16 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from crypto_ml.ledger.layout import ANSWERED, DELIVERIES, UPLOADS, answered_key, is_upload
+from crypto_ml.ledger.layout import ANSWERED, DELIVERIES, KNOWN, UPLOADS, answered_key, is_upload
 from crypto_ml.ledger.log import AppendOnlyLog, Entry
 from crypto_ml.storage.objects import ObjectStore, StoredObject
 
 MOST_FILES: Final = 1_000
 MOST_BYTES: Final = 64 << 20
 """A delivery takes files together up to this many bytes; a larger file is a delivery of its own."""
+
+SEGMENT: Final = 100
+"""Deliveries whose uploads are written together once more."""
 
 Identity = tuple[str, str, int, str]
 
@@ -86,12 +89,17 @@ def plan(listed: Iterable[Upload], known: set[Identity]) -> list[list[Upload]]:
 
 
 class DeliveryLog:
-    """The deliveries there are. Keeps what it has read, so that a later look costs only what is new."""
+    """The deliveries there are. Keeps what it has read, so that a later look costs only what is new.
+
+    Every SEGMENT deliveries, their uploads are written once more as one object, so that whoever starts anew reads few.
+    """
 
     def __init__(self, store: ObjectStore) -> None:
         self._store = store
         self._log = AppendOnlyLog(store, DELIVERIES)
+        self._segments = AppendOnlyLog(store, KNOWN)
         self._known: set[Identity] = set()
+        self._since_segment: list[Identity] = []
         self._read_to = 0
 
     @property
@@ -105,6 +113,10 @@ class DeliveryLog:
 
     def catch_up(self) -> set[Identity]:
         """Read the deliveries that were added since the last call; returns the identities of all known uploads."""
+        if not self._read_to:
+            for segment in self._segments.entries():
+                self._known.update(_identity(upload) for upload in segment.document["uploads"])
+                self._read_to += SEGMENT
         for entry in self._log.entries(self._read_to):
             self._note(entry)
         return self._known
@@ -113,15 +125,15 @@ class DeliveryLog:
         """One delivery. Raises ObjectMissing."""
         return _delivery(self._log.read(number))
 
-    def assign_new(self, noticed_at: datetime) -> list[Delivery]:
-        """Assign every upload that no delivery has yet, and return the deliveries made.
+    def assign_new(self, noticed_at: datetime, listed: Iterable[Upload] | None = None) -> list[Delivery]:
+        """Assign every upload (of those listed, else of all) that no delivery has yet, and return the deliveries made.
 
         Where another daemon appends first, what it took is left out and the rest planned anew.
         """
         made: list[Delivery] = []
-        listed = list(self.listed_uploads())
+        found = list(self.listed_uploads() if listed is None else listed)
         known = self.catch_up()
-        while planned := plan(listed, known):
+        while planned := plan(found, known):
             for uploads in planned:
                 document = {"noticed_at": noticed_at.isoformat(), "uploads": [asdict(upload) for upload in uploads]}
                 entry = self._log.append(document, after=self._read_to)
@@ -132,16 +144,26 @@ class DeliveryLog:
             known = self.catch_up()
         return made
 
-    def unanswered(self, after: int | None) -> list[int]:
-        """The numbers of the deliveries after `after`; with None, of all that have no answer yet."""
-        if after is not None:
-            return list(range(after + 1, self._read_to + 1))
+    def unanswered(self) -> list[int]:
+        """The numbers of all deliveries that have no answer yet."""
         answered = {found.key for found in self._store.list(ANSWERED)}
         return [number for number in range(1, self._read_to + 1) if answered_key(delivery_id(number)) not in answered]
 
     def _note(self, entry: Entry) -> None:
-        self._known.update(upload.identity for upload in _delivery(entry).uploads)
+        found = [upload.identity for upload in _delivery(entry).uploads]
+        since = self._since_segment + found
+        if entry.number % SEGMENT == 0:
+            # before anything further is read, so that no segment is ever left out; the first to write it is as good
+            self._segments.append({"uploads": since}, after=entry.number // SEGMENT - 1)
+            since = []
+        self._since_segment = since
+        self._known.update(found)
         self._read_to = entry.number
+
+
+def _identity(parts: Sequence[Any]) -> Identity:
+    key, etag, size, last_modified = parts
+    return str(key), str(etag), int(size), str(last_modified)
 
 
 def _delivery(entry: Entry) -> Delivery:

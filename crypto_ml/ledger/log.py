@@ -5,6 +5,7 @@ entry, and the entries before it are the history nobody can rewrite.
 """
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -12,6 +13,7 @@ from crypto_ml.storage.failures import AlreadyExists
 from crypto_ml.storage.objects import ObjectStore
 
 DIGITS: Final = 8
+READ_AT_ONCE: Final = 16
 
 
 @dataclass(frozen=True)
@@ -52,8 +54,12 @@ class AppendOnlyLog:
 
     def entries(self, after: int = 0) -> Iterator[Entry]:
         """The entries after a number, in order."""
-        for number in range(after + 1, self.last_number(after) + 1):
-            yield self.read(number)
+        numbers = range(after + 1, self.last_number(after) + 1)
+        if len(numbers) <= 1:
+            yield from map(self.read, numbers)
+            return
+        with ThreadPoolExecutor(READ_AT_ONCE) as pool:
+            yield from pool.map(self.read, numbers)
 
     def append(self, document: dict[str, Any], *, after: int) -> Entry | None:
         """Add an entry behind number `after`; None where somebody else did so first, and nothing was written."""

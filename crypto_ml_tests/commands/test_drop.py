@@ -33,7 +33,8 @@ def crypto_ml_drop(*words: object) -> Result:
 def report(key: str, etag: str, outcome: str, at: str) -> Report:
     timings = {"answered_at": at}
     upload = {"key": key, "etag": etag}
-    return Report({"outcome": outcome, "reason": "why", "upload": upload, "predictions": None, "timings": timings})
+    said = {"outcome": outcome, "reason": "why", "upload": upload, "predictions": None, "timings": timings}
+    return Report({**said, "delivery": "00000001"})
 
 
 def test_a_file_stands_under_uploads_with_its_name_or_the_one_given(

@@ -4,13 +4,14 @@ import json
 import os
 import subprocess
 import sys
+from datetime import timedelta
 from typing import Any
 
 import dagster as dg
 import pandas as pd
 import pytest
 
-from crypto_ml.defs.sensors import _delivery_log
+from crypto_ml.defs.sensors import watch
 from crypto_ml.ledger.receipts import read_receipt, read_report
 from crypto_ml.ledger.registry import Registry
 from crypto_ml.sample import sample_upload
@@ -74,12 +75,15 @@ def test_a_tick_without_news_says_so_and_keeps_nothing_waiting(deployment: Deplo
     assert "no new upload" in (again.skip_message or "")
 
 
-def test_a_lost_cursor_asks_again_for_what_has_no_answer_and_for_nothing_else(deployment: Deployment) -> None:
+def test_a_lost_cursor_asks_again_for_what_has_no_answer_and_for_nothing_else(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("crypto_ml.defs.sensors.GRACE", timedelta(0))
     put(deployment.store, "answered.csv", small_upload())
     deployment.answer_new()
     put(deployment.store, "waiting.csv", small_upload(50))
     deployment.tick(cursor="1")
-    _delivery_log.cache_clear()
+    watch.cache_clear()
     again = deployment.tick(cursor=None)
     assert isinstance(again, dg.SensorResult)
     assert [request.partition_key for request in again.run_requests or []] == ["00000002"]
@@ -88,7 +92,7 @@ def test_a_lost_cursor_asks_again_for_what_has_no_answer_and_for_nothing_else(de
 def test_a_store_out_of_reach_is_a_reason_to_skip_never_an_empty_listing(
     deployment: Deployment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _delivery_log.cache_clear()
+    watch.cache_clear()
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:9")
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     from crypto_ml.defs.resources import _trusted_store

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crypto_ml.ledger.deliveries import MOST_BYTES, MOST_FILES, Delivery, DeliveryLog, Upload, plan
-from crypto_ml.ledger.layout import answered_key
+from crypto_ml.ledger.layout import KNOWN, answered_key
 from crypto_ml.storage.objects import ObjectStore
 
 NOW = datetime(2018, 3, 26, tzinfo=UTC)
@@ -116,6 +116,29 @@ def test_what_has_no_answer_is_found_without_a_cursor(store: ObjectStore, monkey
     log = DeliveryLog(store)
     log.assign_new(NOW)
     store.create_json(answered_key("00000002"), {})
-    assert log.unanswered(after=None) == [1, 3]
-    assert log.unanswered(after=1) == [2, 3]
-    assert log.unanswered(after=3) == []
+    assert log.unanswered() == [1, 3]
+
+
+def test_whoever_starts_anew_reads_segments_and_knows_the_same(
+    store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("crypto_ml.ledger.deliveries.MOST_FILES", 1)
+    monkeypatch.setattr("crypto_ml.ledger.deliveries.SEGMENT", 4)
+    drop(store, *(f"{number}.csv" for number in range(11)))
+    log = DeliveryLog(store)
+    log.assign_new(NOW)
+    assert [found.key for found in store.list(KNOWN)] == [f"{KNOWN}{number:08d}.json" for number in (1, 2)]
+    read: list[str] = []
+
+    def note(params: dict[str, str], **_: object) -> None:
+        read.append(params["Key"])
+
+    store.client.meta.events.register("provide-client-params.s3.GetObject", note)
+    anew = DeliveryLog(store)
+    assert anew.catch_up() == log.catch_up()
+    assert anew.last_number == 11
+    assert len(read) == 2 + 3
+    drop(store, "12.csv")
+    assert [delivery.number for delivery in anew.assign_new(NOW)] == [12]
+    assert len(list(store.list(KNOWN))) == 3
+    assert DeliveryLog(store).catch_up() == anew.catch_up()

@@ -1,0 +1,83 @@
+"""What is looked at under `uploads/`, so that a look costs what is new and not what is old.
+
+A look lists at most SWEPT_KEYS keys of the whole prefix and goes on there the next time: small boxes are seen whole in
+every look, and a box of any size is seen whole every so many looks, the sweep. In a box that is larger than that, each
+look also lists the ends of the folders in which the newest uploads arrived, so that names that grow (dates, counters)
+are noticed at once. What only the sweep finds, within one round of it: a name that sorts before older ones of its
+folder, and an overwritten key.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import islice
+from typing import Final
+
+from crypto_ml.ledger.deliveries import Upload
+from crypto_ml.ledger.layout import UPLOADS, is_upload
+from crypto_ml.storage.objects import ObjectStore, StoredObject
+
+SWEPT_KEYS: Final = 5_000
+"""Keys of the sweep that one look lists: five requests."""
+
+GROWING_FOLDERS: Final = 8
+REMEMBERED_FOLDERS: Final = 64
+
+
+@dataclass
+class _Folder:
+    """What is known of a folder and all below it: its greatest key, and when its newest upload was written."""
+
+    last_key: str
+    newest: datetime
+
+
+class UploadListing:
+    """Looks at the uploads of one store, one after another; a look that fails leaves the next one where it was."""
+
+    def __init__(self, store: ObjectStore, swept_keys: int = SWEPT_KEYS) -> None:
+        self._store = store
+        self._swept_keys = swept_keys
+        self._position: str | None = None
+        self._folders: dict[str, _Folder] = {}
+        self.rounds = 0
+        """How often the whole prefix was seen."""
+
+    def look(self) -> list[Upload]:
+        """The uploads that this look sees, old ones among them. Raises StoreUnavailable, StoreRefused."""
+        swept = self._list(UPLOADS, self._position)
+        at_end = len(swept) < self._swept_keys
+        ends: list[StoredObject] = []
+        if not at_end or self._position is not None:
+            for prefix, folder in self._growing():
+                ends += self._list(prefix, folder.last_key)
+        self._note([*swept, *ends])
+        self._position = None if at_end else swept[-1].key
+        self.rounds += at_end
+        seen = {found.key: found for found in (*swept, *ends) if is_upload(found.key)}
+        return [Upload.of(found) for found in seen.values()]
+
+    def _list(self, prefix: str, after: str | None) -> list[StoredObject]:
+        return list(islice(self._store.list(prefix, start_after=after), self._swept_keys))
+
+    def _growing(self) -> list[tuple[str, _Folder]]:
+        newest = sorted(self._folders.items(), key=lambda item: (item[1].newest, item[0]), reverse=True)
+        return newest[:GROWING_FOLDERS]
+
+    def _note(self, listed: Iterable[StoredObject]) -> None:
+        for found in listed:
+            for prefix in _folders(found.key):
+                folder = self._folders.setdefault(prefix, _Folder(found.key, found.last_modified))
+                folder.last_key = max(folder.last_key, found.key)
+                folder.newest = max(folder.newest, found.last_modified)
+        if len(self._folders) > REMEMBERED_FOLDERS:
+            newest = sorted(self._folders, key=lambda prefix: self._folders[prefix].newest, reverse=True)
+            self._folders = {prefix: self._folders[prefix] for prefix in newest[:REMEMBERED_FOLDERS]}
+
+
+def _folders(key: str) -> Iterator[str]:
+    """Every folder that a key is in, `uploads/` first."""
+    at = key.find("/")
+    while at >= 0:
+        yield key[: at + 1]
+        at = key.find("/", at + 1)
