@@ -3,12 +3,13 @@
 import contextlib
 import json
 import os
+import statistics
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import click
 
@@ -17,11 +18,14 @@ from crypto_ml.settings import Settings
 
 if TYPE_CHECKING:
     from dagster import DagsterInstance
+    from dagster._core.scheduler.instigation import InstigatorState
 
     from crypto_ml.storage.objects import ObjectStore
 
 MOST_SKEW: Final = 60.0
 MOST_LAG: Final = 120.0
+MOST_NAMED: Final = 5
+LOOKED_AT_TICKS: Final = 20
 State = Literal["ok", "warn", "fail", "skipped"]
 MARKS: Final = {"ok": "✓", "warn": "!", "fail": "✗", "skipped": "–"}
 
@@ -35,13 +39,22 @@ class Finding:
     detail: str
 
 
+@dataclass
+class Examined:
+    """What was measured on the way: see `ledger.metrics.Metrics`; and how the sensor's last tick went."""
+
+    metrics: dict[str, Any] = field(default_factory=dict)
+
+
 @click.command("doctor")
-@click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print the findings, and numbers for a monitor, as JSON.")
 def command(as_json: bool) -> None:
     """Look at settings, store, model, Dagster and unanswered uploads, and say what to do about what is wrong."""
-    findings = list(examine())
+    examined = Examined()
+    findings = list(examine(examined))
     if as_json:
-        click.echo(json.dumps([asdict(finding) for finding in findings], indent=2))
+        told = {"findings": [asdict(finding) for finding in findings], "metrics": examined.metrics}
+        click.echo(json.dumps(told, indent=2))
     else:
         for finding in findings:
             click.echo(f"{MARKS[finding.state]} {finding.what}: {finding.detail}")
@@ -50,7 +63,7 @@ def command(as_json: bool) -> None:
         raise Refused(f"not well: {', '.join(failed)}")
 
 
-def examine() -> Iterator[Finding]:
+def examine(examined: Examined) -> Iterator[Finding]:
     """Every finding, in the order in which one thing depends on another; it ends where nothing further can be seen."""
     try:
         settings = Settings.from_environment()
@@ -69,9 +82,13 @@ def examine() -> Iterator[Finding]:
     except CryptoMLError as error:
         yield Finding("store", "fail", str(error))
     if store is not None:
-        for look in (_clock, _champion, _uploads):
+        for look in (_clock, _champion):
             yield _examined(look, store)
-    yield from _dagster()
+        try:
+            yield from _uploads(store, examined)
+        except CryptoMLError as error:
+            yield Finding("uploads", "fail", str(error))
+    yield from _dagster(examined)
 
 
 def _examined(look: "Callable[[ObjectStore], Finding]", store: "ObjectStore") -> Finding:
@@ -109,27 +126,35 @@ def _champion(store: "ObjectStore") -> Finding:
     return Finding("champion", "ok", f"{champion.version}, since {champion.at}, by {champion.by}")
 
 
-def _uploads(store: "ObjectStore") -> Finding:
-    from crypto_ml.ledger.deliveries import DeliveryLog
+def _uploads(store: "ObjectStore", examined: Examined) -> Iterator[Finding]:
+    from crypto_ml.ledger.metrics import measure
 
-    log = DeliveryLog(store)
-    known = log.catch_up()
-    waiting = [upload for upload in log.listed_uploads() if upload.identity not in known]
-    unanswered = log.unanswered()
-    for number in unanswered:
-        waiting += log.get(number).uploads
-    if not waiting:
-        return Finding("uploads", "ok", f"all answered, in {log.last_number} deliveries")
-    oldest = min(waiting, key=lambda upload: upload.last_modified)
-    age = (datetime.now(UTC) - datetime.fromisoformat(oldest.last_modified)).total_seconds()
-    detail = f"{len(waiting)} unanswered, the oldest {oldest.key} for {age:.0f} s"
-    if age < MOST_LAG:
-        return Finding("uploads", "ok", detail)
-    stuck = f"; look at the runs of the deliveries {unanswered[:5]} and launch them again" if unanswered else ""
-    return Finding("uploads", "warn", f"{detail}; is the sensor on and the daemon running?{stuck}")
+    found = measure(store, datetime.now(UTC))
+    examined.metrics |= asdict(found)
+    if not found.unanswered:
+        told = ", ".join(f"{count} {outcome}" for outcome, count in sorted(found.outcomes.items())) or "nothing yet"
+        yield Finding("uploads", "ok", f"all answered, in {found.deliveries} deliveries ({told})")
+    else:
+        detail = f"{found.unanswered} unanswered, the oldest {found.oldest_unanswered} for {found.lag_seconds:.0f} s"
+        late = found.lag_seconds >= MOST_LAG
+        advice = "; is the sensor on and the daemon running?" if late else ""
+        yield Finding("uploads", "warn" if late else "ok", f"{detail}{advice}")
+    stuck = found.unanswered_deliveries if found.lag_seconds >= MOST_LAG else []
+    if stuck or found.given_up:
+        parts = [f"no outcome for {_some(stuck)}"] if stuck else []
+        parts += [f"gave up on {_some(found.given_up)}"] if found.given_up else []
+        advice = "look at their runs in Dagster, then launch score_uploads for these partitions again"
+        yield Finding("deliveries", "warn", f"{'; '.join(parts)}; {advice}")
+    else:
+        yield Finding("deliveries", "ok", "none is stuck, none was given up on")
 
 
-def _dagster() -> Iterator[Finding]:
+def _some(names: Sequence[str]) -> str:
+    more = len(names) - MOST_NAMED
+    return ", ".join(names[-MOST_NAMED:]) + (f" and {more} before them" if more > 0 else "")
+
+
+def _dagster(examined: Examined) -> Iterator[Finding]:
     if not os.environ.get("DAGSTER_HOME"):
         yield Finding("dagster", "skipped", "DAGSTER_HOME is not set, so there is no instance to look at")
         return
@@ -138,12 +163,12 @@ def _dagster() -> Iterator[Finding]:
     try:
         # its dagster.yaml may name folders as seen from where Dagster was started, which is there by our convention
         with contextlib.chdir(os.environ["DAGSTER_HOME"]), DagsterInstance.get() as instance:
-            yield from _instance(instance)
+            yield from _instance(instance, examined)
     except Exception as error:  # noqa: BLE001 - an instance can be misconfigured in any way
         yield Finding("dagster", "fail", f"the instance in DAGSTER_HOME cannot be opened: {error}")
 
 
-def _instance(instance: "DagsterInstance") -> Iterator[Finding]:
+def _instance(instance: "DagsterInstance", examined: Examined) -> Iterator[Finding]:
     statuses = instance.get_daemon_statuses()
     dead = sorted(name for name, status in statuses.items() if status.required and not status.healthy)
     if dead:
@@ -160,6 +185,7 @@ def _instance(instance: "DagsterInstance") -> Iterator[Finding]:
         yield Finding("sensor", "fail", f"uploads_sensor {why}")
     else:
         last = getattr(state.instigator_data, "last_tick_timestamp", None)
+        examined.metrics |= _ticks(instance, state)
         when = f"last tick {max(time.time() - last, 0):.0f} s ago" if last else "no tick yet"
         yield Finding("sensor", "ok", f"uploads_sensor is on, {when}")
     failed = instance.get_run_records(
@@ -172,6 +198,18 @@ def _instance(instance: "DagsterInstance") -> Iterator[Finding]:
         yield Finding("runs", "warn", f"score_uploads failed in the last day: {', '.join(recent)}; look at their logs")
     else:
         yield Finding("runs", "ok", "no scoring run failed in the last day")
+
+
+def _ticks(instance: "DagsterInstance", state: "InstigatorState") -> dict[str, float]:
+    """How long the sensor's last ticks took, most of it waiting for uploads, and how long ago the last began."""
+    ticks = instance.get_ticks(state.instigator_origin_id, state.selector_id, limit=LOOKED_AT_TICKS)
+    ended = [tick for tick in ticks if tick.end_timestamp]
+    if not ended:
+        return {}
+    return {
+        "tick_seconds": statistics.median(float(tick.end_timestamp or 0) - tick.timestamp for tick in ended),
+        "last_tick_seconds_ago": max(time.time() - ended[0].timestamp, 0.0),
+    }
 
 
 COMMANDS: Final = (command,)

@@ -17,10 +17,10 @@ from crypto_ml.ledger.deliveries import Upload
 from crypto_ml.ledger.layout import UPLOADS, is_upload
 from crypto_ml.storage.objects import ObjectStore, StoredObject
 
-SWEPT_KEYS: Final = 5_000
-"""Keys of the sweep that one look lists: five requests."""
+SWEPT_KEYS: Final = 2_000
+"""Keys of the sweep that one look lists: two requests."""
 
-GROWING_FOLDERS: Final = 8
+GROWING_FOLDERS: Final = 4
 REMEMBERED_FOLDERS: Final = 64
 
 

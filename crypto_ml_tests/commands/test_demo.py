@@ -103,10 +103,13 @@ def test_a_running_demo_answers_drops_is_well_and_ends_with_all_its_processes_at
 
     looked = person.run("doctor", "--json", **exports)
     assert looked.returncode == 0, looked.stdout
-    states = {finding["what"]: finding["state"] for finding in json.loads(looked.stdout)}
+    told = json.loads(looked.stdout)
+    states = {finding["what"]: finding["state"] for finding in told["findings"]}
     assert states == dict.fromkeys(
-        ["settings", "store", "clock", "champion", "uploads", "daemon", "sensor", "runs"], "ok"
+        ["settings", "store", "clock", "champion", "uploads", "deliveries", "daemon", "sensor", "runs"], "ok"
     )
+    assert told["metrics"]["outcomes"] == {"PREDICTED": 2, "REJECTED": 1}
+    assert told["metrics"]["tick_seconds"] > 0
 
     demo.send_signal(signal.SIGINT)
     _, err = demo.communicate(timeout=60)

@@ -3,16 +3,20 @@
 import json
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
 
 from crypto_ml.cli import main
 from crypto_ml.ledger.deliveries import DeliveryLog
+from crypto_ml.ledger.giving_up import give_up
 from crypto_ml.ledger.layout import bundle_prefix
 from crypto_ml.ledger.registry import Registry
 from crypto_ml.model_out import first_bundle
 from crypto_ml.storage.objects import ObjectStore
+from crypto_ml_tests.forecasting.markets import market
+from crypto_ml_tests.stages.road import Road, upload
 
 Findings = dict[str, tuple[str, str]]
 
@@ -28,14 +32,14 @@ def settings(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> pytest.Monk
 
 def doctor() -> tuple[int, Findings]:
     done = CliRunner().invoke(main, ["doctor", "--json"])
-    return done.exit_code, {one["what"]: (one["state"], one["detail"]) for one in json.loads(done.stdout)}
+    return done.exit_code, {one["what"]: (one["state"], one["detail"]) for one in json.loads(done.stdout)["findings"]}
 
 
 def test_an_empty_store_is_well_and_dagster_is_not_looked_for_without_its_home(settings: pytest.MonkeyPatch) -> None:
     code, found = doctor()
     assert code == 0
     assert {what: state for what, (state, _) in found.items()} == dict.fromkeys(
-        ["settings", "store", "clock", "champion", "uploads"], "ok"
+        ["settings", "store", "clock", "champion", "uploads", "deliveries"], "ok"
     ) | {"dagster": "skipped"}
     assert "DAGSTER_HOME is not set" in found["dagster"][1]
 
@@ -77,3 +81,41 @@ def test_an_instance_whose_daemon_never_ran_fails(settings: pytest.MonkeyPatch, 
     code, found = doctor()
     assert code == 1
     assert (found["daemon"][0], found["sensor"][0]) == ("fail", "fail")
+
+
+def metrics() -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(CliRunner().invoke(main, ["doctor", "--json"]).stdout)["metrics"]
+    return found
+
+
+def test_the_numbers_for_a_monitor_say_what_waits_and_what_became_of_the_rest(
+    settings: pytest.MonkeyPatch, store: ObjectStore
+) -> None:
+    road = Road(store)
+    road.drop(good=upload(market({"BTC": 5})), bad=b"nothing")
+    road.answer_new()
+    assert {name: metrics()[name] for name in ("unanswered", "lag_seconds", "outcomes", "deliveries")} == {
+        "unanswered": 0,
+        "lag_seconds": 0.0,
+        "outcomes": {"PREDICTED": 1, "REJECTED": 1},
+        "deliveries": 1,
+    }
+    road.drop(waiting=upload(market({"BTC": 6})))
+    found = metrics()
+    assert (found["unanswered"], found["oldest_unanswered"]) == (1, "uploads/waiting.csv")
+    assert found["lag_seconds"] >= 0
+
+
+def test_a_stuck_delivery_and_one_given_up_on_are_named_with_what_to_do(
+    settings: pytest.MonkeyPatch, store: ObjectStore
+) -> None:
+    store.create("uploads/a.csv", b"symbol\n")
+    (delivery,) = DeliveryLog(store).assign_new(datetime.now(UTC))
+    settings.setattr("crypto_ml.commands.doctor.MOST_LAG", 0.0)
+    assert doctor()[1]["deliveries"][0] == "warn"
+    assert "no outcome for 00000001; look at their runs" in doctor()[1]["deliveries"][1]
+    give_up(delivery, "gave up: its process died", "run", store)
+    state, detail = doctor()[1]["deliveries"]
+    assert state == "warn"
+    assert "gave up on 00000001" in detail
+    assert "launch score_uploads for these partitions again" in detail

@@ -140,6 +140,7 @@ def market_history(context: dg.AssetExecutionContext, platform: Platform) -> dg.
 def predictions(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult:
     """The answers to a delivery: predictions, report and refused rows of each upload, published beside it."""
     from crypto_ml.forecasting.answers import PREDICTIONS
+    from crypto_ml.ledger.metrics import answer_metrics
     from crypto_ml.stages.cleaned_features import read_cleaned
     from crypto_ml.stages.predictions import Sources, answer
     from crypto_ml.stages.raw_uploads import read_received
@@ -166,6 +167,7 @@ def predictions(context: dg.AssetExecutionContext, platform: Platform) -> dg.Mat
             "reports": links([answer_keys(receipt.upload.key).report for receipt in receipts], store),
             **({"receipt": dg.MetadataValue.json(receipts[0].document())} if len(receipts) == 1 else {}),
             "receipts": links([receipt_key(receipt.answer_id) for receipt in receipts], store),
+            **answer_metrics(receipts),
             "model_version": champion.version,
             "champion_pointer": champion.pointer,
             "history_version": str(sources.history_version),
