@@ -41,11 +41,15 @@ def append_csv(path: Path, schema: pa.Schema, frame: pd.DataFrame) -> None:
 
     `frame` has at least the columns of `schema`. Numbers are the shortest decimals that read back as the same float64.
     """
-    table = pa.Table.from_pandas(frame[schema.names], schema=schema, preserve_index=False)
+    append_table(path, pa.Table.from_pandas(frame[schema.names], schema=schema, preserve_index=False))
+
+
+def append_table(path: Path, table: pa.Table) -> None:
+    """Append a table to a CSV file, which is made with its header where it is not there yet."""
     style = "needed" if _any_needs_quotes(table) else "none"
     with path.open("ab") as file:
         if not file.tell():
-            file.write((",".join(schema.names) + "\n").encode())
+            file.write((",".join(table.column_names) + "\n").encode())
         pa_csv.write_csv(table, file, pa_csv.WriteOptions(include_header=False, quoting_style=style))
 
 
@@ -54,6 +58,6 @@ def _any_needs_quotes(table: pa.Table) -> bool:
     return any(pc.any(pc.match_substring_regex(column, _NEEDS_QUOTES)).as_py() for column in texts)
 
 
-def with_prediction_ids(scored: pd.DataFrame, answer_id: str) -> pd.DataFrame:
+def with_prediction_ids(scored: pd.DataFrame, answer_id: str | pd.Series) -> pd.DataFrame:
     """Name each row: the answer it belongs to, and the line of the upload it answers (`<answer id>-<line>`)."""
     return scored.assign(prediction_id=answer_id + "-" + scored["line"].astype("str"))

@@ -4,12 +4,13 @@ A file is refused as a whole or row by row; either way the outcome says everythi
 """
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
 from pathlib import Path
 from typing import Final
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -18,12 +19,16 @@ from crypto_ml.forecasting.cleaning import Cleaned, clean_rows, without_repeats
 from crypto_ml.forecasting.dates import DateEvidence, is_slashed
 from crypto_ml.forecasting.reading import SHOWN_TEXT, UnreadableUpload, UploadReader
 from crypto_ml.forecasting.schema import DateOrder
-from crypto_ml.forecasting.sorting import REFUSED, RowSorter, as_rows
+from crypto_ml.forecasting.sorting import REFUSED, ROWS, RowSorter, as_rows
 
 SHOWN_VALUE: Final = 40
 """Characters of a refused row's value that are repeated."""
 
 REASONS_NAMED: Final = 3
+
+SMALL_BYTES: Final = 64 << 10
+MOST_TOGETHER: Final = 500
+"""Small files that are cleaned in one go: a one-row file costs as much to clean as a thousand rows."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +79,31 @@ def take_in(path: Path, rules: IntakeRules, sorter: RowSorter, file: int = 0) ->
     return intake if intake.accepted_rows else replace(intake, refusal=nothing_left(sorter, file))
 
 
+def take_in_all(uploads: Iterable[tuple[int, Path]], rules: IntakeRules, sorter: RowSorter) -> dict[int, FileIntake]:
+    """`take_in` for many files, by their numbers; each is read before the next one is asked for.
+
+    Small files are cleaned together, which changes nothing but the time it takes.
+    """
+    intakes: dict[int, FileIntake] = {}
+    together: list[_SmallFile] = []
+    for file, path in uploads:
+        small = None
+        try:
+            if path.stat().st_size <= SMALL_BYTES:
+                small = _read_small(file, path, rules)
+        except UnreadableUpload as refused:
+            intakes[file] = FileIntake(refusal=str(refused))
+            continue
+        if small is None:
+            intakes[file] = take_in(path, rules, sorter, file)
+            continue
+        together.append(small)
+        if len(together) >= MOST_TOGETHER:
+            intakes |= _take_in_together(together, rules, sorter)
+            together = []
+    return intakes | _take_in_together(together, rules, sorter)
+
+
 def nothing_left(sorter: RowSorter, file: int) -> str:
     """Why a file has no valid row, from its refused rows' reasons."""
     reasons = sorter.commonest_reasons(file, REASONS_NAMED)
@@ -88,7 +118,7 @@ def _take_in(reader: UploadReader, rules: IntakeRules, sorter: RowSorter, file: 
 
     def refuse_ragged() -> None:
         nonlocal refused
-        refused += _refuse(sorter, _ragged(reader), file)
+        refused += _refuse(sorter, _ragged(reader).assign(file=file))
 
     reader.when_many = refuse_ragged
     for table in reader:
@@ -96,7 +126,7 @@ def _take_in(reader: UploadReader, rules: IntakeRules, sorter: RowSorter, file: 
             order = _file_order(reader, rules)
         cleaned = clean_rows(table, order, rules.today)
         received += len(cleaned.accepted)
-        refused += _refuse(sorter, _with_text(cleaned, table), file)
+        refused += _refuse(sorter, _with_text(cleaned, table).assign(file=file))
         if len(cleaned.accepted):
             sorter.add(as_rows(cleaned.accepted, file=file))
         refuse_ragged()
@@ -104,9 +134,58 @@ def _take_in(reader: UploadReader, rules: IntakeRules, sorter: RowSorter, file: 
     return FileIntake(received + refused, refused, order, tuple(reader.ignored))
 
 
-def _refuse(sorter: RowSorter, rows: pd.DataFrame, file: int) -> int:
+@dataclass(frozen=True)
+class _SmallFile:
+    """A file that was read whole: its number, its rows as text, its ragged lines, the columns that were ignored."""
+
+    file: int
+    rows: pa.Table
+    ragged: pd.DataFrame
+    ignored: tuple[str, ...]
+
+
+def _read_small(file: int, path: Path, rules: IntakeRules) -> _SmallFile | None:
+    """A small file, or None where its dates have slashes, which the whole of the file decides how to read."""
+    reader = UploadReader(path, rules.max_bytes)
+    tables = list(reader)
+    if any(_has_slashes(table["date"]) for table in tables):
+        return None
+    rows = pa.concat_tables(tables) if tables else None
+    return None if rows is None else _SmallFile(file, rows, _ragged(reader), tuple(reader.ignored))
+
+
+def _take_in_together(small: Sequence[_SmallFile], rules: IntakeRules, sorter: RowSorter) -> dict[int, FileIntake]:
+    """Clean files that were read whole, those with the same columns in one go."""
+    received, refused = Counter[int](), Counter[int]()
+    by_columns: dict[tuple[str, ...], list[_SmallFile]] = {}
+    for one in small:
+        by_columns.setdefault(tuple(one.rows.column_names), []).append(one)
+    for alike in by_columns.values():
+        rows = pa.concat_tables([one.rows for one in alike])
+        files = np.repeat([one.file for one in alike], [one.rows.num_rows for one in alike])
+        lines = rows["line"].to_numpy()
+        # cleaning names rows by their line, so here each row's line is its place among all of them
+        placed = rows.set_column(rows.column_names.index("line"), "line", pa.array(np.arange(len(files))))
+        cleaned = clean_rows(placed, None, rules.today)
+        for kept, counts in ((cleaned.accepted, received), (_with_text(cleaned, placed), refused)):
+            at = kept["line"].to_numpy(np.int64)
+            counts.update(files[at].tolist())
+            told = kept.assign(line=lines[at], file=files[at])
+            if counts is refused:
+                _refuse(sorter, told)
+            elif len(told):
+                sorter.add(pa.Table.from_pandas(told.assign(context=False), schema=ROWS, preserve_index=False))
+    intakes = {}
+    for one in small:
+        refused[one.file] += _refuse(sorter, one.ragged.assign(file=one.file))
+        made = FileIntake(received[one.file] + refused[one.file], refused[one.file], None, one.ignored)
+        intakes[one.file] = made if made.accepted_rows else replace(made, refusal=nothing_left(sorter, one.file))
+    return intakes
+
+
+def _refuse(sorter: RowSorter, rows: pd.DataFrame) -> int:
     if len(rows):
-        sorter.refuse(pa.Table.from_pandas(rows.assign(file=file), schema=REFUSED, preserve_index=False))
+        sorter.refuse(pa.Table.from_pandas(rows, schema=REFUSED, preserve_index=False))
     return len(rows)
 
 
@@ -160,7 +239,7 @@ def settled_chunks(sorter: RowSorter, repeats: Repeats) -> Iterator[pd.DataFrame
     for chunk in sorter.chunks():
         settled = without_repeats(chunk)
         for file, rows in settled.refused.groupby("file"):
-            repeats.contradicting[int(str(file))] += _refuse(sorter, rows.assign(text=""), int(str(file)))
+            repeats.contradicting[int(str(file))] += _refuse(sorter, rows.assign(text=""))
         repeats.repeated.update(int(file) for file in settled.repeated)
         if len(settled.accepted):
             yield settled.accepted

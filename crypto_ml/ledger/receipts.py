@@ -7,8 +7,10 @@ JSON Schema; `receipt_schema` makes it.
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache
+from itertools import islice
 from typing import Any, Final, Literal
 
 from pydantic import TypeAdapter, ValidationError
@@ -16,7 +18,7 @@ from pydantic import TypeAdapter, ValidationError
 from crypto_ml.digest import sha256_of
 from crypto_ml.errors import Refused
 from crypto_ml.ledger.deliveries import Upload
-from crypto_ml.ledger.layout import JSON, answer_keys, receipt_key
+from crypto_ml.ledger.layout import JSON, PREDICTIONS, answer_keys, receipt_key
 from crypto_ml.storage.failures import AlreadyExists, ObjectMissing
 from crypto_ml.storage.objects import ObjectStore
 
@@ -26,6 +28,11 @@ EVIDENCE: Final = ("delivery", "received", "cleaned", "accepted", "refused", "ch
 champion: the entry of the pointer. bundle: the model's manifest, which vouches for its files."""
 
 SEAL: Final = "seal"
+
+AT_ONCE: Final = 8
+FEW: Final = 20
+LISTED_FOR_EACH: Final = 5
+"""Listed keys that cost no more than a question for one: a thousand are one request."""
 
 Outcome = Literal["PREDICTED", "REJECTED", "SKIPPED"]
 
@@ -217,6 +224,26 @@ def read_report(key: str, store: ObjectStore) -> Report | None:
         return Report(store.read_json(answer_keys(key).report))
     except ObjectMissing:
         return None
+
+
+def read_reports(keys: Sequence[str], store: ObjectStore) -> dict[str, Report]:
+    """Upload key → report, for those of `keys` that have one; of many uploads a listing tells which to ask for."""
+    asked = list(keys)
+    if len(asked) > FEW:
+        there = _listed([answer_keys(key).report for key in asked], store)
+        asked = [key for key in asked if there is None or answer_keys(key).report in there]
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        found = zip(asked, pool.map(lambda key: read_report(key, store), asked), strict=True)
+        return {key: report for key, report in found if report}
+
+
+def _listed(keys: Sequence[str], store: ObjectStore) -> set[str] | None:
+    """Which of the keys there are; None where too much else lies between them for a listing to be cheaper."""
+    first, last = min(keys), max(keys)
+    most = LISTED_FOR_EACH * len(keys)
+    there = [found.key for found in islice(store.list(PREDICTIONS, start_after=first[:-1]), most)]
+    complete = len(there) < most or there[-1] >= last
+    return set(there) if complete else None
 
 
 def report_on(receipt: Receipt, earlier: Report | None) -> Report:

@@ -4,10 +4,13 @@ Refused rows stand beside them with their reasons. Both are written once, under 
 and of the settings that made them.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections import deque
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime
+from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
@@ -18,7 +21,7 @@ import pyarrow.parquet as pq
 from crypto_ml.digest import sha256_of, sha256_of_file
 from crypto_ml.forecasting.bundle import ModelBundle
 from crypto_ml.forecasting.features import add_levels
-from crypto_ml.forecasting.intake import FileIntake, IntakeRules, Repeats, nothing_left, settled_chunks, take_in
+from crypto_ml.forecasting.intake import FileIntake, IntakeRules, Repeats, nothing_left, settled_chunks, take_in_all
 from crypto_ml.forecasting.series import series_names
 from crypto_ml.forecasting.sorting import REFUSED as REFUSED_SCHEMA
 from crypto_ml.forecasting.sorting import ROWS, RowSorter
@@ -28,9 +31,12 @@ from crypto_ml.settings import Settings
 from crypto_ml.stages.raw_uploads import Received
 from crypto_ml.storage.failures import AlreadyExists, ObjectMissing
 from crypto_ml.storage.history import MarketHistory
-from crypto_ml.storage.objects import ObjectStore, StoredObject
+from crypto_ml.storage.objects import ObjectStore
 
 PREVIEW_ROWS: Final = 5
+AHEAD: Final = 4
+"""Files on local disk at once, while one of them is read."""
+
 ACCEPTED, REFUSED, SUMMARY = "accepted.parquet", "refused.parquet", "cleaned.json"
 ACCEPTED_SCHEMA: Final = pa.schema(
     [
@@ -125,7 +131,7 @@ def clean_into(
     """
     rules = IntakeRules(datetime.fromisoformat(received.at).date(), settings.date_order, settings.max_upload_bytes)
     with RowSorter(directory / "sort") as sorter:
-        intakes = _take_in_all(received, rules, store, sorter, directory / "upload")
+        intakes = take_in_all(_uploads(received, store, directory), rules, sorter)
         given = sorter.coins()
         names = series_names(given, coins.under({symbol for symbol, slug in given if slug is not None}))
         sorter.rename(names)
@@ -153,22 +159,32 @@ def read_cleaned(delivery: str, settings: Settings, store: ObjectStore) -> Clean
 
 def download_named(key: str, path: Path, store: ObjectStore) -> None:
     """Download an object that is written once. Raises ObjectMissing."""
-    found: StoredObject | None = store.head(key)
-    if found is None:
-        raise ObjectMissing(f"There is no object {store.uri(key)}; it was deleted from outside, restore it.")
-    store.download(found, path)
+    try:
+        store.download_whole(key, path)
+    except ObjectMissing as missing:
+        raise ObjectMissing(f"{missing} It was deleted from outside, restore it.") from missing
 
 
-def _take_in_all(
-    received: Received, rules: IntakeRules, store: ObjectStore, sorter: RowSorter, path: Path
-) -> dict[int, FileIntake]:
-    intakes = {}
-    for number, file in enumerate(received.files):
-        if file.sha256 and not file.outcome:
-            download_named(raw_key(file.sha256), path, store)
-            intakes[number] = take_in(path, rules, sorter, number)
-            path.unlink()
-    return intakes
+def _uploads(received: Received, store: ObjectStore, directory: Path) -> Iterator[tuple[int, Path]]:
+    """The bytes received of each file, fetched a few ahead; a file is gone once the next one is asked for."""
+    wanted = [(number, file.sha256) for number, file in enumerate(received.files) if file.sha256 and not file.outcome]
+
+    def fetch(number: int, sha256: str) -> Path:
+        path = directory / f"upload-{number}"
+        download_named(raw_key(sha256), path, store)
+        return path
+
+    with ThreadPoolExecutor(AHEAD) as pool:
+        fetched = deque[tuple[int, Future[Path]]]()
+        waiting = iter(wanted)
+        for number, sha256 in islice(waiting, AHEAD):
+            fetched.append((number, pool.submit(fetch, number, sha256)))
+        while fetched:
+            number, path = fetched.popleft()
+            yield number, path.result()
+            path.result().unlink()
+            for later, sha256 in islice(waiting, 1):
+                fetched.append((later, pool.submit(fetch, later, sha256)))
 
 
 def _write_accepted(sorter: RowSorter, repeats: Repeats, path: Path) -> list[dict[str, Any]]:

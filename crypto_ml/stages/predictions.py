@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from crypto_ml.digest import sha256_of
-from crypto_ml.forecasting.answers import PREDICTIONS, append_csv, with_prediction_ids
+from crypto_ml.forecasting.answers import PREDICTIONS, append_table, with_prediction_ids
 from crypto_ml.forecasting.bundle import MANIFEST, NETWORK, SCALER, TRAINING_MANIFEST, ModelBundle
 from crypto_ml.forecasting.fingerprint import ACCEPTED, RowsHash, Witness, runs
 from crypto_ml.forecasting.scoring import BY_OWN_ROWS, SEED, score
@@ -34,7 +34,7 @@ from crypto_ml.ledger.receipts import (
     Timings,
     UsedModel,
     Vouched,
-    read_report,
+    read_reports,
 )
 from crypto_ml.ledger.registry import Champion, Registry
 from crypto_ml.ledger.software import software
@@ -111,10 +111,12 @@ def answer(received: Received, cleaned: Cleaned, sources: Sources) -> Answers:
         # a.csv and a.csv.gz have one answer between them: the later one's
         owners = {answer_keys(file.upload.key): file.upload.key for file in received.files}
 
+        reports = read_reports([file.upload.key for file in received.files], sources.store)
+
         def answer_file(number: int) -> tuple[Receipt, Report]:
             file = scored.get(number)
             receipt = _receipt(received, cleaned, number, file, sources, evidence=evidence, written=written)
-            earlier = read_report(receipt.upload.key, sources.store)
+            earlier = reports.get(receipt.upload.key)
             if reason := _outranked(receipt, owners[answer_keys(receipt.upload.key)], earlier):
                 return skip(receipt, reason, sources.store)
             if earlier and earlier.corrected_by(receipt):
@@ -162,9 +164,8 @@ def score_delivery(
             for number, rows in runs(frame["file"].to_numpy()):
                 hashes.setdefault(number, RowsHash(ACCEPTED)).add(frame[rows])
         add_earlier_rows(sorter, sources)
-        for number, part in _by_file(score(sorter.chunks(), sources.bundle, sources.settings.recovery, witness)):
-            file = scored.setdefault(number, Scored(directory / f"{number}.csv"))
-            _write(file, with_prediction_ids(part, names[number]))
+        for chunk in score(sorter.chunks(), sources.bundle, sources.settings.recovery, witness):
+            _write(chunk, names, scored, directory)
     for number, file in scored.items():
         file.fingerprints = Fingerprints(
             accepted_rows=hashes[number].hexdigest(),
@@ -220,20 +221,21 @@ def _written(cleaned: Cleaned, store: ObjectStore) -> int | None:
         ) from missing
 
 
-def _by_file(chunks: Iterator[pd.DataFrame]) -> Iterator[tuple[int, pd.DataFrame]]:
-    for chunk in chunks:
-        for number, part in chunk.groupby("file", sort=True):
-            yield int(str(number)), part
-
-
-def _write(file: Scored, part: pd.DataFrame) -> None:
-    append_csv(file.path, PREDICTIONS, part)
-    seeds = part["status"] == SEED
-    file.predicted += int((~seeds).sum())
-    file.seed += int(seeds.sum())
-    file.own_scaled += list(part.loc[part["scaled_by"] == BY_OWN_ROWS, "symbol"].unique())
-    if not file.preview:
-        file.preview.append(part.loc[~seeds, PREDICTIONS.names].head(PREVIEW_ROWS))
+def _write(chunk: pd.DataFrame, names: Mapping[int, str], scored: dict[int, Scored], directory: Path) -> None:
+    """Append scored rows to the predictions of their files; the chunk is turned into a table once for all of them."""
+    named = with_prediction_ids(chunk, chunk["file"].map(dict(names)))
+    table = pa.Table.from_pandas(named[PREDICTIONS.names], schema=PREDICTIONS, preserve_index=False)
+    seeds = (chunk["status"] == SEED).to_numpy()
+    by_own = (chunk["scaled_by"] == BY_OWN_ROWS).to_numpy()
+    symbols = chunk["symbol"].to_numpy()
+    for number, rows in runs(chunk["file"].to_numpy()):
+        file = scored.setdefault(number, Scored(directory / f"{number}.csv"))
+        append_table(file.path, table.slice(rows.start, rows.stop - rows.start))
+        file.seed += int(seeds[rows].sum())
+        file.predicted += int((~seeds[rows]).sum())
+        file.own_scaled += list(dict.fromkeys(symbols[rows][by_own[rows]]))
+        if not file.preview and len(scored) <= PREVIEW_ROWS:
+            file.preview.append(named[rows].loc[~seeds[rows], PREDICTIONS.names].head(PREVIEW_ROWS))
 
 
 def _inputs(received: Received, cleaned: Cleaned, number: int, sources: Sources) -> Inputs:

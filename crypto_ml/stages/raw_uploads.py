@@ -14,7 +14,7 @@ from typing import Any, Final
 from crypto_ml.digest import sha256_of
 from crypto_ml.ledger.deliveries import Delivery, Upload
 from crypto_ml.ledger.layout import has_csv_name, raw_key, received_key
-from crypto_ml.ledger.receipts import Outcome, read_report
+from crypto_ml.ledger.receipts import Outcome, Report, read_reports
 from crypto_ml.storage.failures import AlreadyExists, ObjectChanged, ObjectMissing
 from crypto_ml.storage.objects import ObjectStore
 
@@ -58,8 +58,12 @@ def receive(delivery: Delivery, store: ObjectStore, now: datetime) -> Received:
         return read_received(delivery.id, store)
     except ObjectMissing:
         pass
-    with TemporaryDirectory(prefix="crypto_ml-raw-") as directory, ThreadPoolExecutor(AT_ONCE) as pool:
-        files = list(pool.map(lambda upload: _receive(upload, store, Path(directory)), delivery.uploads))
+    reports = read_reports([upload.key for upload in delivery.uploads], store)
+    with TemporaryDirectory(prefix="crypto_ml-raw-") as name, ThreadPoolExecutor(AT_ONCE) as pool:
+        directory = Path(name)
+        files = list(
+            pool.map(lambda upload: _receive(upload, reports.get(upload.key), store, directory), delivery.uploads)
+        )
     received = Received(delivery.id, delivery.noticed_at, now.astimezone(UTC).isoformat(), files)
     try:
         store.create_json(received_key(delivery.id), asdict(received))
@@ -75,7 +79,7 @@ def read_received(delivery: str, store: ObjectStore) -> Received:
     return Received(found["delivery"], found["noticed_at"], found["at"], files)
 
 
-def _receive(upload: Upload, store: ObjectStore, directory: Path) -> ReceivedFile:
+def _receive(upload: Upload, report: Report | None, store: ObjectStore, directory: Path) -> ReceivedFile:
     if not has_csv_name(upload.key):
         return ReceivedFile(
             upload, None, "REJECTED", "the name of an upload must end in .csv or .csv.gz; rename the file"
@@ -87,12 +91,10 @@ def _receive(upload: Upload, store: ObjectStore, directory: Path) -> ReceivedFil
         reason = "the object was replaced or deleted before it could be read; a newer version is answered by itself"
         return ReceivedFile(upload, None, "SKIPPED", reason)
     try:
-        report = read_report(upload.key, store)
         if report and (earlier := report.answers(upload.key, sha256)):
             reason = f"the same bytes under the same key were answered before, by answer {earlier}"
             return ReceivedFile(upload, sha256, "SKIPPED", reason, earlier)
-        if store.head(raw_key(sha256)) is None:
-            store.upload_file(path, raw_key(sha256), create_only=True)
+        store.upload_file(path, raw_key(sha256), create_only=True)
     except AlreadyExists:  # named by its content, so it is the same
         pass
     finally:

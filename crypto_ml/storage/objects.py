@@ -10,6 +10,7 @@ or may not have happened: writing again under the same key tells which.
 
 import hashlib
 import json
+import shutil
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import closing, suppress
@@ -158,6 +159,21 @@ class ObjectStore:
         finally:
             partial.unlink(missing_ok=True)
         return digest.hexdigest()
+
+    def download_whole(self, key: str, path: Path) -> None:
+        """Write the object under `key`, which is one that is never replaced, to the local `path`.
+
+        `path` appears whole or not at all. Raises: ObjectMissing.
+        """
+        partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}.part")
+        try:
+            with explained(self.client, "read", self.uri(key), {404: self._missing(key)}), partial.open("xb") as out:
+                answer = self.client.get_object(Bucket=self.bucket, Key=self.physical(key))
+                with closing(answer["Body"]) as body:
+                    shutil.copyfileobj(body, out, 1 << 20)
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
 
     def create(
         self, key: str, body: bytes, *, content_type: str | None = None, metadata: Mapping[str, str] | None = None
