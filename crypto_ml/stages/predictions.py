@@ -330,10 +330,13 @@ def _named(symbols: Sequence[str]) -> str:
 
 
 def _outranked(receipt: Receipt, owner: str, earlier: Report | None) -> str | None:
-    """Why the answer that stands, or is about to, is not replaced by this one."""
+    """Why the answer that stands, or is about to, is not replaced by this one.
+
+    A newer upload that was rejected published no predictions, so those of this one have their place.
+    """
     if owner != receipt.upload.key:
         return f"{owner} came in the same delivery, and its answer has the same name; rename one of them"
-    if earlier is None or earlier.delivery <= receipt.inputs.delivery:
+    if earlier is None or earlier.delivery <= receipt.inputs.delivery or not earlier.document["predictions"]:
         return None
     same = earlier.upload_key == receipt.upload.key
     newer = "a newer version of the file" if same else f"a newer upload, {earlier.upload_key},"

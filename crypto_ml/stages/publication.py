@@ -1,7 +1,7 @@
 """How an answer gets out: receipt first, then the predictions, then the refused rows, and the report last.
 
 So whoever sees a report finds what it names. Each object appears as a whole, and one of an older delivery never takes
-the place of one of a newer delivery, in whatever order runs come to their ends.
+the place of one of a newer delivery: in whatever order runs come to their ends, what stands is the same.
 """
 
 from dataclasses import replace
@@ -31,21 +31,20 @@ def publish(
 ) -> tuple[Receipt, Report]:
     """Write the receipt and what it vouches for; `earlier` is the report that stood before.
 
-    Where a newer delivery publishes its answer at the same moment, that one stays and this one comes back SKIPPED.
+    Where the predictions of a newer delivery are there, they stay and this answer comes back SKIPPED.
     """
     receipt = write_receipt(vouching(receipt, predictions, rejected), store)
     keys, order = answer_keys(receipt.upload.key), receipt.inputs.delivery
-    put = True
-    if predictions and "predictions" in receipt.published:
-        put = store.put_newest(keys.predictions, predictions, order, content_type=CSV)
-    if put and rejected:
-        put = store.put_newest(keys.rejected_rows, rejected, order, content_type=CSV)
+    answer = predictions if "predictions" in receipt.published else None
+    if answer and not store.put_newest(keys.predictions, answer, order, content_type=CSV):
+        reason = "a newer delivery published its answer at the same moment; that one stays"
+        skipped = replace(receipt, outcome="SKIPPED", reason=reason)
+        return skipped, report_on(skipped, None)
+    if rejected:
+        store.put_newest(keys.rejected_rows, rejected, order, content_type=CSV)
     report = report_on(receipt, earlier)
-    if put and write_report(report, store):
-        return receipt, report
-    reason = "a newer delivery published its answer at the same moment; that one stays"
-    skipped = replace(receipt, outcome="SKIPPED", reason=reason)
-    return skipped, report_on(skipped, None)
+    write_report(report, store)
+    return receipt, report
 
 
 def vouching(receipt: Receipt, predictions: Path | None, rejected: Path | None) -> Receipt:
