@@ -12,7 +12,7 @@ MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 
-.PHONY: help venv demo dev test lint types bench model schema lock clean
+.PHONY: help venv demo dev test faults nightly lint types bench model schema lock clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -37,6 +37,12 @@ dev: venv ## Dagster for everyday work, on the S3 that the AWS variables lead to
 
 test: venv ## the whole test suite
 	@$(PYTHON) -m pytest -q -n 2 --dist loadfile
+
+faults: venv ## kill daemons and workers in the middle of a delivery
+	@$(PYTHON) -m pytest -q -m faults crypto_ml_tests/dropbox
+
+nightly: venv ## 2,000 random histories, 10,000 mutated files, and the faults
+	@HYPOTHESIS_PROFILE=nightly $(PYTHON) -m pytest -q -n 2 --timeout=7200 -m "faults or not faults" crypto_ml_tests/dropbox
 
 lint: venv ## ruff: rules and layout
 	@.venv/bin/ruff check
