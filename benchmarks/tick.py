@@ -87,7 +87,9 @@ def main() -> None:
         print(f"whole listing ÷ a look: {whole / a_look:.0f}")
         print(f"the first look of a new process: {first:.2f} s")
         tail = seconds_to_notice(watch, instance, store, "uploads/2099-01-01/000000.csv")
-        print(f"a new name at the end is noticed after {tail[0]:.2f} s of looking, in {tail[1]} look")
+        print(
+            f"a new name at the end is noticed after {tail[0]:.2f} s of looking, in {tail[1]} look{'s' * (tail[1] > 1)}"
+        )
         middle = seconds_to_notice(watch, instance, store, "uploads/2026-02-01/000000_late.csv")
         print(f"a new name in an old folder is noticed after {middle[0]:.2f} s of looking, in {middle[1]} looks")
         if max(seconds) > TARGET_SECONDS or first > TARGET_SECONDS:

@@ -112,9 +112,13 @@ class Watch:
         self._seen_to = 0
         self._markers_to: str | None = ""
         self._next_review = 0.0
+        self._started = False
 
     def look(self, now: datetime) -> list[Delivery]:
         """Look for uploads once; returns the deliveries made of those that are new."""
+        if not self._started:
+            self._listing.learn(self.log.catch_up())
+            self._started = True
         made = self.log.assign_new(now, self._listing.look())
         for delivery in made:
             self._open[delivery.number] = _Open(delivery.number, now)

@@ -13,7 +13,7 @@ from datetime import datetime
 from itertools import islice
 from typing import Final
 
-from crypto_ml.ledger.deliveries import Upload
+from crypto_ml.ledger.deliveries import Identity, Upload
 from crypto_ml.ledger.layout import UPLOADS, is_upload
 from crypto_ml.storage.objects import ObjectStore, StoredObject
 
@@ -43,6 +43,12 @@ class UploadListing:
         self.rounds = 0
         """How often the whole prefix was seen."""
 
+    def learn(self, known: Iterable[Identity]) -> None:
+        """Take over what is known of uploads already, so that the ends of folders are right from the first look on."""
+        for key, _, _, last_modified in known:
+            self._note(key, datetime.fromisoformat(last_modified))
+        self._forget()
+
     def look(self) -> list[Upload]:
         """The uploads that this look sees, old ones among them. Raises StoreUnavailable, StoreRefused."""
         swept = self._list(UPLOADS, self._position)
@@ -51,7 +57,9 @@ class UploadListing:
         if not at_end or self._position is not None:
             for prefix, folder in self._growing():
                 ends += self._list(prefix, folder.last_key)
-        self._note([*swept, *ends])
+        for found in (*swept, *ends):
+            self._note(found.key, found.last_modified)
+        self._forget()
         self._position = None if at_end else swept[-1].key
         self.rounds += at_end
         seen = {found.key: found for found in (*swept, *ends) if is_upload(found.key)}
@@ -64,12 +72,13 @@ class UploadListing:
         newest = sorted(self._folders.items(), key=lambda item: (item[1].newest, item[0]), reverse=True)
         return newest[:GROWING_FOLDERS]
 
-    def _note(self, listed: Iterable[StoredObject]) -> None:
-        for found in listed:
-            for prefix in _folders(found.key):
-                folder = self._folders.setdefault(prefix, _Folder(found.key, found.last_modified))
-                folder.last_key = max(folder.last_key, found.key)
-                folder.newest = max(folder.newest, found.last_modified)
+    def _note(self, key: str, written: datetime) -> None:
+        for prefix in _folders(key):
+            folder = self._folders.setdefault(prefix, _Folder(key, written))
+            folder.last_key = max(folder.last_key, key)
+            folder.newest = max(folder.newest, written)
+
+    def _forget(self) -> None:
         if len(self._folders) > REMEMBERED_FOLDERS:
             newest = sorted(self._folders, key=lambda prefix: self._folders[prefix].newest, reverse=True)
             self._folders = {prefix: self._folders[prefix] for prefix in newest[:REMEMBERED_FOLDERS]}

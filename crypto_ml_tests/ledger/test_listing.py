@@ -62,6 +62,17 @@ def test_names_that_grow_are_seen_at_once_wherever_the_sweep_is(store: ObjectSto
         assert name in seen(listing)
 
 
+def test_the_ends_are_known_from_the_first_look_on_where_the_uploads_are(store: ObjectStore) -> None:
+    put(store, *(f"2026-11-{day:02d}/prices.csv" for day in range(1, 13)))
+    known = {Upload.of(found).identity for found in store.list("uploads/")}
+    put(store, "2026-11-13/prices.csv")
+    listing = UploadListing(store, SWEPT)
+    assert "2026-11-13/prices.csv" not in seen(listing)
+    anew = UploadListing(store, SWEPT)
+    anew.learn(known)
+    assert "2026-11-13/prices.csv" in seen(anew)
+
+
 def test_a_look_lists_a_few_keys_however_many_there_are(store: ObjectStore) -> None:
     put(store, *(f"{number % 30}/{number}.csv" for number in range(60)))
     listing = UploadListing(store, SWEPT)
