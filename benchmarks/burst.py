@@ -21,7 +21,7 @@ import pandas as pd
 from crypto_ml.commands.local_dagster import LocalDagster, free_port
 from crypto_ml.forecasting.simulation import simulate_market
 from crypto_ml.ledger.layout import DELIVERIES
-from crypto_ml.ledger.receipts import read_report
+from crypto_ml.ledger.reports import read_report
 from crypto_ml.storage.embedded import EmbeddedS3, ensure_bucket
 from crypto_ml.storage.objects import ObjectStore, connect
 

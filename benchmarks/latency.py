@@ -20,7 +20,7 @@ from tempfile import TemporaryDirectory
 
 from crypto_ml.commands.local_dagster import LocalDagster, free_port
 from crypto_ml.ledger.layout import CSV
-from crypto_ml.ledger.receipts import read_report
+from crypto_ml.ledger.reports import read_report
 from crypto_ml.storage.embedded import EmbeddedS3, ensure_bucket
 from crypto_ml.storage.objects import ObjectStore, connect
 

@@ -17,7 +17,7 @@ from tempfile import TemporaryDirectory
 import dagster as dg
 
 from benchmarks.measure import Missed, median_seconds
-from crypto_ml.defs.sensors import Watch
+from crypto_ml.defs.watch import Watch
 from crypto_ml.ledger.deliveries import Delivery, DeliveryLog
 from crypto_ml.ledger.layout import answered_key
 from crypto_ml.storage.embedded import EmbeddedS3, ensure_bucket

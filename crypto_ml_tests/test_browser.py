@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from crypto_ml.commands.local_dagster import LocalDagster, free_port
-from crypto_ml.ledger.receipts import read_report
+from crypto_ml.ledger.reports import read_report
 from crypto_ml.sample import sample_upload
 from crypto_ml.storage.objects import ObjectStore
 

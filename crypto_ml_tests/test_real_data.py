@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 
 from crypto_ml.forecasting.cleaning import TOLERANCE
-from crypto_ml.ledger.receipts import read_report
 from crypto_ml.ledger.registry import Registry
+from crypto_ml.ledger.reports import read_report
 from crypto_ml.storage.history import MarketHistory
 from crypto_ml_tests.deployment import Deployment
 

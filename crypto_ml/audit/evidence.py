@@ -17,7 +17,7 @@ from crypto_ml.ledger.receipts import Receipt, read_receipt
 from crypto_ml.ledger.registry import Champion, Registry
 from crypto_ml.settings import Settings
 from crypto_ml.stages.cleaned_features import Cleaned, CleanedFile, download_named
-from crypto_ml.stages.predictions import Sources
+from crypto_ml.stages.delivery_scoring import Sources
 from crypto_ml.stages.raw_uploads import Received, read_received
 from crypto_ml.storage.history import MarketHistory
 from crypto_ml.storage.objects import ObjectStore

@@ -21,11 +21,12 @@ from crypto_ml.audit.evidence import Evidence
 from crypto_ml.audit.retraining import retrained
 from crypto_ml.digest import sha256_of, sha256_of_file
 from crypto_ml.ledger.layout import APPENDS, answer_keys, answered_key, raw_key
-from crypto_ml.ledger.receipts import Fingerprints, read_receipt, read_report, report_on
+from crypto_ml.ledger.receipts import Fingerprints, read_receipt
 from crypto_ml.ledger.registry import Registry
+from crypto_ml.ledger.reports import read_report, report_on
 from crypto_ml.ledger.software import software
 from crypto_ml.stages.cleaned_features import REFUSED, Cleaned, KnownCoins, clean_into
-from crypto_ml.stages.predictions import score_delivery
+from crypto_ml.stages.delivery_scoring import score_delivery
 from crypto_ml.stages.publication import refused_rows_file
 from crypto_ml.storage.objects import ObjectStore
 

@@ -20,8 +20,9 @@ from crypto_ml.forecasting.scoring import BY_MODEL, BY_OWN_ROWS, score
 from crypto_ml.forecasting.sorting import RowSorter
 from crypto_ml.ledger.deliveries import DeliveryLog
 from crypto_ml.ledger.layout import raw_key, receipt_key
-from crypto_ml.ledger.receipts import Receipt, read_report
-from crypto_ml.stages.predictions import add_earlier_rows
+from crypto_ml.ledger.receipts import Receipt
+from crypto_ml.ledger.reports import read_report
+from crypto_ml.stages.delivery_scoring import add_earlier_rows
 from crypto_ml.storage.failures import ObjectMissing
 from crypto_ml.storage.objects import ObjectStore
 

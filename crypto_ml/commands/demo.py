@@ -20,7 +20,7 @@ from crypto_ml.settings import Settings
 
 if TYPE_CHECKING:
     from crypto_ml.commands.local_dagster import LocalDagster
-    from crypto_ml.ledger.receipts import Report
+    from crypto_ml.ledger.reports import Report
     from crypto_ml.storage.objects import ObjectStore
 
 LONGEST_WAIT: Final = 120.0
@@ -137,7 +137,7 @@ def _start(state: Path, port: int | None, stack: ExitStack) -> _Running:
 def _drop_and_wait(running: _Running) -> "tuple[Report, float]":
     from crypto_ml.ledger.deliveries import DeliveryLog
     from crypto_ml.ledger.layout import CSV, UPLOADS
-    from crypto_ml.ledger.receipts import read_report
+    from crypto_ml.ledger.reports import read_report
     from crypto_ml.sample import sample_upload
 
     key = f"{UPLOADS}sample_{datetime.now(UTC):%Y%m%dT%H%M%S}.csv"

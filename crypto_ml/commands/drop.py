@@ -13,7 +13,7 @@ from crypto_ml.ledger.layout import CSV, UPLOADS, has_csv_name
 from crypto_ml.settings import Settings
 
 if TYPE_CHECKING:
-    from crypto_ml.ledger.receipts import Report
+    from crypto_ml.ledger.reports import Report
     from crypto_ml.storage.objects import ObjectStore
 
 POLL_SECONDS: Final = 0.25
@@ -65,7 +65,7 @@ def command(files: Sequence[Path], name: str | None, wait: bool, timeout: float)
 
 def drop(path: Path, key: str, store: "ObjectStore") -> Dropped:
     """Put one file under `key`."""
-    from crypto_ml.ledger.receipts import read_report
+    from crypto_ml.ledger.reports import read_report
 
     earlier = read_report(key, store)
     etag = store.upload_file(path, key, create_only=False, content_type=CSV).strip('"')
@@ -94,7 +94,7 @@ def wait_for_answers(dropped: Sequence[Dropped], store: "ObjectStore", timeout: 
 
 
 def _new_report(dropped: Dropped, store: "ObjectStore") -> "Report | None":
-    from crypto_ml.ledger.receipts import read_report
+    from crypto_ml.ledger.reports import read_report
 
     report = read_report(dropped.key, store)
     is_new = report is not None and str(report.document["timings"]) != dropped.before

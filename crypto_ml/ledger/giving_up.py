@@ -9,7 +9,8 @@ from typing import Any
 
 from crypto_ml.ledger.deliveries import Delivery, Upload
 from crypto_ml.ledger.layout import answered_key
-from crypto_ml.ledger.receipts import Report, RowCounts, read_report, write_report
+from crypto_ml.ledger.receipts import RowCounts
+from crypto_ml.ledger.reports import Report, read_report, write_report
 from crypto_ml.storage.failures import AlreadyExists
 from crypto_ml.storage.objects import ObjectStore
 

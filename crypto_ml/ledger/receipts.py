@@ -7,10 +7,8 @@ JSON Schema; `receipt_schema` makes it.
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache
-from itertools import islice
 from typing import Any, Final, Literal
 
 from pydantic import TypeAdapter, ValidationError
@@ -18,8 +16,8 @@ from pydantic import TypeAdapter, ValidationError
 from crypto_ml.digest import sha256_of
 from crypto_ml.errors import Refused
 from crypto_ml.ledger.deliveries import Upload
-from crypto_ml.ledger.layout import JSON, PREDICTIONS, answer_keys, receipt_key
-from crypto_ml.storage.failures import AlreadyExists, ObjectMissing
+from crypto_ml.ledger.layout import answer_keys, receipt_key
+from crypto_ml.storage.failures import AlreadyExists
 from crypto_ml.storage.objects import ObjectStore
 
 FORMAT: Final = 1
@@ -29,10 +27,6 @@ champion: the entry of the pointer. bundle: the model's manifest, which vouches 
 
 SEAL: Final = "seal"
 
-AT_ONCE: Final = 8
-FEW: Final = 20
-LISTED_FOR_EACH: Final = 5
-"""Listed keys that cost no more than a question for one: a thousand are one request."""
 
 Outcome = Literal["PREDICTED", "REJECTED", "SKIPPED"]
 
@@ -182,95 +176,6 @@ class Receipt:
         return {**said, SEAL: _seal(said)}
 
 
-@dataclass(frozen=True)
-class Report:
-    """What stands beside the predictions for the person who dropped the file."""
-
-    document: Mapping[str, Any]
-
-    @property
-    def outcome(self) -> str:
-        return str(self.document["outcome"])
-
-    @property
-    def delivery(self) -> str:
-        return str(self.document["delivery"])
-
-    @property
-    def upload_key(self) -> str:
-        return str(self.document["upload"]["key"])
-
-    @property
-    def rejected_rows(self) -> str | None:
-        found: str | None = self.document["rejected_rows"]
-        return found
-
-    def corrected_by(self, receipt: Receipt) -> bool:
-        """Whether a receipt is for other bytes under the same key, of which those before have an answer."""
-        upload = self.document["upload"]
-        same_key, same_bytes = upload["key"] == receipt.upload.key, upload["sha256"] == receipt.inputs.upload_sha256
-        answered = self.document["predictions"] is not None
-        return receipt.outcome == "PREDICTED" and same_key and not same_bytes and answered
-
-    def answers(self, key: str, sha256: str) -> str | None:
-        """The answer these bytes under this key already have; a rejection is considered anew each time."""
-        same = self.document["upload"]["key"] == key and self.document["upload"]["sha256"] == sha256
-        return str(self.document["answer_id"]) if same and self.document["predictions"] else None
-
-
-def read_report(key: str, store: ObjectStore) -> Report | None:
-    """The report for the upload under `key`, None where there is none yet."""
-    try:
-        return Report(store.read_json(answer_keys(key).report))
-    except ObjectMissing:
-        return None
-
-
-def read_reports(keys: Sequence[str], store: ObjectStore) -> dict[str, Report]:
-    """Upload key → report, for those of `keys` that have one; of many uploads a listing tells which to ask for."""
-    asked = list(keys)
-    if len(asked) > FEW:
-        there = _listed([answer_keys(key).report for key in asked], store)
-        asked = [key for key in asked if there is None or answer_keys(key).report in there]
-    with ThreadPoolExecutor(AT_ONCE) as pool:
-        found = zip(asked, pool.map(lambda key: read_report(key, store), asked), strict=True)
-        return {key: report for key, report in found if report}
-
-
-def _listed(keys: Sequence[str], store: ObjectStore) -> set[str] | None:
-    """Which of the keys there are; None where too much else lies between them for a listing to be cheaper."""
-    first, last = min(keys), max(keys)
-    most = LISTED_FOR_EACH * len(keys)
-    there = [found.key for found in islice(store.list(PREDICTIONS, start_after=first[:-1]), most)]
-    complete = len(there) < most or there[-1] >= last
-    return set(there) if complete else None
-
-
-def report_on(receipt: Receipt, earlier: Report | None) -> Report:
-    """The report that repeats a receipt; where the upload was skipped, what its earlier answer published stands."""
-    document = {
-        "outcome": receipt.outcome,
-        "reason": receipt.reason,
-        "answer_id": receipt.answer_id,
-        "upload": {**asdict(receipt.upload), "sha256": receipt.inputs.upload_sha256},
-        "rows": asdict(receipt.rows),
-        "predictions": _key(receipt, "predictions"),
-        "rejected_rows": _key(receipt, "rejected_rows"),
-        "model_version": receipt.inputs.model_version,
-        "receipt": receipt_key(receipt.answer_id),
-        "ignored_columns": list(receipt.ignored_columns),
-        "date_order": receipt.date_order,
-        "notes": list(receipt.notes),
-        "delivery": receipt.inputs.delivery,
-        "run_id": receipt.run_id,
-        "timings": asdict(receipt.timings),
-    }
-    if receipt.earlier_answer and earlier:
-        kept = ("answer_id", "rows", "predictions", "rejected_rows", "model_version", "receipt")
-        document |= {name: earlier.document[name] for name in kept}
-    return Report(document)
-
-
 def write_receipt(receipt: Receipt, store: ObjectStore) -> Receipt:
     """Write a receipt; where the same answer was given before, its first receipt stands and comes back."""
     try:
@@ -317,12 +222,6 @@ def receipt_schema() -> dict[str, Any]:
     }
 
 
-def write_report(report: Report, store: ObjectStore) -> bool:
-    """Put a report beside the predictions unless one of a newer delivery is there; True if it was put."""
-    body = json.dumps(dict(report.document), indent=2, ensure_ascii=False).encode() + b"\n"
-    return store.put_newest(answer_keys(report.upload_key).report, body, report.delivery, content_type=JSON)
-
-
 def with_predictions(receipt: Receipt, sha256: str) -> Receipt:
     """The receipt of an answer whose prediction file has this sha256."""
     return _with_published(receipt, "predictions", answer_keys(receipt.upload.key).predictions, sha256)
@@ -340,11 +239,6 @@ def _with_published(receipt: Receipt, what: str, key: str, sha256: str) -> Recei
 @cache
 def _receipts() -> TypeAdapter[Receipt]:
     return TypeAdapter(Receipt)
-
-
-def _key(receipt: Receipt, what: str) -> str | None:
-    found = receipt.published.get(what)
-    return found.key if found else None
 
 
 def _seal(said: Mapping[str, Any]) -> str:

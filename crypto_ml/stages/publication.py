@@ -14,15 +14,8 @@ import pyarrow.dataset as ds
 from crypto_ml.digest import sha256_of_file
 from crypto_ml.forecasting.answers import REJECTED_ROWS, append_csv
 from crypto_ml.ledger.layout import CSV, answer_keys
-from crypto_ml.ledger.receipts import (
-    Receipt,
-    Report,
-    report_on,
-    with_predictions,
-    with_rejected_rows,
-    write_receipt,
-    write_report,
-)
+from crypto_ml.ledger.receipts import Receipt, with_predictions, with_rejected_rows, write_receipt
+from crypto_ml.ledger.reports import Report, report_on, write_report
 from crypto_ml.storage.objects import ObjectStore
 
 

@@ -14,7 +14,8 @@ from typing import Any, Final
 from crypto_ml.digest import sha256_of
 from crypto_ml.ledger.deliveries import Delivery, Upload
 from crypto_ml.ledger.layout import has_csv_name, raw_key, received_key
-from crypto_ml.ledger.receipts import Outcome, Report, read_reports
+from crypto_ml.ledger.receipts import Outcome
+from crypto_ml.ledger.reports import Report, read_reports
 from crypto_ml.storage.failures import AlreadyExists, ObjectChanged, ObjectMissing
 from crypto_ml.storage.objects import ObjectStore
 

@@ -23,8 +23,8 @@ from crypto_ml.audit.trace import TracedRow, trace_rows
 from crypto_ml.definitions import build_defs
 from crypto_ml.forecasting.cleaning import TOLERANCE
 from crypto_ml.forecasting.schema import LOOK_BACK
-from crypto_ml.ledger.receipts import read_report
 from crypto_ml.ledger.registry import Registry
+from crypto_ml.ledger.reports import read_report
 from crypto_ml.settings import Settings
 from crypto_ml.storage.objects import ObjectStore
 from crypto_ml_tests.deployment import Deployment

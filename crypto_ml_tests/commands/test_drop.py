@@ -8,7 +8,7 @@ from click.testing import CliRunner, Result
 
 from crypto_ml.cli import main
 from crypto_ml.commands.drop import drop, wait_for_answers
-from crypto_ml.ledger.receipts import Report, write_report
+from crypto_ml.ledger.reports import Report, write_report
 from crypto_ml.storage.objects import ObjectStore
 
 

@@ -8,8 +8,9 @@ import dagster as dg
 from dagster._core.definitions.data_version import CachingStaleStatusResolver
 from dagster._core.loader import LoadingContextForTest
 
-from crypto_ml.ledger.receipts import read_receipt, read_report
+from crypto_ml.ledger.receipts import read_receipt
 from crypto_ml.ledger.registry import Registry
+from crypto_ml.ledger.reports import read_report
 from crypto_ml.sample import sample_upload
 from crypto_ml_tests.deployment import Deployment
 

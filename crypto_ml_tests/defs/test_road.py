@@ -11,9 +11,10 @@ import dagster as dg
 import pandas as pd
 import pytest
 
-from crypto_ml.defs.sensors import watch
-from crypto_ml.ledger.receipts import read_receipt, read_report
+from crypto_ml.defs.watch import watch
+from crypto_ml.ledger.receipts import read_receipt
 from crypto_ml.ledger.registry import Registry
+from crypto_ml.ledger.reports import read_report
 from crypto_ml.sample import sample_upload
 from crypto_ml.storage.objects import ObjectStore
 from crypto_ml_tests.deployment import Deployment
@@ -78,7 +79,7 @@ def test_a_tick_without_news_says_so_and_keeps_nothing_waiting(deployment: Deplo
 def test_a_lost_cursor_asks_again_for_what_has_no_answer_and_for_nothing_else(
     deployment: Deployment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("crypto_ml.defs.sensors.GRACE", timedelta(0))
+    monkeypatch.setattr("crypto_ml.defs.watch.GRACE", timedelta(0))
     put(deployment.store, "answered.csv", small_upload())
     deployment.answer_new()
     put(deployment.store, "waiting.csv", small_upload(50))

@@ -9,9 +9,10 @@ from dagster._core.storage.tags import PRIORITY_TAG
 from dagster._core.test_utils import create_run_for_test
 
 from crypto_ml.defs import sensors
+from crypto_ml.defs import watch as watching
 from crypto_ml.ledger.deliveries import Delivery, Upload
 from crypto_ml.ledger.layout import answered_key
-from crypto_ml.ledger.receipts import Report, read_report
+from crypto_ml.ledger.reports import Report, read_report
 from crypto_ml.sample import sample_upload
 from crypto_ml_tests.deployment import Deployment
 
@@ -21,9 +22,9 @@ BODY = b"\n".join(sample_upload().split(b"\n")[:20]) + b"\n"
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is waited for."""
-    monkeypatch.setattr(sensors, "GRACE", timedelta(0))
-    monkeypatch.setattr(sensors, "SETTLED", timedelta(0))
-    monkeypatch.setattr(sensors, "SECONDS_BETWEEN_REVIEWS", 0.0)
+    monkeypatch.setattr(watching, "GRACE", timedelta(0))
+    monkeypatch.setattr(watching, "SETTLED", timedelta(0))
+    monkeypatch.setattr(watching, "SECONDS_BETWEEN_REVIEWS", 0.0)
 
 
 def requested(result: dg.SensorResult | dg.SkipReason) -> list[str]:
@@ -61,11 +62,11 @@ def test_a_delivery_that_nobody_runs_is_asked_for_again_also_by_a_new_process(de
     drop(deployment, "a.csv")
     assert requested(deployment.tick()) == ["00000001"]
     assert requested(deployment.tick("1")) == ["00000001"]
-    sensors.watch.cache_clear()
+    watching.watch.cache_clear()
     assert requested(deployment.tick("1")) == ["00000001"]
     deployment.run("score_uploads", "00000001")
     assert requested(deployment.tick("1")) == []
-    sensors.watch.cache_clear()
+    watching.watch.cache_clear()
     assert requested(deployment.tick(None)) == []
 
 
@@ -75,7 +76,7 @@ def test_a_wiped_dagster_database_costs_no_file_and_answers_none_twice(deploymen
     drop(deployment, "waiting.csv")
     deployment.tick("1")
     before = deployment.store.read("predictions/answered_report.json")
-    sensors.watch.cache_clear()
+    watching.watch.cache_clear()
     with dg.DagsterInstance.ephemeral() as anew:
         other = Deployment(deployment.store, deployment.settings, anew, deployment.definitions)
         results = other.answer_new()
@@ -102,7 +103,7 @@ def test_a_delivery_whose_runs_died_is_closed_and_its_uploads_are_told(deploymen
     assert {key: one["outcome"] for key, one in outcomes.items()} == dict.fromkeys(
         ("uploads/a.csv", "uploads/b.csv"), "REJECTED"
     )
-    sensors.watch.cache_clear()
+    watching.watch.cache_clear()
     assert requested(deployment.tick("1")) == []
 
 
@@ -126,7 +127,7 @@ def test_what_a_dead_run_had_answered_stays_answered(deployment: Deployment) -> 
     store = deployment.store
     store.client.delete_object(Bucket=store.bucket, Key=store.physical(answered_key("00000002")))
     run(deployment, "00000002", dg.DagsterRunStatus.FAILURE, **{"dagster/will_retry": "false"})
-    sensors.watch.cache_clear()
+    watching.watch.cache_clear()
     deployment.tick("2")
     assert report(deployment, "b.csv").outcome == "PREDICTED"
     assert store.read_json(answered_key("00000002"))["uploads/b.csv"]["outcome"] == "PREDICTED"

@@ -16,7 +16,8 @@ import pandas as pd
 from crypto_ml.ledger.deliveries import Delivery, DeliveryLog, Identity, Upload
 from crypto_ml.ledger.layout import UPLOADS, answer_keys, answered_key
 from crypto_ml.ledger.listing import UploadListing
-from crypto_ml.ledger.receipts import read_receipt, read_report
+from crypto_ml.ledger.receipts import read_receipt
+from crypto_ml.ledger.reports import read_report
 from crypto_ml.storage.objects import ObjectStore
 from crypto_ml_tests.forecasting.markets import market
 from crypto_ml_tests.stages.road import NOW, Road, upload

@@ -14,7 +14,7 @@ import pytest
 
 from crypto_ml.forecasting.intake import IntakeRules, Repeats, settled_chunks, take_in_all
 from crypto_ml.forecasting.sorting import RowSorter
-from crypto_ml.ledger.receipts import read_report
+from crypto_ml.ledger.reports import read_report
 from crypto_ml.storage.objects import ObjectStore
 from crypto_ml_tests.forecasting.markets import market
 from crypto_ml_tests.forecasting.uploads import TODAY, take

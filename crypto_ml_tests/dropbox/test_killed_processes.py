@@ -13,7 +13,7 @@ import pytest
 from crypto_ml.commands.local_dagster import LocalDagster, free_port
 from crypto_ml.ledger.deliveries import DeliveryLog
 from crypto_ml.ledger.layout import ANSWERED, RAW
-from crypto_ml.ledger.receipts import Report, read_report
+from crypto_ml.ledger.reports import Report, read_report
 from crypto_ml.sample import sample_upload
 from crypto_ml.storage.objects import ObjectStore
 from crypto_ml_tests.forecasting.markets import market

@@ -25,14 +25,12 @@ from crypto_ml.ledger.receipts import (
     UsedModel,
     Vouched,
     read_receipt,
-    read_report,
     receipt_schema,
-    report_on,
     with_predictions,
     with_rejected_rows,
     write_receipt,
-    write_report,
 )
+from crypto_ml.ledger.reports import read_report, report_on, write_report
 from crypto_ml.ledger.software import software
 from crypto_ml.storage.failures import ObjectMissing, StoreRefused
 from crypto_ml.storage.objects import ObjectStore

@@ -16,8 +16,9 @@ from crypto_ml.ledger.layout import answer_keys
 from crypto_ml.ledger.registry import Registry
 from crypto_ml.settings import Settings
 from crypto_ml.stages.cleaned_features import Cleaned, KnownCoins, clean
+from crypto_ml.stages.delivery_scoring import Sources
 from crypto_ml.stages.market_history import remember
-from crypto_ml.stages.predictions import Answers, Sources, answer
+from crypto_ml.stages.predictions import Answers, answer
 from crypto_ml.stages.raw_uploads import Received, receive
 from crypto_ml.storage.history import MarketHistory
 from crypto_ml.storage.objects import ObjectStore

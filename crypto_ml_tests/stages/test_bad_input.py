@@ -10,13 +10,15 @@ import pytest
 
 from crypto_ml.ledger.deliveries import DeliveryLog
 from crypto_ml.ledger.layout import answer_keys
-from crypto_ml.ledger.receipts import Report, read_receipt, read_report
+from crypto_ml.ledger.receipts import read_receipt
 from crypto_ml.ledger.registry import Registry
+from crypto_ml.ledger.reports import Report, read_report
 from crypto_ml.model_out import first_bundle
 from crypto_ml.settings import Settings
 from crypto_ml.stages.cleaned_features import KnownCoins, clean
+from crypto_ml.stages.delivery_scoring import Sources
 from crypto_ml.stages.market_history import remember
-from crypto_ml.stages.predictions import Answers, Sources, answer
+from crypto_ml.stages.predictions import Answers, answer
 from crypto_ml.stages.raw_uploads import receive
 from crypto_ml.storage.history import MarketHistory
 from crypto_ml.storage.objects import ObjectStore

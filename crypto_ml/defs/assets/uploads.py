@@ -142,7 +142,8 @@ def predictions(context: dg.AssetExecutionContext, platform: Platform) -> dg.Mat
     from crypto_ml.forecasting.answers import PREDICTIONS
     from crypto_ml.ledger.metrics import answer_metrics
     from crypto_ml.stages.cleaned_features import read_cleaned
-    from crypto_ml.stages.predictions import Sources, answer
+    from crypto_ml.stages.delivery_scoring import Sources
+    from crypto_ml.stages.predictions import answer
     from crypto_ml.stages.raw_uploads import read_received
 
     with explained():

@@ -1,0 +1,118 @@
+"""What stands beside the predictions for the person who dropped the file: its receipt, in their words."""
+
+import json
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from itertools import islice
+from typing import Any, Final
+
+from crypto_ml.ledger.layout import JSON, PREDICTIONS, answer_keys, receipt_key
+from crypto_ml.ledger.receipts import Receipt
+from crypto_ml.storage.failures import ObjectMissing
+from crypto_ml.storage.objects import ObjectStore
+
+AT_ONCE: Final = 8
+FEW: Final = 20
+LISTED_FOR_EACH: Final = 5
+"""Listed keys that cost no more than a question for one: a thousand are one request."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """What stands beside the predictions for the person who dropped the file."""
+
+    document: Mapping[str, Any]
+
+    @property
+    def outcome(self) -> str:
+        return str(self.document["outcome"])
+
+    @property
+    def delivery(self) -> str:
+        return str(self.document["delivery"])
+
+    @property
+    def upload_key(self) -> str:
+        return str(self.document["upload"]["key"])
+
+    @property
+    def rejected_rows(self) -> str | None:
+        found: str | None = self.document["rejected_rows"]
+        return found
+
+    def corrected_by(self, receipt: Receipt) -> bool:
+        """Whether a receipt is for other bytes under the same key, of which those before have an answer."""
+        upload = self.document["upload"]
+        same_key, same_bytes = upload["key"] == receipt.upload.key, upload["sha256"] == receipt.inputs.upload_sha256
+        answered = self.document["predictions"] is not None
+        return receipt.outcome == "PREDICTED" and same_key and not same_bytes and answered
+
+    def answers(self, key: str, sha256: str) -> str | None:
+        """The answer these bytes under this key already have; a rejection is considered anew each time."""
+        same = self.document["upload"]["key"] == key and self.document["upload"]["sha256"] == sha256
+        return str(self.document["answer_id"]) if same and self.document["predictions"] else None
+
+
+def read_report(key: str, store: ObjectStore) -> Report | None:
+    """The report for the upload under `key`, None where there is none yet."""
+    try:
+        return Report(store.read_json(answer_keys(key).report))
+    except ObjectMissing:
+        return None
+
+
+def read_reports(keys: Sequence[str], store: ObjectStore) -> dict[str, Report]:
+    """Upload key → report, for those of `keys` that have one; of many uploads a listing tells which to ask for."""
+    asked = list(keys)
+    if len(asked) > FEW:
+        there = _listed([answer_keys(key).report for key in asked], store)
+        asked = [key for key in asked if there is None or answer_keys(key).report in there]
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        found = zip(asked, pool.map(lambda key: read_report(key, store), asked), strict=True)
+        return {key: report for key, report in found if report}
+
+
+def _listed(keys: Sequence[str], store: ObjectStore) -> set[str] | None:
+    """Which of the keys there are; None where too much else lies between them for a listing to be cheaper."""
+    first, last = min(keys), max(keys)
+    most = LISTED_FOR_EACH * len(keys)
+    there = [found.key for found in islice(store.list(PREDICTIONS, start_after=first[:-1]), most)]
+    complete = len(there) < most or there[-1] >= last
+    return set(there) if complete else None
+
+
+def report_on(receipt: Receipt, earlier: Report | None) -> Report:
+    """The report that repeats a receipt; where the upload was skipped, what its earlier answer published stands."""
+    document = {
+        "outcome": receipt.outcome,
+        "reason": receipt.reason,
+        "answer_id": receipt.answer_id,
+        "upload": {**asdict(receipt.upload), "sha256": receipt.inputs.upload_sha256},
+        "rows": asdict(receipt.rows),
+        "predictions": _key(receipt, "predictions"),
+        "rejected_rows": _key(receipt, "rejected_rows"),
+        "model_version": receipt.inputs.model_version,
+        "receipt": receipt_key(receipt.answer_id),
+        "ignored_columns": list(receipt.ignored_columns),
+        "date_order": receipt.date_order,
+        "notes": list(receipt.notes),
+        "delivery": receipt.inputs.delivery,
+        "run_id": receipt.run_id,
+        "timings": asdict(receipt.timings),
+    }
+    if receipt.earlier_answer and earlier:
+        kept = ("answer_id", "rows", "predictions", "rejected_rows", "model_version", "receipt")
+        document |= {name: earlier.document[name] for name in kept}
+    return Report(document)
+
+
+def write_report(report: Report, store: ObjectStore) -> bool:
+    """Put a report beside the predictions unless one of a newer delivery is there; True if it was put."""
+    body = json.dumps(dict(report.document), indent=2, ensure_ascii=False).encode() + b"\n"
+    return store.put_newest(answer_keys(report.upload_key).report, body, report.delivery, content_type=JSON)
+
+
+def _key(receipt: Receipt, what: str) -> str | None:
+    found = receipt.published.get(what)
+    return found.key if found else None

@@ -1,0 +1,166 @@
+"""The receipt of an answer: put together before anything is published."""
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Final
+
+from crypto_ml.digest import sha256_of
+from crypto_ml.forecasting.bundle import MANIFEST, NETWORK, SCALER, TRAINING_MANIFEST, ModelBundle
+from crypto_ml.ledger.code import code_version
+from crypto_ml.ledger.deliveries import delivery_key
+from crypto_ml.ledger.layout import bundle_prefix, received_key
+from crypto_ml.ledger.receipts import (
+    Fingerprints,
+    HistoryVersions,
+    Inputs,
+    Outcome,
+    Receipt,
+    RowCounts,
+    Timings,
+    UsedModel,
+    Vouched,
+)
+from crypto_ml.ledger.registry import Registry
+from crypto_ml.ledger.software import software
+from crypto_ml.stages.cleaned_features import Cleaned, CleanedFile
+from crypto_ml.stages.delivery_scoring import Scored, Sources
+from crypto_ml.stages.market_history import append_id, read_append
+from crypto_ml.stages.raw_uploads import Received, ReceivedFile
+from crypto_ml.storage.failures import ObjectMissing
+from crypto_ml.storage.objects import ObjectStore
+
+AT_ONCE: Final = 8
+MOST_SYMBOLS_NAMED: Final = 20
+
+
+def answer_ids(received: Received, cleaned: Cleaned, sources: Sources) -> dict[int, str]:
+    """The name of the answer to each file of the delivery, by its number."""
+    return {number: _inputs(received, cleaned, number, sources).answer_id for number in range(len(received.files))}
+
+
+def _inputs(received: Received, cleaned: Cleaned, number: int, sources: Sources) -> Inputs:
+    file = received.files[number]
+    return Inputs(
+        upload_key=file.upload.key,
+        upload_sha256=file.sha256,
+        delivery=received.delivery,
+        accepted_sha256=cleaned.accepted_sha256,
+        history_version=sources.history_version,
+        model_version=sources.bundle.version,
+        bundle_sha256=sources.bundle.sha256,
+        champion_pointer=sources.champion.pointer,
+        code=code_version("crypto_ml.stages.predictions"),
+        recovery=sources.settings.recovery,
+    )
+
+
+def receipt_of(
+    received: Received,
+    cleaned: Cleaned,
+    number: int,
+    scored: Scored | None,
+    sources: Sources,
+    *,
+    evidence: Mapping[str, Vouched],
+    written: int | None,
+) -> Receipt:
+    """The receipt of one upload, before anything is published."""
+    file = received.files[number]
+    summary = cleaned.files.get(number)
+    outcome, reason = _outcome(file, summary)
+    return Receipt(
+        outcome=outcome,
+        reason=reason,
+        upload=file.upload,
+        inputs=_inputs(received, cleaned, number, sources),
+        rows=RowCounts(
+            received=summary.received if summary else 0,
+            accepted=summary.accepted if summary else 0,
+            refused=summary.refused if summary else 0,
+            repeated=summary.repeated if summary else 0,
+            predicted=scored.predicted if scored else 0,
+            seed=scored.seed if scored else 0,
+        ),
+        fingerprints=scored.fingerprints if scored else Fingerprints(),
+        history=HistoryVersions(read=sources.history_version, written=written),
+        model=_used(sources.bundle),
+        champion=asdict(sources.champion),
+        settings=asdict(sources.settings),
+        software=software(),
+        evidence=evidence,
+        run_id=sources.run_id,
+        timings=Timings(
+            uploaded_at=file.upload.last_modified,
+            noticed_at=received.noticed_at,
+            received_at=received.at,
+            answered_at=datetime.now(UTC).isoformat(),
+        ),
+        ignored_columns=list(summary.ignored_columns) if summary else [],
+        date_order=summary.date_order if summary else None,
+        notes=_notes(cleaned, scored) if scored else [],
+        earlier_answer=file.earlier_answer,
+    )
+
+
+def evidence_of(received: Received, cleaned: Cleaned, sources: Sources) -> dict[str, Vouched]:
+    """The stored objects that every answer of the delivery rests on (see `receipts.EVIDENCE`), as they are stored."""
+    registry = Registry(sources.store, sources.settings.environment)
+    keys = {
+        "delivery": delivery_key(received.delivery),
+        "received": received_key(received.delivery),
+        "cleaned": cleaned.record_key,
+        "refused": cleaned.refused_key,
+        "champion": registry.pointer_key(sources.champion.pointer),
+        "bundle": bundle_prefix(sources.bundle.version) + MANIFEST,
+    }
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        hashes = pool.map(lambda key: sha256_of(sources.store.read(key)), keys.values())
+    found = {part: Vouched(key, sha256) for (part, key), sha256 in zip(keys.items(), hashes, strict=True)}
+    return {**found, "accepted": Vouched(cleaned.accepted_key, cleaned.accepted_sha256)}
+
+
+def version_written(cleaned: Cleaned, store: ObjectStore) -> int | None:
+    """The version of the history that the delivery's rows stand in; None where it brought none."""
+    if not cleaned.accepted_rows:
+        return None
+    try:
+        return read_append(cleaned, store).version
+    except ObjectMissing as missing:
+        raise ObjectMissing(
+            f"the rows of delivery {cleaned.delivery} are not in the market history yet (append "
+            f"{append_id(cleaned)}); materialise market_history for it first"
+        ) from missing
+
+
+def _outcome(file: ReceivedFile, summary: CleanedFile | None) -> tuple[Outcome, str | None]:
+    if file.outcome:
+        return file.outcome, file.reason
+    if summary is None or summary.refusal:
+        return "REJECTED", summary.refusal if summary else "the upload could not be read"
+    return "PREDICTED", None
+
+
+def _notes(cleaned: Cleaned, scored: Scored) -> list[str]:
+    notes = []
+    if scored.own_scaled:
+        notes.append(
+            f"{_named(scored.own_scaled)}: not known to the model's scaler, scaled by the series' own earlier rows"
+        )
+    if scored.seed:
+        rows = "1 row has" if scored.seed == 1 else f"{scored.seed:,} rows have"
+        notes.append(f"{rows} too few earlier rows to predict from: pred_open is open there")
+    for name, (symbol, slug) in list(cleaned.renamed.items())[:MOST_SYMBOLS_NAMED]:
+        notes.append(f"{symbol} is another coin's symbol already, so the series of {slug} is named {name}")
+    return notes
+
+
+def _named(symbols: Sequence[str]) -> str:
+    more = len(symbols) - MOST_SYMBOLS_NAMED
+    return ", ".join(symbols[:MOST_SYMBOLS_NAMED]) + (f" and {more} more" if more > 0 else "")
+
+
+def _used(bundle: ModelBundle) -> UsedModel:
+    files: Mapping[str, str] = bundle.manifest["files"]
+    return UsedModel(bundle.version, bundle.sha256, files[NETWORK], files[SCALER], files.get(TRAINING_MANIFEST))

@@ -1,0 +1,116 @@
+"""The accepted rows of a delivery, and the rows of history before them, scored into one file of predictions each."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from crypto_ml.forecasting.answers import PREDICTIONS, append_table, with_prediction_ids
+from crypto_ml.forecasting.bundle import ModelBundle
+from crypto_ml.forecasting.fingerprint import ACCEPTED, RowsHash, Witness, runs
+from crypto_ml.forecasting.scoring import BY_OWN_ROWS, SEED, score
+from crypto_ml.forecasting.sorting import RowSorter, as_frame
+from crypto_ml.ledger.receipts import (
+    Fingerprints,
+)
+from crypto_ml.ledger.registry import Champion
+from crypto_ml.settings import Settings
+from crypto_ml.stages.cleaned_features import Cleaned, download_named
+from crypto_ml.stages.earlier_rows import earlier_rows
+from crypto_ml.storage.history import MarketHistory
+from crypto_ml.storage.objects import ObjectStore
+
+PREVIEW_ROWS: Final = 5
+
+
+@dataclass(frozen=True)
+class Sources:
+    """What a delivery is answered with, read once for the whole of it."""
+
+    store: ObjectStore
+    history: MarketHistory
+    history_version: int | None
+    bundle: ModelBundle
+    champion: Champion
+    settings: Settings
+    run_id: str
+
+
+@dataclass
+class Scored:
+    """The predictions of one file on local disk, and what they are made of."""
+
+    path: Path
+    fingerprints: Fingerprints = field(default_factory=Fingerprints)
+    predicted: int = 0
+    seed: int = 0
+    own_scaled: list[str] = field(default_factory=list)
+    preview: list[pd.DataFrame] = field(default_factory=list)
+
+
+def score_delivery(
+    cleaned: Cleaned, names: Mapping[int, str], sources: Sources, directory: Path, only: int | None = None
+) -> dict[int, Scored]:
+    """Write the predictions of each file of the delivery (or of one) into a local directory, each row named."""
+    scored: dict[int, Scored] = {}
+    if not cleaned.accepted_rows:
+        return scored
+    accepted = directory / "accepted.parquet"
+    if not accepted.exists():
+        download_named(cleaned.accepted_key, accepted, sources.store)
+    hashes: dict[int, RowsHash] = {}
+    witness = Witness()
+    with RowSorter(directory / "scoring") as sorter:
+        for batch in accepted_rows(accepted, only):
+            sorter.add(pa.Table.from_batches([batch]).append_column("context", pa.repeat(False, batch.num_rows)))
+            frame = as_frame(pa.Table.from_batches([batch]))
+            for number, rows in runs(frame["file"].to_numpy()):
+                hashes.setdefault(number, RowsHash(ACCEPTED)).add(frame[rows])
+        add_earlier_rows(sorter, sources)
+        for chunk in score(sorter.chunks(), sources.bundle, sources.settings.recovery, witness):
+            _write(chunk, names, scored, directory)
+    for number, file in scored.items():
+        file.fingerprints = Fingerprints(
+            accepted_rows=hashes[number].hexdigest(),
+            earlier_rows=witness.earlier_rows[number].hexdigest() if witness.earlier_rows[number].rows else None,
+            feature_block=witness.feature_block[number].hexdigest(),
+        )
+    return scored
+
+
+def accepted_rows(accepted: Path, only: int | None = None) -> Iterator[pa.RecordBatch]:
+    """The accepted rows of a delivery's files, or of one of them, in order."""
+    with pq.ParquetFile(accepted) as rows:
+        for batch in rows.iter_batches():
+            yield batch if only is None else batch.filter(pc.equal(batch["file"], only))
+
+
+def add_earlier_rows(sorter: RowSorter, sources: Sources) -> None:
+    """Add to accepted rows what the history had before them."""
+    bundle = sources.bundle
+    other = {symbol for symbol, slug in sorter.coins() if bundle.is_other_coin(symbol, slug)}
+    coins = {symbol: slug for symbol, slug in bundle.coins.items() if symbol not in other}
+    for earlier in earlier_rows(sources.history, sorter.spans(), coins, sources.history_version):
+        sorter.add(earlier)
+
+
+def _write(chunk: pd.DataFrame, names: Mapping[int, str], scored: dict[int, Scored], directory: Path) -> None:
+    """Append scored rows to the predictions of their files; the chunk is turned into a table once for all of them."""
+    named = with_prediction_ids(chunk, chunk["file"].map(dict(names)))
+    table = pa.Table.from_pandas(named[PREDICTIONS.names], schema=PREDICTIONS, preserve_index=False)
+    seeds = (chunk["status"] == SEED).to_numpy()
+    by_own = (chunk["scaled_by"] == BY_OWN_ROWS).to_numpy()
+    symbols = chunk["symbol"].to_numpy()
+    for number, rows in runs(chunk["file"].to_numpy()):
+        file = scored.setdefault(number, Scored(directory / f"{number}.csv"))
+        append_table(file.path, table.slice(rows.start, rows.stop - rows.start))
+        file.seed += int(seeds[rows].sum())
+        file.predicted += int((~seeds[rows]).sum())
+        file.own_scaled += list(dict.fromkeys(symbols[rows][by_own[rows]]))
+        if not file.preview and len(scored) <= PREVIEW_ROWS:
+            file.preview.append(named[rows].loc[~seeds[rows], PREDICTIONS.names].head(PREVIEW_ROWS))
