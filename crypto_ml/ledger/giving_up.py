@@ -7,11 +7,12 @@ from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
 
+from crypto_ml.digest import sha256_of
 from crypto_ml.ledger.deliveries import Delivery, Upload
 from crypto_ml.ledger.layout import answered_key
-from crypto_ml.ledger.receipts import RowCounts
-from crypto_ml.ledger.reports import Report, read_report, write_report
-from crypto_ml.storage.failures import AlreadyExists
+from crypto_ml.ledger.receipts import Receipt, RowCounts, receipts_of
+from crypto_ml.ledger.reports import Report, read_report, report_on, write_report
+from crypto_ml.storage.failures import AlreadyExists, ObjectMissing
 from crypto_ml.storage.objects import ObjectStore
 
 
@@ -30,8 +31,21 @@ def _outcome(delivery: Delivery, upload: Upload, reason: str, run_id: str, store
     if report and report.delivery > delivery.id:
         newer = f"a newer version of the file was answered in delivery {report.delivery}"
         return {"outcome": "SKIPPED", "answer_id": None, "reason": newer}
+    for receipt in receipts_of(delivery.id, store):
+        if receipt.upload == upload and _stands(receipt, store):
+            write_report(report_on(receipt, None), store)
+            return {"outcome": receipt.outcome, "answer_id": receipt.answer_id}
     write_report(_report(delivery, upload, reason, run_id), store)
     return {"outcome": "REJECTED", "answer_id": None, "reason": reason}
+
+
+def _stands(receipt: Receipt, store: ObjectStore) -> bool:
+    """Whether a run that died had published the predictions of this receipt, and only the report was missing."""
+    published = receipt.published.get("predictions")
+    try:
+        return published is not None and sha256_of(store.read(published.key)) == published.sha256
+    except ObjectMissing:
+        return False
 
 
 def _report(delivery: Delivery, upload: Upload, reason: str, run_id: str) -> Report:

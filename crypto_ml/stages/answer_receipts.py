@@ -100,7 +100,6 @@ def receipt_of(
         ignored_columns=list(summary.ignored_columns) if summary else [],
         date_order=summary.date_order if summary else None,
         notes=_notes(cleaned, scored) if scored else [],
-        earlier_answer=file.earlier_answer,
     )
 
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -12,17 +11,14 @@ import pandas as pd
 
 from crypto_ml.digest import sha256_of
 from crypto_ml.forecasting.answers import PREDICTIONS
-from crypto_ml.ledger.layout import answer_keys, answered_key
-from crypto_ml.ledger.receipts import (
-    Receipt,
-)
+from crypto_ml.ledger.layout import answer_keys
+from crypto_ml.ledger.receipts import Receipt
 from crypto_ml.ledger.reports import Report, read_reports
 from crypto_ml.stages.answer_receipts import answer_ids, evidence_of, receipt_of, version_written
 from crypto_ml.stages.cleaned_features import Cleaned, download_named
 from crypto_ml.stages.delivery_scoring import PREVIEW_ROWS, Sources, score_delivery
-from crypto_ml.stages.publication import publish, refused_rows_file, skip
+from crypto_ml.stages.publication import close, publish, refused_rows_file, repeat, skip
 from crypto_ml.stages.raw_uploads import Received
-from crypto_ml.storage.failures import AlreadyExists
 
 AT_ONCE: Final = 8
 
@@ -59,7 +55,6 @@ def answer(received: Received, cleaned: Cleaned, sources: Sources) -> Answers:
 
         # a.csv and a.csv.gz have one answer between them: the later one's
         owners = {answer_keys(file.upload.key): file.upload.key for file in received.files}
-
         reports = read_reports([file.upload.key for file in received.files], sources.store)
 
         def answer_file(number: int) -> tuple[Receipt, Report]:
@@ -68,6 +63,8 @@ def answer(received: Received, cleaned: Cleaned, sources: Sources) -> Answers:
             earlier = reports.get(receipt.upload.key)
             if reason := _outranked(receipt, owners[answer_keys(receipt.upload.key)], earlier):
                 return skip(receipt, reason, sources.store)
+            if earlier and (again := repeat(receipt, earlier, directory, sources.store)):
+                return again
             if earlier and earlier.corrected_by(receipt):
                 note = f"replaces answer {earlier.document['answer_id']}; `crypto-ml corrections` lists what used it"
                 receipt = replace(receipt, notes=[*receipt.notes, note])
@@ -78,9 +75,7 @@ def answer(received: Received, cleaned: Cleaned, sources: Sources) -> Answers:
 
         with ThreadPoolExecutor(AT_ONCE) as pool:
             published = list(pool.map(answer_file, range(len(received.files))))
-        outcomes = {r.upload.key: {"outcome": r.outcome, "answer_id": r.answer_id} for r, _ in published}
-        with suppress(AlreadyExists):  # answered before; this time with another model, or by a run that was retried
-            sources.store.create_json(answered_key(received.delivery), outcomes)
+        close(received.delivery, [receipt for receipt, _ in published], sources.store)
         previews = [frame for file in list(scored.values())[:PREVIEW_ROWS] for frame in file.preview]
     return Answers(
         [receipt for receipt, _ in published],

@@ -1,6 +1,7 @@
 """raw_uploads: the bytes of a delivery, pinned, hashed and kept.
 
 What is read is the version of the object that the sensor saw; what is kept is named by its sha256 and written once.
+Whether the same bytes were answered before is not decided here but when the answer is published: runs may overlap.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,7 +16,6 @@ from crypto_ml.digest import sha256_of
 from crypto_ml.ledger.deliveries import Delivery, Upload
 from crypto_ml.ledger.layout import has_csv_name, raw_key, received_key
 from crypto_ml.ledger.receipts import Outcome
-from crypto_ml.ledger.reports import Report, read_reports
 from crypto_ml.storage.failures import AlreadyExists, ObjectChanged, ObjectMissing
 from crypto_ml.storage.objects import ObjectStore
 
@@ -26,15 +26,13 @@ AT_ONCE: Final = 8
 class ReceivedFile:
     """One upload of a delivery: its bytes' sha256 (None where they could not be had) and what is known against it.
 
-    outcome: None to go on, `REJECTED` or `SKIPPED` where the file's story ends here, with `reason`. earlier_answer: the
-    answer that the same bytes under the same key already have.
+    outcome: None to go on, `REJECTED` or `SKIPPED` where the file's story ends here, with `reason`.
     """
 
     upload: Upload
     sha256: str | None = None
     outcome: Outcome | None = None
     reason: str | None = None
-    earlier_answer: str | None = None
 
 
 @dataclass(frozen=True)
@@ -59,12 +57,9 @@ def receive(delivery: Delivery, store: ObjectStore, now: datetime) -> Received:
         return read_received(delivery.id, store)
     except ObjectMissing:
         pass
-    reports = read_reports([upload.key for upload in delivery.uploads], store)
     with TemporaryDirectory(prefix="crypto_ml-raw-") as name, ThreadPoolExecutor(AT_ONCE) as pool:
         directory = Path(name)
-        files = list(
-            pool.map(lambda upload: _receive(upload, reports.get(upload.key), store, directory), delivery.uploads)
-        )
+        files = list(pool.map(lambda upload: _receive(upload, store, directory), delivery.uploads))
     received = Received(delivery.id, delivery.noticed_at, now.astimezone(UTC).isoformat(), files)
     try:
         store.create_json(received_key(delivery.id), asdict(received))
@@ -80,7 +75,7 @@ def read_received(delivery: str, store: ObjectStore) -> Received:
     return Received(found["delivery"], found["noticed_at"], found["at"], files)
 
 
-def _receive(upload: Upload, report: Report | None, store: ObjectStore, directory: Path) -> ReceivedFile:
+def _receive(upload: Upload, store: ObjectStore, directory: Path) -> ReceivedFile:
     if not has_csv_name(upload.key):
         return ReceivedFile(
             upload, None, "REJECTED", "the name of an upload must end in .csv or .csv.gz; rename the file"
@@ -92,9 +87,6 @@ def _receive(upload: Upload, report: Report | None, store: ObjectStore, director
         reason = "the object was replaced or deleted before it could be read; a newer version is answered by itself"
         return ReceivedFile(upload, None, "SKIPPED", reason)
     try:
-        if report and (earlier := report.answers(upload.key, sha256)):
-            reason = f"the same bytes under the same key were answered before, by answer {earlier}"
-            return ReceivedFile(upload, sha256, "SKIPPED", reason, earlier)
         store.upload_file(path, raw_key(sha256), create_only=True)
     except AlreadyExists:  # named by its content, so it is the same
         pass

@@ -196,8 +196,7 @@ class ObjectStore:
 
     def create_json(self, key: str, document: Any) -> str:
         """`create` with a JSON document (sorted keys, so equal documents are equal bytes)."""
-        body = json.dumps(document, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False).encode() + b"\n"
-        return self.create(key, body, content_type="application/json")
+        return self.create(key, rendered(document), content_type="application/json")
 
     def replace(
         self,
@@ -332,6 +331,11 @@ class ObjectStore:
 
     def _exists(self, key: str) -> AlreadyExists:
         return AlreadyExists(f"{self.uri(key)} is there already and is never overwritten: choose another key.")
+
+
+def rendered(document: Any) -> bytes:
+    """A JSON document as it is stored: sorted keys, so equal documents are equal bytes."""
+    return json.dumps(document, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False).encode() + b"\n"
 
 
 def connect(bucket: str, prefix: str = "") -> ObjectStore:

@@ -14,10 +14,12 @@ from typing import Any
 import pandas as pd
 
 from crypto_ml.ledger.deliveries import Delivery, DeliveryLog, Identity, Upload
-from crypto_ml.ledger.layout import UPLOADS, answer_keys, answered_key
+from crypto_ml.ledger.giving_up import give_up
+from crypto_ml.ledger.layout import UPLOADS, answer_keys, answered_key, received_key
 from crypto_ml.ledger.listing import UploadListing
 from crypto_ml.ledger.receipts import read_receipt
 from crypto_ml.ledger.reports import read_report
+from crypto_ml.storage.failures import ObjectMissing
 from crypto_ml.storage.objects import ObjectStore
 from crypto_ml_tests.forecasting.markets import market
 from crypto_ml_tests.stages.road import NOW, Road, upload
@@ -69,6 +71,23 @@ def crashing(store: ObjectStore, after: int) -> Iterator[None]:
             store.client.meta.events.unregister(name, die)
 
 
+@dataclass(frozen=True)
+class Version:
+    """One version of an upload: what became of it, and what its bytes were. read: whether they could still be had."""
+
+    upload: Upload
+    delivery: str
+    outcome: str
+    body: Body
+    read: bool
+    given_up: bool
+
+    @property
+    def answerable(self) -> bool:
+        """Whether its predictions must stand, where no newer version's do."""
+        return self.read and not self.given_up and bool(self.body.val_open)
+
+
 @dataclass
 class Box:
     """A drop box, the processes that look at it, and everything that was ever to be seen in it."""
@@ -82,6 +101,7 @@ class Box:
     """The versions that were there when somebody looked."""
     pending: dict[str, tuple[str, str, Body]] = field(default_factory=dict)
     """Multipart uploads that are begun: key → upload id, ETag of its part, body."""
+    given_up: set[int] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.road = Road(self.store)
@@ -139,6 +159,17 @@ class Box:
         except Crash:
             pass
 
+    def answer_two_at_once(self, one: int, other: int) -> None:
+        """Two runs at the same time, of one delivery or of two."""
+        with ThreadPoolExecutor(2) as pool:
+            list(pool.map(self.road.answer, [one, other]))
+
+    def give_up(self, number: int) -> None:
+        """Close a delivery whose runs are all dead, as the sensor does."""
+        if number in self.log.unanswered():
+            give_up(self.log.get(number), "gave up: its process died", "run", self.store)
+            self.given_up.add(number)
+
     def deliveries(self) -> list[Delivery]:
         log = DeliveryLog(self.store)
         log.catch_up()
@@ -161,33 +192,50 @@ class Box:
         assigned = Counter(one.identity for delivery in deliveries for one in delivery.uploads)
         assert self.seen <= set(assigned), "lost"
         assert set(assigned.values()) <= {1}, "assigned twice"
-        outcomes: dict[str, list[tuple[Upload, str]]] = {}
+        versions: dict[str, list[Version]] = {}
         for delivery in deliveries:
             marker = self.store.read_json(answered_key(delivery.id))
             assert set(marker) == {one.key for one in delivery.uploads}
             for one in delivery.uploads:
-                outcomes.setdefault(one.key, []).append((one, str(marker[one.key]["outcome"])))
-                read_receipt(marker[one.key]["answer_id"], self.store)
-        for key, ends in outcomes.items():
-            self._check_key(key, ends, deliveries)
+                versions.setdefault(one.key, []).append(self._version(delivery, one, marker[one.key]))
+        for key, told in versions.items():
+            self._check_key(key, told)
         assert {found.key for found in self.store.list(UPLOADS)} == {UPLOADS + key for key in self.current}
         for key, body in self.current.items():
             assert self.store.read(UPLOADS + key) == body.content
 
-    def _check_key(self, key: str, ends: list[tuple[Upload, str]], deliveries: list[Delivery]) -> None:
-        newest, outcome = ends[-1]
-        report = read_report(key, self.store)
+    def _version(self, delivery: Delivery, one: Upload, outcome: dict[str, Any]) -> "Version":
+        if outcome["answer_id"] is not None:
+            receipt = read_receipt(outcome["answer_id"], self.store)
+            assert receipt.upload == one
+            assert outcome["outcome"] in (receipt.outcome, "SKIPPED")
+        given_up = outcome["answer_id"] is None and outcome["outcome"] == "REJECTED"
+        assert not given_up or delivery.number in self.given_up
+        try:
+            files = self.store.read_json(received_key(delivery.id))["files"]
+            read = next(file["sha256"] for file in files if file["upload"]["key"] == one.key) is not None
+        except ObjectMissing:
+            read = False
+        return Version(one, delivery.id, str(outcome["outcome"]), self.by_etag[one.key, one.etag], read, given_up)
+
+    def _check_key(self, key: str, told: "list[Version]") -> None:
+        newest, report = told[-1], read_report(key, self.store)
         assert report is not None
-        assert report.document["upload"]["etag"] == newest.etag
-        assert report.delivery == next(one.id for one in deliveries if newest in one.uploads)
-        assert report.outcome == outcome
-        body = self.by_etag[key, newest.etag]
-        gone = "replaced or deleted before it could be read" in str(report.document["reason"])
-        assert gone or outcome in ({"PREDICTED", "SKIPPED"} if body.val_open else {"REJECTED"})
-        predicted = [one for one, end in ends if end == "PREDICTED"]
-        if predicted:
+        assert report.document["upload"]["etag"] == newest.upload.etag
+        assert (report.delivery, report.outcome) == (newest.delivery, newest.outcome)
+        for at, one in enumerate(told):
+            if one.given_up or not one.read:
+                assert one.outcome in {"REJECTED", "SKIPPED"}
+            elif not one.body.val_open:
+                assert one.outcome == "REJECTED"
+            elif one.outcome != "PREDICTED":
+                assert one.outcome == "SKIPPED"
+                newer = any(other.answerable for other in told[at + 1 :])
+                assert newer or any(other.body == one.body and other.read for other in told[:at])
+        expected = [one for one in told if one.answerable]
+        if expected:
             answer = pd.read_csv(io.BytesIO(self.store.read(answer_keys(key).predictions)))
-            assert tuple(answer["val_open"]) == self.by_etag[key, predicted[-1].etag].val_open
+            assert tuple(answer["val_open"]) == expected[-1].body.val_open
         else:
             assert self.store.head(answer_keys(key).predictions) is None
 

@@ -71,6 +71,17 @@ def test_every_version_of_a_random_history_gets_exactly_one_outcome(store: Objec
         def run_a_delivery_and_crash(self, data: st.DataObject, after: int) -> None:
             self.box.answer_and_crash(data.draw(st.integers(1, self.box.log.last_number)), after)
 
+        @precondition(lambda self: self.box.log.last_number)
+        @rule(data=st.data())
+        def run_two_at_once(self, data: st.DataObject) -> None:
+            some = st.integers(1, self.box.log.last_number)
+            self.box.answer_two_at_once(data.draw(some), data.draw(some))
+
+        @precondition(lambda self: self.box.log.last_number)
+        @rule(data=st.data())
+        def give_up_on_a_delivery(self, data: st.DataObject) -> None:
+            self.box.give_up(data.draw(st.integers(1, self.box.log.last_number)))
+
         def teardown(self) -> None:
             self.box.settle(random.Random(len(self.box.seen)))  # noqa: S311
             self.box.check()

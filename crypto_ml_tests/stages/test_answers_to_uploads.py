@@ -14,7 +14,9 @@ from crypto_ml.digest import sha256_of
 from crypto_ml.forecasting.bundle import NETWORK, ModelBundle, make_bundle
 from crypto_ml.forecasting.schema import PRICES
 from crypto_ml.forecasting.scoring import score_rows
-from crypto_ml.ledger.layout import answer_keys, raw_key, receipt_key
+from crypto_ml.ledger.deliveries import DeliveryLog
+from crypto_ml.ledger.giving_up import give_up
+from crypto_ml.ledger.layout import answer_keys, answered_key, raw_key, receipt_key
 from crypto_ml.ledger.receipts import Vouched, read_receipt
 from crypto_ml.settings import Settings
 from crypto_ml.stages.publication import publish
@@ -235,7 +237,9 @@ def test_skipping_the_same_bytes_leaves_the_earlier_answer_whole(road: Road) -> 
             assert again[name] == report[name]
     after = road.objects(without="_report.json")
     changed = {key for key in before.keys() | after.keys() if before.get(key) != after.get(key)}
-    assert {key for key in changed if not key.startswith(("receipts/", "raw/"))} == {"uploads/prices.csv"} & changed
+    # the rows are in the history once more: they were received once more, and count from then on
+    kept = ("receipts/", "raw/", "market_history/")
+    assert {key for key in changed if not key.startswith(kept)} == {"uploads/prices.csv"} & changed
 
 
 def test_a_file_that_vanishes_leaves_its_earlier_answer_whole(road: Road) -> None:
@@ -399,3 +403,56 @@ def test_an_older_answer_that_comes_late_leaves_the_newer_one_where_it_is(road: 
     assert receipt.outcome == report.outcome == "SKIPPED"
     assert "newer delivery" in str(receipt.reason)
     assert {key: etag for key, etag in road.objects().items() if key.startswith("predictions/")} == before
+
+
+def test_bytes_that_come_back_while_others_are_answered_are_answered_again(road: Road) -> None:
+    """A, then B, then A again, where the run of the last A had begun before B was answered."""
+    first, second = upload(market({"BTC": 6})), upload(market({"BTC": 6}, seed=1))
+    road.drop(prices=first)
+    road.answer_new()
+    road.drop(prices=second)
+    (b,) = road.assign()
+    road.drop(prices=first)
+    (a_again,) = road.assign()
+    road.clean(a_again.number)
+    road.answer(b.number)
+    road.answer(a_again.number)
+    assert road.report("prices")["outcome"] == "PREDICTED"
+    assert road.predictions("prices")["val_open"].tolist() == market({"BTC": 6})["open"].tolist()
+
+
+def test_an_answer_that_stands_is_kept_from_being_replaced_by_what_came_between(road: Road) -> None:
+    """A, B, A again: where the last A is answered first, it is a repeat, and B comes too late."""
+    first, second = upload(market({"BTC": 6})), upload(market({"BTC": 6}, seed=1))
+    road.drop(prices=first)
+    road.answer_new()
+    published = road.store.read("predictions/prices_preds.csv")
+    road.drop(prices=second)
+    (b,) = road.assign()
+    road.drop(prices=first)
+    (a_again,) = road.assign()
+    outcomes = [road.answer(delivery.number).receipts[0].outcome for delivery in (a_again, b, a_again)]
+    assert outcomes == ["SKIPPED", "SKIPPED", "SKIPPED"]
+    assert road.store.read("predictions/prices_preds.csv") == published
+
+
+def test_a_delivery_given_up_on_and_launched_again_has_one_outcome_in_the_end(road: Road) -> None:
+    road.drop(prices=upload(market({"BTC": 6})))
+    (delivery,) = road.assign()
+    give_up(delivery, "gave up: its process died", "run", road.store)
+    assert road.report("prices")["outcome"] == "REJECTED"
+    (receipt,) = road.answer(delivery.number).receipts
+    assert road.report("prices")["outcome"] == "PREDICTED"
+    outcome = road.store.read_json(answered_key(delivery.id))["uploads/prices.csv"]
+    assert outcome == {"outcome": "PREDICTED", "answer_id": receipt.answer_id}
+
+
+def test_giving_up_finds_the_answer_of_a_run_that_died_before_its_report(road: Road) -> None:
+    road.drop(prices=upload(market({"BTC": 6})))
+    (answers,) = road.answer_new()
+    for key in (answer_keys("uploads/prices.csv").report, answered_key("00000001")):
+        road.store.client.delete_object(Bucket=road.store.bucket, Key=road.store.physical(key))
+    outcomes = give_up(DeliveryLog(road.store).get(1), "gave up: its process died", "run", road.store)
+    answer_id = answers.receipts[0].answer_id
+    assert outcomes["uploads/prices.csv"] == {"outcome": "PREDICTED", "answer_id": answer_id}
+    assert (road.report("prices")["outcome"], road.report("prices")["answer_id"]) == ("PREDICTED", answer_id)
