@@ -69,7 +69,10 @@ class UploadListing:
         return list(islice(self._store.list(prefix, start_after=after), self._swept_keys))
 
     def _growing(self) -> list[tuple[str, _Folder]]:
-        newest = sorted(self._folders.items(), key=lambda item: (item[1].newest, item[0]), reverse=True)
+        # many are often written within one second; then a folder comes before those in it, whose ends it covers
+        newest = sorted(
+            self._folders.items(), key=lambda item: (item[1].newest, -item[0].count("/"), item[0]), reverse=True
+        )
         return newest[:GROWING_FOLDERS]
 
     def _note(self, key: str, written: datetime) -> None:
@@ -80,7 +83,9 @@ class UploadListing:
 
     def _forget(self) -> None:
         if len(self._folders) > REMEMBERED_FOLDERS:
-            newest = sorted(self._folders, key=lambda prefix: self._folders[prefix].newest, reverse=True)
+            newest = sorted(
+                self._folders, key=lambda prefix: (self._folders[prefix].newest, -prefix.count("/")), reverse=True
+            )
             self._folders = {prefix: self._folders[prefix] for prefix in newest[:REMEMBERED_FOLDERS]}
 
 
