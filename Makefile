@@ -12,7 +12,7 @@ MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 
-.PHONY: help venv demo dev test faults nightly lint types bench model schema lock clean
+.PHONY: help venv demo dev test faults nightly lint types bench golden model schema lock clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -56,6 +56,9 @@ bench: venv ## measure speed and memory
 
 model: venv ## remake model_out/ from the simulated market
 	@.venv/bin/crypto-ml make-model
+
+golden: venv ## keep the evidence of a real run of this release, for the tests of later ones
+	@$(PYTHON) -m crypto_ml_tests.golden.make
 
 schema: venv ## write docs/receipt.schema.json anew
 	@$(PYTHON) -c "import json; from crypto_ml.ledger.receipts import receipt_schema as made; print(json.dumps(made(), indent=2))" \

@@ -1,0 +1,1 @@
+"""What releases really wrote: every later one traces, replays and serves it (`make golden` adds that of a release)."""

@@ -1,0 +1,137 @@
+"""`make golden`: a real run of this release, and its evidence kept for every later one.
+
+A Dagster with its daemon and sensor, an S3 server, and what a few weeks bring: uploads of every outcome, a retrain, a
+promotion against the gates, a rollback, a correction, a forecast.
+"""
+
+import gzip
+import io
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pandas as pd
+
+from crypto_ml.commands.local_dagster import LocalDagster, free_port
+from crypto_ml.ledger.receipts import receipts_of
+from crypto_ml.ledger.registry import Registry
+from crypto_ml.ledger.reports import read_report
+from crypto_ml.sample import sample_upload
+from crypto_ml.storage.embedded import EmbeddedS3, ensure_bucket
+from crypto_ml.storage.objects import ObjectStore, connect
+from crypto_ml_tests.golden.evidence import Golden, archive, keep
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+BUCKET = "golden"
+WEEK = "2023-11-19"
+LONGEST = 300.0
+
+
+class Run:
+    """The deployment of the real run."""
+
+    def __init__(self, store: ObjectStore, dagster: LocalDagster, environment: dict[str, str]) -> None:
+        self.store = store
+        self._dagster = dagster
+        self._environment = environment | {"DAGSTER_HOME": str(dagster.home)}
+
+    def drop(self, key: str, body: bytes) -> None:
+        """Drop a file and wait for its outcome."""
+        etag = self.store.replace(f"uploads/{key}", body)
+        before = read_report(f"uploads/{key}", self.store)
+
+        def answered() -> bool:
+            report = read_report(f"uploads/{key}", self.store)
+            return report is not None and report != before and report.document["upload"]["etag"] == etag
+
+        until(answered, f"no answer to {key}")
+
+    def launch(self, job: str, *arguments: str, until_there: Callable[[], Any]) -> None:
+        """Launch a job as a person would, and wait for what it brings."""
+        command = [sys.executable, "-m", "dagster", "job", "launch", "-m", "crypto_ml.definitions", "-j", job]
+        subprocess.run([*command, *arguments], check=True, cwd=self._dagster.home, env=self._environment)
+        until(until_there, f"{job} came to no end")
+
+
+def until(there: Callable[[], Any], what: str) -> None:
+    """Wait for something to be there."""
+    deadline = time.monotonic() + LONGEST
+    while not there():
+        if time.monotonic() > deadline:
+            raise TimeoutError(what)
+        time.sleep(0.2)
+
+
+def csv(rows: pd.DataFrame) -> bytes:
+    return rows.to_csv(index=False, lineterminator="\n").encode()
+
+
+def live(run: Run) -> None:
+    """What happens in the run."""
+    rows = pd.read_csv(io.BytesIO(sample_upload()))
+    days = sorted(rows["date"].unique())
+    early = rows[rows["date"] < days[-5]]
+    with_slugs = early.assign(slug=early["symbol"].str.lower() + "-coin")
+    run.drop("history.csv", csv(with_slugs) + b"NEW,2023-12-01,-1,1,1,1,1\nNEW,,1,1,1,1,1\n")
+    run.drop("broken.csv", b"symbol,date\nBTC,2018-01-01\n")
+    run.drop("notes.txt", b"not a market")
+    run.drop("daily/one.csv.gz", gzip.compress(csv(rows[rows["date"] == days[-5]]), mtime=0))
+    own = early[early["symbol"] == early["symbol"].iloc[0]].tail(30).assign(symbol="OWN")
+    run.drop("own.csv", csv(own))
+    registry = Registry(run.store)
+    run.launch(
+        "retrain",
+        "--tags",
+        f'{{"dagster/partition": "{WEEK}"}}',
+        until_there=lambda: [found for found in registry.versions() if found.startswith(WEEK)],
+    )
+    (candidate,) = (found for found in registry.versions() if found.startswith(WEEK))
+    crypto_ml("promote", candidate, "--by", "ml engineer", "--why", "weekly retrain", "--override", "known to be worse")
+    run.drop("daily/two.csv", csv(rows[rows["date"] == days[-4]]))
+    crypto_ml("rollback", "--by", "on call", "--why", "odd numbers")
+    run.drop("daily/three.csv", csv(rows[rows["date"] == days[-3]]))
+    wrong = rows[rows["date"] == days[-4]]
+    corrected = wrong["close"].where(wrong["symbol"] != wrong["symbol"].iloc[0], wrong["low"])
+    run.drop("daily/two.csv", csv(wrong.assign(close=corrected)))
+    run.drop("daily/four.csv", csv(rows[rows["date"] == days[-2]]))
+    run.drop("daily/four.csv", csv(rows[rows["date"] == days[-2]]))
+    run.launch("daily_forecast", until_there=lambda: run.store.head("forecasts/latest.csv"))
+
+
+def crypto_ml(*arguments: str) -> None:
+    subprocess.run([Path(sys.executable).with_name("crypto-ml"), *arguments], check=True)
+
+
+def golden_of(store: ObjectStore) -> Golden:
+    """What is known of what is in the store."""
+    answers = {
+        receipt.answer_id: {"upload": receipt.upload.key, "outcome": receipt.outcome, "reason": receipt.reason}
+        for found in store.list("receipts/answered/")
+        for receipt in receipts_of(found.key.rpartition("/")[2].removesuffix(".json"), store)
+    }
+    return Golden(version("crypto-ml"), answers, tuple(entry.version for entry in Registry(store).champions()))
+
+
+def main() -> None:
+    with TemporaryDirectory(prefix="crypto_ml-golden-") as name, EmbeddedS3(Path(name) / "s3") as server:
+        environment = {**server.environment, "CRYPTO_ML_BUCKET": BUCKET, "CRYPTO_ML_EPOCHS": "3"}
+        os.environ.update(environment)
+        store = connect(BUCKET)
+        ensure_bucket(store.client, BUCKET)
+        dagster = LocalDagster(Path(name), environment, REPOSITORY / "dagster.yaml", free_port())
+        with dagster:
+            dagster.wait_until_watching()
+            live(Run(store, dagster, os.environ | environment))
+        golden = golden_of(store)
+        keep(golden, store)
+    print(f"{archive(golden.release)}: {len(golden.answers)} answers")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,53 @@
+"""What earlier releases wrote is traced, replayed and served by this one."""
+
+import pytest
+
+from crypto_ml.audit.references import Reference, resolve
+from crypto_ml.audit.replay import replay
+from crypto_ml.audit.trace import trace
+from crypto_ml.ledger.registry import Registry
+from crypto_ml.sample import sample_upload
+from crypto_ml.storage.objects import ObjectStore
+from crypto_ml_tests.golden.evidence import Golden, releases, restore
+from crypto_ml_tests.stages.road import Road
+
+
+@pytest.fixture(params=releases())
+def golden(request: pytest.FixtureRequest, store: ObjectStore) -> Golden:
+    """A store as a release left it."""
+    return restore(request.param, store)
+
+
+def test_every_answer_is_traced_and_comes_out_again(golden: Golden, store: ObjectStore) -> None:
+    assert {answer["outcome"] for answer in golden.answers.values()} == {"PREDICTED", "REJECTED", "SKIPPED"}
+    for answer, known in golden.answers.items():
+        found = trace(Reference(answer), store)
+        assert (found.receipt.outcome, found.receipt.upload.key) == (known["outcome"], known["upload"])
+        assert str(replay(answer, store)) == "IDENTICAL", answer
+
+
+def test_every_row_of_a_published_answer_leads_back_to_its_line(golden: Golden, store: ObjectStore) -> None:
+    rows = store.read("predictions/daily/three_preds.csv").decode().splitlines()[1:]
+    assert rows
+    for row in rows:
+        symbol, _, day, predicted, *_, prediction_id = row.split(",")
+        found = trace(resolve(prediction_id, store), store).row
+        assert found is not None
+        assert (found.symbol, found.date.isoformat(), found.pred_open) == (symbol, day, float(predicted))
+        assert found.as_received.startswith(symbol)
+
+
+def test_the_champion_and_the_history_go_on_serving(golden: Golden, store: ObjectStore) -> None:
+    assert tuple(entry.version for entry in Registry(store).champions()) == golden.champions
+    road = Road(store, Registry(store).load(golden.champions[-1]))
+    before = road.history.count()
+    lines = sample_upload().decode().splitlines()
+    newest = max(line.split(",")[3] for line in lines[1:])
+    lines = lines[:1] + [line for line in lines[1:] if newest in line]
+    road.drop(five="\n".join(lines).encode())
+    (answers,) = road.answer_new()
+    (receipt,) = answers.receipts
+    assert receipt.model.version == golden.champions[-1]
+    assert (receipt.outcome, receipt.rows.predicted) == ("PREDICTED", len(lines) - 1)
+    assert road.history.count() == before + len(lines) - 1
+    assert str(replay(receipt.answer_id, store)) == "IDENTICAL"
