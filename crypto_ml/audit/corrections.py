@@ -14,11 +14,12 @@ from typing import Any
 from crypto_ml.audit.evidence import Evidence
 from crypto_ml.audit.trace import OBSERVED, EarlierRow, known_rows
 from crypto_ml.forecasting.bundle import TRAINING_MANIFEST, ModelBundle
+from crypto_ml.forecasting.current import rank
 from crypto_ml.forecasting.schema import LOOK_BACK
 from crypto_ml.ledger.deliveries import DeliveryLog
 from crypto_ml.ledger.receipts import receipts_of
 from crypto_ml.ledger.registry import Registry
-from crypto_ml.stages.training import SOURCE
+from crypto_ml.stages.training import SOURCE, order_of
 from crypto_ml.storage.history import MarketHistory
 from crypto_ml.storage.objects import ObjectStore
 
@@ -79,10 +80,9 @@ def _corrected(evidence: Evidence) -> Iterator[Correction]:
         ):
             by_day.setdefault((row["symbol"], row["date"]), []).append(row)
     for (symbol, day), rows in sorted(by_day.items()):
-        rows.sort(key=_rank)
-        own = next((row for row in rows if row["upload_id"] == upload_id), None)
-        before = [row for row in rows if own and _rank(row) < _rank(own)]
-        if own and before and _values(before[-1]) != _values(own):
+        rows.sort(key=lambda row: rank(row, evidence.receipt.inputs.current))
+        own, before = rows[-1], [row for row in rows if row["upload_id"] != upload_id]
+        if own["upload_id"] == upload_id and before and _values(before[-1]) != _values(own):
             last = before[-1]
             yield Correction(
                 symbol, day, _values(last), last["upload_id"], last["known_at"], _values(own), own["known_at"]
@@ -143,6 +143,7 @@ def _models(registry: Registry, history: MarketHistory, days: Mapping[Day, Corre
             before=date.fromisoformat(manifest["as_of"]),
             version=manifest["history_version"],
             known_by=datetime.fromisoformat(manifest["known_by"]),
+            order=order_of(manifest),
         )
         used = [
             f"{row['symbol']} {row['date']}"
@@ -155,11 +156,6 @@ def _models(registry: Registry, history: MarketHistory, days: Mapping[Day, Corre
 
 def _values(row: Mapping[str, Any]) -> dict[str, Any]:
     return {name: row[name] for name in OBSERVED}
-
-
-def _rank(row: Mapping[str, Any]) -> tuple[datetime, str, int]:
-    """What decides which of several rows for a day is current (see `storage.history`)."""
-    return row["known_at"], row["upload_id"], row["line"]
 
 
 def told(found: Corrections) -> Iterator[str]:

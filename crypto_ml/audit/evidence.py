@@ -12,11 +12,12 @@ import pyarrow.parquet as pq
 
 from crypto_ml.forecasting.bundle import ModelBundle
 from crypto_ml.forecasting.reading import line_of
+from crypto_ml.ledger.formats.receipt_v2 import Receipt
 from crypto_ml.ledger.layout import raw_key
-from crypto_ml.ledger.receipts import Receipt, read_receipt
+from crypto_ml.ledger.receipts import read_receipt
 from crypto_ml.ledger.registry import Champion, Registry
 from crypto_ml.settings import Settings
-from crypto_ml.stages.cleaned_features import Cleaned, CleanedFile, download_named
+from crypto_ml.stages.cleaned_features import Cleaned, download_named, read_cleaning
 from crypto_ml.stages.delivery_scoring import Sources
 from crypto_ml.stages.raw_uploads import Received, read_received
 from crypto_ml.storage.history import MarketHistory
@@ -51,9 +52,7 @@ class Evidence:
 
     @cached_property
     def cleaned(self) -> Cleaned:
-        found: dict[str, Any] = self.store.read_json(self.receipt.evidence["cleaned"].key)
-        files = {int(number): CleanedFile(**file) for number, file in found.pop("files").items()}
-        return Cleaned(files=files, **found)
+        return read_cleaning(self.receipt.evidence["cleaned"].key, self.store)
 
     @cached_property
     def bundle(self) -> ModelBundle:
@@ -73,7 +72,14 @@ class Evidence:
         """What the delivery was answered with."""
         receipt = self.receipt
         return Sources(
-            self.store, self.history, receipt.history.read, self.bundle, self.champion, self.settings, receipt.run_id
+            self.store,
+            self.history,
+            receipt.history.read,
+            self.bundle,
+            self.champion,
+            self.settings,
+            receipt.run_id,
+            receipt.inputs.current,
         )
 
     def accepted(self, symbols: Collection[str] | None = None) -> pa.Table:

@@ -1,17 +1,20 @@
 """How an auditor names an answer or one of its rows."""
 
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date
-from typing import Final
+from typing import Any, Final
 
 from crypto_ml.errors import Refused
+from crypto_ml.ledger.formats import receipt_v1
 from crypto_ml.ledger.layout import PREDICTIONS, UPLOADS, answer_keys
 from crypto_ml.storage.failures import ObjectMissing
 from crypto_ml.storage.objects import ObjectStore
 
 ANSWER_ID: Final = re.compile(r"(\d{8,}-[0-9a-f]{16})(?:-(\d+))?")
-ENDINGS: Final = ("_preds.csv", "_report.json", "_rejected_rows.csv")
+ENDINGS: Final = ("preds.csv", "report.json", "rejected_rows.csv")
+MARKS: Final = ("_", ".", "~")
 
 
 class UnknownAnswer(Refused):
@@ -45,23 +48,32 @@ def resolve(text: str, store: ObjectStore, *, symbol: str | None = None, day: da
     key = text.strip().removeprefix(f"s3://{store.bucket}/")
     if key != text.strip():
         key = key.removeprefix(store.prefix)
-    report_key = _report_key(key)
-    try:
-        report = store.read_json(report_key)
-    except ObjectMissing as missing:
-        raise UnknownAnswer(f"there is no report {store.uri(report_key)}, so {text} was not answered") from missing
+    report = _report(key, store)
+    if report is None:
+        report_key = _report_keys(key, store.room)[0]
+        raise UnknownAnswer(f"there is no report {store.uri(report_key)}, so {text} was not answered")
     if report["answer_id"] is None:
         raise UnknownAnswer(f"{text} has no answer: {report['outcome']}, {report['reason']}")
     return Reference(str(report["answer_id"]), None, symbol, day)
 
 
-def _report_key(key: str) -> str:
+def _report(key: str, store: ObjectStore) -> dict[str, Any] | None:
+    for report_key in _report_keys(key, store.room):
+        with suppress(ObjectMissing):
+            report: dict[str, Any] = store.read_json(report_key)
+            if not key.startswith(UPLOADS) or report["upload"]["key"] == key:
+                return report
+    return None
+
+
+def _report_keys(key: str, room: int) -> list[str]:
+    """Where the report may be that a key leads to: where it is put today, and where 0.1 put it."""
     if key.startswith(UPLOADS):
-        return answer_keys(key).report
+        return [answer_keys(key, room).report, receipt_v1.report_key(key)]
     if key.startswith(PREDICTIONS):
         for ending in ENDINGS:
-            if key.endswith(ending):
-                return f"{key.removesuffix(ending)}_report.json"
+            if key.endswith(tuple(mark + ending for mark in MARKS)):
+                return [f"{key.removesuffix(ending)}report.json"]
     raise UnknownAnswer(
         f"{key} names no answer: give a prediction id, an answer id, or a key such as predictions/prices_preds.csv"
     )

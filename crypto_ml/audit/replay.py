@@ -20,10 +20,12 @@ from crypto_ml.audit.differences import Differs, at_stage
 from crypto_ml.audit.evidence import Evidence
 from crypto_ml.audit.retraining import retrained
 from crypto_ml.digest import sha256_of, sha256_of_file
-from crypto_ml.ledger.layout import APPENDS, answer_keys, answered_key, raw_key
-from crypto_ml.ledger.receipts import Fingerprints, read_receipt
+from crypto_ml.ledger.formats import receipt_v1
+from crypto_ml.ledger.formats.receipt_v2 import Fingerprints
+from crypto_ml.ledger.layout import APPENDS, answered_key, raw_key, receipt_key
+from crypto_ml.ledger.receipts import read_receipt
 from crypto_ml.ledger.registry import Registry
-from crypto_ml.ledger.reports import read_report, report_on
+from crypto_ml.ledger.reports import read_report_of, report_key_of
 from crypto_ml.ledger.software import software
 from crypto_ml.stages.cleaned_features import REFUSED, Cleaned, KnownCoins, clean_into
 from crypto_ml.stages.delivery_scoring import score_delivery
@@ -148,7 +150,7 @@ def _clean(evidence: Evidence, directory: Path) -> Cleaned:
     before = evidence.cleaned
     named_by = before.named_by
     champion = at_stage("trained_model", lambda: Registry(evidence.store).load(named_by["champion"]))
-    coins = KnownCoins(evidence.history, named_by["history_version"], champion)
+    coins = KnownCoins(evidence.history, named_by["history_version"], champion, evidence.receipt.inputs.current)
     cleaned = clean_into(directory, evidence.received, coins, evidence.store, evidence.settings)
     if dict(cleaned.files) != dict(before.files):
         now, then = cleaned.files.get(evidence.file), before.files.get(evidence.file)
@@ -222,16 +224,20 @@ def float32_ulps(one: float, other: float) -> int:
 def _published_stands(evidence: Evidence) -> None:
     """What was published is what is there, unless a newer answer took its place."""
     receipt, store = evidence.receipt, evidence.store
-    report = at_stage("report", lambda: read_report(receipt.upload.key, store))
+    report = at_stage("report", lambda: read_report_of(receipt, store))
     if receipt.outcome == "SKIPPED" or report is None or report.document["answer_id"] != receipt.answer_id:
         if report is None:
-            raise Differs("report", f"{store.uri(answer_keys(receipt.upload.key).report)} is gone")
+            raise Differs("report", f"{store.uri(report_key_of(receipt, store))} is gone")
         return
     for what, vouched in receipt.published.items():
-        _vouched("predictions", vouched.key, vouched.sha256, store, f"the published {what} are not what was published")
-    expected = report_on(receipt, None)
-    if report.outcome != "SKIPPED" and report != expected:
-        raise Differs("report", "the report does not repeat its receipt")
+        if what == "report" and report.delivery != receipt.inputs.delivery:
+            continue  # a later delivery of the same bytes reported that this answer is theirs too
+        stage, told = ("report", "report is") if what == "report" else ("predictions", f"{what} are")
+        _vouched(stage, vouched.key, vouched.sha256, store, f"the published {told} not what was published")
+    if "report" not in receipt.published and report.outcome != "SKIPPED":
+        expected = receipt_v1.report(receipt.recorded or {}, receipt.answer_id, receipt_key(receipt.answer_id))
+        if report.document != expected:
+            raise Differs("report", "the report does not repeat its receipt")
 
 
 def _outcome_stands(evidence: Evidence) -> None:

@@ -19,9 +19,10 @@ from crypto_ml.forecasting.schema import LOOK_BACK
 from crypto_ml.forecasting.scoring import BY_MODEL, BY_OWN_ROWS, score
 from crypto_ml.forecasting.sorting import RowSorter
 from crypto_ml.ledger.deliveries import DeliveryLog
+from crypto_ml.ledger.formats.receipt_v2 import Receipt
 from crypto_ml.ledger.layout import raw_key, receipt_key
-from crypto_ml.ledger.receipts import Receipt
-from crypto_ml.ledger.reports import read_report
+from crypto_ml.ledger.receipts import document
+from crypto_ml.ledger.reports import read_report_of
 from crypto_ml.stages.delivery_scoring import add_earlier_rows
 from crypto_ml.storage.failures import ObjectMissing
 from crypto_ml.storage.objects import ObjectStore
@@ -72,7 +73,7 @@ class Trace:
     def document(self) -> dict[str, Any]:
         """The trace as JSON has it."""
         found: dict[str, Any] = {
-            **self.receipt.document(),
+            **document(self.receipt),
             "published_now": self.published,
             "trained_on": dict(self.trained_on),
             "row": asdict(self.row) if self.row else None,
@@ -103,7 +104,7 @@ def published_now(receipt: Receipt, store: ObjectStore) -> str:
             return "stands unchanged"
     except ObjectMissing:
         return "was deleted"
-    report = read_report(receipt.upload.key, store)
+    report = read_report_of(receipt, store)
     if report and report.document["answer_id"] != receipt.answer_id:
         return f"was replaced by answer {report.document['answer_id']} of delivery {report.delivery}"
     return "was changed from outside"
@@ -183,7 +184,9 @@ def _history(evidence: Evidence, own: pa.Table) -> Iterator[dict[str, Any]]:
     if version is None:
         return
     symbols, last = own["symbol"].unique().to_pylist(), pc.max(own["date"]).as_py()
-    for row in evidence.history.current_rows(symbols=symbols, before=last, version=version).to_pylist():
+    for row in evidence.history.current_rows(
+        symbols=symbols, before=last, version=version, order=evidence.receipt.inputs.current
+    ).to_pylist():
         yield {**row, "known_at": row["known_at"].isoformat()}
 
 

@@ -1,7 +1,8 @@
 """The state of the code behind a stage, as a hash over the sources it is made of.
 
 A stage's sources are its own module and every module of the package's `stages` and `forecasting` rooms that it imports,
-directly or not. Editing one of them changes the code version of exactly the stages that use it.
+directly or not, and those of the history, which decide what rows it reads.
+Editing one of them changes the code version of exactly the stages that use it.
 """
 
 import ast
@@ -14,6 +15,8 @@ from typing import Final
 from crypto_ml.digest import sha256_of
 
 ROOMS: Final = ("crypto_ml.forecasting.", "crypto_ml.stages.")
+STORAGE: Final = ("crypto_ml.storage.history", "crypto_ml.storage.outofcore")
+"""What of the storage room decides which rows are read."""
 
 
 @cache
@@ -39,7 +42,7 @@ def _imports(source: str) -> Iterator[str]:
         names = [node.module] if isinstance(node, ast.ImportFrom) and node.module else []
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
-        yield from (name for name in names if name.startswith(ROOMS))
+        yield from (name for name in names if name.startswith(ROOMS) or name in STORAGE)
 
 
 def _source(module: str) -> str:

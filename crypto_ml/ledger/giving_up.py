@@ -9,8 +9,9 @@ from typing import Any
 
 from crypto_ml.digest import sha256_of
 from crypto_ml.ledger.deliveries import Delivery, Upload
+from crypto_ml.ledger.formats.receipt_v2 import Receipt, RowCounts
 from crypto_ml.ledger.layout import answered_key
-from crypto_ml.ledger.receipts import Receipt, RowCounts, receipts_of
+from crypto_ml.ledger.receipts import receipts_of
 from crypto_ml.ledger.reports import Report, read_report, report_on, write_report
 from crypto_ml.storage.failures import AlreadyExists, ObjectMissing
 from crypto_ml.storage.objects import ObjectStore

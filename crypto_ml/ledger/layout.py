@@ -1,7 +1,10 @@
 """Where everything stands in the bucket: the one place that knows the object layout other programs depend on."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Literal
+
+from crypto_ml.digest import sha256_of
+from crypto_ml.storage.limits import LONGEST_KEY
 
 UPLOADS: Final = "uploads/"
 PREDICTIONS: Final = "predictions/"
@@ -23,13 +26,19 @@ CSV: Final = "text/csv; charset=utf-8"
 JSON: Final = "application/json"
 
 
+CSV_ENDINGS: Final = (".csv.gz", ".csv")
+ANSWERS_OF_CSV, ANSWERS_OF_OTHERS, ANSWERS_OF_LONG = "_", ".", "~"
+"""What stands before the last word of an answer's keys, by the name of its upload."""
+
+
 @dataclass(frozen=True)
 class AnswerKeys:
-    """The keys that answer one upload."""
+    """The keys that answer one upload. fits: False where there is no room for them, and only the report is written."""
 
     predictions: str
     report: str
     rejected_rows: str
+    fits: bool = True
 
 
 def is_upload(key: str) -> bool:
@@ -42,18 +51,27 @@ def has_csv_name(key: str) -> bool:
     return key.lower().endswith((".csv", ".csv.gz"))
 
 
-def answer_keys(upload: str) -> AnswerKeys:
-    """The keys that answer `uploads/<path>.csv` (or `.csv.gz`): `predictions/<path>_preds.csv` and its companions.
+def answer_keys(upload: str, room: int = LONGEST_KEY) -> AnswerKeys:
+    """The keys that answer an upload; no two uploads share one, but for `<path>.csv` and `<path>.csv.gz`.
 
-    A key that is named otherwise keeps its whole name, so that its report tells what it is about.
+    `uploads/<path>.csv` (or `.csv.gz`) is answered by `predictions/<path>_preds.csv` and its companions. A key that
+    ends otherwise (`.CSV`, or no CSV at all) keeps its whole name: `predictions/<path>.CSV.preds.csv`. Where such names
+    would be longer than `room` bytes, the report stands under a part of the name and its hash.
     """
     path = upload.removeprefix(UPLOADS)
-    for ending in (".csv.gz", ".csv"):
-        if path.lower().endswith(ending):
-            path = path[: -len(ending)]
-            break
-    stem = PREDICTIONS + path
-    return AnswerKeys(f"{stem}_preds.csv", f"{stem}_report.json", f"{stem}_rejected_rows.csv")
+    ending = next((ending for ending in CSV_ENDINGS if path.endswith(ending)), None)
+    keys = _keys(path, ANSWERS_OF_OTHERS) if ending is None else _keys(path.removesuffix(ending), ANSWERS_OF_CSV)
+    if len(keys.rejected_rows.encode()) <= room:
+        return keys
+    mark = f"~{sha256_of(upload.encode())[:16]}"
+    left = room - len(_keys(mark, ANSWERS_OF_LONG).rejected_rows)
+    shortened = path.encode()[: max(left, 0)].decode(errors="ignore")
+    return replace(_keys(shortened + mark, ANSWERS_OF_LONG), fits=False)
+
+
+def _keys(stem: str, mark: str) -> AnswerKeys:
+    begin = f"{PREDICTIONS}{stem}{mark}"
+    return AnswerKeys(f"{begin}preds.csv", f"{begin}report.json", f"{begin}rejected_rows.csv")
 
 
 def raw_key(sha256: str) -> str:
@@ -61,9 +79,14 @@ def raw_key(sha256: str) -> str:
     return f"{RAW}uploads/{sha256}"
 
 
+def cleanings_prefix(delivery: str) -> str:
+    """Below where the accepted and refused rows of a delivery are kept, each time as cleaned by another code."""
+    return f"{RAW}cleaned/{delivery}/"
+
+
 def cleaned_prefix(delivery: str, code: str) -> str:
     """Where the accepted and refused rows of a delivery are kept, as cleaned by one state of the code and settings."""
-    return f"{RAW}cleaned/{delivery}/{code}/"
+    return f"{cleanings_prefix(delivery)}{code}/"
 
 
 def received_key(delivery: str) -> str:

@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from crypto_ml.ledger.deliveries import DeliveryLog, Upload, delivery_id
+from crypto_ml.ledger.formats.receipt_v2 import Receipt
 from crypto_ml.ledger.layout import answered_key
-from crypto_ml.ledger.receipts import Receipt
 from crypto_ml.storage.failures import ObjectMissing
 from crypto_ml.storage.objects import ObjectStore
 

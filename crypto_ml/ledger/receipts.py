@@ -1,204 +1,65 @@
 """The record of an answer: what went in, what was applied to it, what came out.
 
 One record, written once under `receipts/answers/`, is what Dagster shows, what the report beside the predictions
-repeats and what commands read. Deleting runs or Dagster's database loses none of it. `docs/receipt.schema.json` is its
-JSON Schema; `receipt_schema` makes it.
+repeats and what commands read. Deleting runs or Dagster's database loses none of it. What it says is in
+`formats.receipt_v2`; `docs/receipt.schema.json` is its JSON Schema, which `receipt_schema` makes.
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from functools import cache
-from typing import Any, Final, Literal
-
-from pydantic import TypeAdapter, ValidationError
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
 
 from crypto_ml.digest import sha256_of
-from crypto_ml.errors import Refused
-from crypto_ml.ledger.deliveries import Upload
-from crypto_ml.ledger.layout import answer_keys, receipt_key
+from crypto_ml.ledger.formats import receipt_v1, receipt_v2
+from crypto_ml.ledger.formats.reading import RecordDamaged, adapter, read_record, too_new
+from crypto_ml.ledger.formats.receipt_v2 import Receipt
+from crypto_ml.ledger.layout import receipt_key
 from crypto_ml.storage.failures import AlreadyExists
 from crypto_ml.storage.objects import ObjectStore
-
-FORMAT: Final = 1
-EVIDENCE: Final = ("delivery", "received", "cleaned", "accepted", "refused", "champion", "bundle")
-"""delivery: its entry in the log. received: which bytes were. cleaned, accepted, refused: what became of the rows.
-champion: the entry of the pointer. bundle: the model's manifest, which vouches for its files."""
 
 SEAL: Final = "seal"
 
 
-Outcome = Literal["PREDICTED", "REJECTED", "SKIPPED"]
-
-
-class ReceiptDamaged(Refused):
+class ReceiptDamaged(RecordDamaged):
     """A receipt that is not as it was written."""
 
 
-@dataclass(frozen=True)
-class RowCounts:
-    """Rows of one upload: received = accepted + refused + repeated, accepted = predicted + seed."""
-
-    received: int = 0
-    accepted: int = 0
-    refused: int = 0
-    repeated: int = 0
-    predicted: int = 0
-    seed: int = 0
+def document(receipt: Receipt) -> dict[str, Any]:
+    """The receipt as it is stored; the seal is the sha256 of everything else in it."""
+    if receipt.recorded is not None:
+        return dict(receipt.recorded)
+    return sealed({"answer_id": receipt.answer_id, **receipt.said()})
 
 
-@dataclass(frozen=True)
-class Inputs:
-    """Everything that decides the numbers of an answer; equal inputs are the same answer.
-
-    upload_sha256, accepted_sha256: the bytes received and the rows accepted of the delivery. history_version: the state
-    of market_history that earlier rows were read from. bundle_sha256, champion_pointer: the model, and the entry of the
-    pointer that named it. code, recovery: the state of the code and the setting.
-    """
-
-    upload_key: str
-    upload_sha256: str | None
-    delivery: str
-    accepted_sha256: str
-    history_version: int | None
-    model_version: str
-    bundle_sha256: str
-    champion_pointer: int
-    code: str
-    recovery: str
-
-    @property
-    def answer_id(self) -> str:
-        """The name of the answer that these inputs lead to; those of a delivery list together."""
-        return f"{self.delivery}-{sha256_of(json.dumps(asdict(self), sort_keys=True).encode())[:16]}"
-
-
-@dataclass(frozen=True)
-class Timings:
-    """When an upload was written, noticed, received and answered; ISO 8601, UTC."""
-
-    uploaded_at: str
-    noticed_at: str
-    received_at: str
-    answered_at: str
-
-
-@dataclass(frozen=True)
-class Fingerprints:
-    """sha256 of what predictions are made from (see `forecasting.fingerprint`); None where there were none.
-
-    accepted_rows: the upload's accepted rows. earlier_rows: what was read from the history beside them. feature_block:
-    the features of both, before scaling.
-    """
-
-    accepted_rows: str | None = None
-    earlier_rows: str | None = None
-    feature_block: str | None = None
-
-
-@dataclass(frozen=True)
-class HistoryVersions:
-    """Versions of market_history: the one earlier rows were read from, and the one this delivery's rows stand in."""
-
-    read: int | None
-    written: int | None
-
-
-@dataclass(frozen=True)
-class UsedModel:
-    """The bundle that was applied, and the sha256 of what it is made of; a bundle from elsewhere has no manifest."""
-
-    version: str
-    sha256: str
-    network: str
-    scaler: str
-    training_manifest: str | None
-
-
-@dataclass(frozen=True)
-class Software:
-    """What computed the answer. code: stage → state of its sources. lock_sha256, image: None where not known."""
-
-    package: str
-    code: Mapping[str, str]
-    lock_sha256: str | None
-    image: str | None
-    python: str
-    machine: str
-    libraries: Mapping[str, str]
-
-
-@dataclass(frozen=True)
-class Vouched:
-    """A stored object, and the sha256 of its bytes."""
-
-    key: str
-    sha256: str
-
-
-@dataclass(frozen=True)
-class Receipt:
-    """One answer. champion: the entry of the pointer that named the model. settings: those in force.
-
-    evidence: the stored objects the answer rests on, by their part in it (see EVIDENCE). published: `predictions` and
-    `rejected_rows`, where there are any. earlier_answer: the answer that the same bytes under the same key had before,
-    where that is why they were skipped.
-    """
-
-    outcome: Outcome
-    reason: str | None
-    upload: Upload
-    inputs: Inputs
-    rows: RowCounts
-    fingerprints: Fingerprints
-    history: HistoryVersions
-    model: UsedModel
-    champion: Mapping[str, Any]
-    settings: Mapping[str, str | int | None]
-    software: Software
-    evidence: Mapping[str, Vouched]
-    run_id: str
-    timings: Timings
-    published: Mapping[str, Vouched] = field(default_factory=dict)
-    ignored_columns: Sequence[str] = ()
-    date_order: str | None = None
-    notes: Sequence[str] = ()
-    earlier_answer: str | None = None
-    format: Literal[1] = FORMAT
-
-    @property
-    def answer_id(self) -> str:
-        return self.inputs.answer_id
-
-    def document(self) -> dict[str, Any]:
-        """The receipt as it is written; the seal is the sha256 of everything else in it."""
-        said = {"answer_id": self.answer_id, **asdict(self)}
-        return {**said, SEAL: _seal(said)}
+def sealed(said: Mapping[str, Any]) -> dict[str, Any]:
+    """A document with its seal."""
+    unsealed = {name: value for name, value in said.items() if name != SEAL}
+    return {**unsealed, SEAL: sha256_of(json.dumps(unsealed, sort_keys=True).encode())}
 
 
 def write_receipt(receipt: Receipt, store: ObjectStore) -> Receipt:
     """Write a receipt; where the same answer was given before, its first receipt stands and comes back."""
     try:
-        store.create_json(receipt_key(receipt.answer_id), receipt.document())
+        store.create_json(receipt_key(receipt.answer_id), document(receipt))
     except AlreadyExists:
         return read_receipt(receipt.answer_id, store)
     return receipt
 
 
 def read_receipt(answer_id: str, store: ObjectStore) -> Receipt:
-    """The receipt of an answer. Raises ObjectMissing, ReceiptDamaged."""
+    """The receipt of an answer, of whichever release. Raises ObjectMissing, ReceiptDamaged, RecordTooNew."""
     key = receipt_key(answer_id)
-    found = store.read_json(key)
-    damaged = ReceiptDamaged(f"{store.uri(key)} is not as it was written; restore it")
-    if not isinstance(found, dict) or found.get("answer_id") != answer_id or found.pop(SEAL, None) != _seal(found):
-        raise damaged
-    del found["answer_id"]
-    try:
-        receipt = _receipts().validate_python(found)
-    except ValidationError as error:
-        raise damaged from error
-    if receipt.answer_id != answer_id:
-        raise damaged
+    where = store.uri(key)
+    recorded = store.read_json(key)
+    if not isinstance(recorded, dict) or not _is_whole(recorded, answer_id):
+        raise ReceiptDamaged(f"{where} is not as it was written; restore it")
+    said = {name: value for name, value in recorded.items() if name not in {SEAL, "answer_id"}}
+    if said.get("format") == receipt_v1.FORMAT:
+        said = receipt_v1.in_terms_of_v2(said)
+    elif said.get("format") != receipt_v2.FORMAT:
+        raise too_new("receipt", where, said.get("format"), receipt_v2.FORMAT)
+    receipt = read_record(Receipt, said, where)
+    object.__setattr__(receipt, "recorded", recorded)
     return receipt
 
 
@@ -210,36 +71,22 @@ def receipts_of(delivery: str, store: ObjectStore) -> Iterator[Receipt]:
 
 def receipt_schema() -> dict[str, Any]:
     """The JSON Schema of a receipt as it is written."""
-    schema = _receipts().json_schema()
+    schema = adapter(Receipt).json_schema()
     own = {"answer_id": {"type": "string", "pattern": r"^\d+-[0-9a-f]{16}$"}, SEAL: {"type": "string"}}
+    properties = {name: value for name, value in schema["properties"].items() if name != "recorded"}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "Receipt of a crypto_ml answer",
         **{name: value for name, value in schema.items() if name != "title"},
-        "properties": {**own, **schema["properties"]},
+        "properties": {**own, **properties},
         "required": [*own, *schema["required"]],
         "additionalProperties": False,
     }
 
 
-def with_predictions(receipt: Receipt, sha256: str) -> Receipt:
-    """The receipt of an answer whose prediction file has this sha256."""
-    return _with_published(receipt, "predictions", answer_keys(receipt.upload.key).predictions, sha256)
-
-
-def with_rejected_rows(receipt: Receipt, sha256: str) -> Receipt:
-    """The receipt of an answer whose file of refused rows has this sha256."""
-    return _with_published(receipt, "rejected_rows", answer_keys(receipt.upload.key).rejected_rows, sha256)
-
-
-def _with_published(receipt: Receipt, what: str, key: str, sha256: str) -> Receipt:
-    return replace(receipt, published={**receipt.published, what: Vouched(key, sha256)})
-
-
-@cache
-def _receipts() -> TypeAdapter[Receipt]:
-    return TypeAdapter(Receipt)
-
-
-def _seal(said: Mapping[str, Any]) -> str:
-    return sha256_of(json.dumps(said, sort_keys=True).encode())
+def _is_whole(recorded: Mapping[str, Any], answer_id: str) -> bool:
+    """Whether seal and name follow from what the document says."""
+    inputs = recorded.get("inputs")
+    if recorded.get(SEAL) != sealed(recorded)[SEAL] or not isinstance(inputs, dict):
+        return False
+    return recorded.get("answer_id") == answer_id == receipt_v2.name_of(inputs)

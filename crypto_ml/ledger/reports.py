@@ -7,13 +7,15 @@ from dataclasses import asdict, dataclass
 from itertools import islice
 from typing import Any, Final
 
+from crypto_ml.ledger.formats import receipt_v1
+from crypto_ml.ledger.formats.receipt_v2 import Outcome, Receipt
 from crypto_ml.ledger.layout import JSON, PREDICTIONS, answer_keys, receipt_key
-from crypto_ml.ledger.receipts import Receipt
 from crypto_ml.storage.failures import ObjectMissing
 from crypto_ml.storage.objects import ObjectStore
 
 AT_ONCE: Final = 8
 FEW: Final = 20
+FORMAT: Final = 2
 LISTED_FOR_EACH: Final = 5
 """Listed keys that cost no more than a question for one: a thousand are one request."""
 
@@ -25,8 +27,9 @@ class Report:
     document: Mapping[str, Any]
 
     @property
-    def outcome(self) -> str:
-        return str(self.document["outcome"])
+    def outcome(self) -> Outcome:
+        found: Outcome = self.document["outcome"]
+        return found
 
     @property
     def delivery(self) -> str:
@@ -41,23 +44,47 @@ class Report:
         found: str | None = self.document["rejected_rows"]
         return found
 
-    def corrected_by(self, receipt: Receipt) -> bool:
-        """Whether a receipt is for other bytes under the same key, of which those before have an answer."""
-        upload = self.document["upload"]
-        same_key, same_bytes = upload["key"] == receipt.upload.key, upload["sha256"] == receipt.inputs.upload_sha256
-        answered = self.document["predictions"] is not None
-        return receipt.outcome == "PREDICTED" and same_key and not same_bytes and answered
+    @property
+    def upload_sha256(self) -> str | None:
+        found: str | None = self.document["upload"]["sha256"]
+        return found
 
-    def answers(self, key: str, sha256: str) -> str | None:
-        """The answer these bytes under this key already have; a rejection is considered anew each time."""
-        same = self.document["upload"]["key"] == key and self.document["upload"]["sha256"] == sha256
-        return str(self.document["answer_id"]) if same and self.document["predictions"] else None
+    @property
+    def answer_id(self) -> str | None:
+        found: str | None = self.document["answer_id"]
+        return found
+
+    @property
+    def predictions(self) -> str | None:
+        """The key of the predictions that it names; None where there are none."""
+        found: str | None = self.document["predictions"]
+        return found
+
+    def rendered(self) -> bytes:
+        """The report as it is stored."""
+        return json.dumps(dict(self.document), indent=2, ensure_ascii=False).encode() + b"\n"
 
 
 def read_report(key: str, store: ObjectStore) -> Report | None:
     """The report for the upload under `key`, None where there is none yet."""
+    return _read(answer_keys(key, store.room).report, store)
+
+
+def report_key_of(receipt: Receipt, store: ObjectStore) -> str:
+    """Where the report that repeats a receipt was put."""
+    if receipt.format == receipt_v1.FORMAT:
+        return receipt_v1.report_key(receipt.upload.key)
+    return answer_keys(receipt.upload.key, store.room).report
+
+
+def read_report_of(receipt: Receipt, store: ObjectStore) -> Report | None:
+    """The report that stands where the one that repeats a receipt was put; None where there is none."""
+    return _read(report_key_of(receipt, store), store)
+
+
+def _read(key: str, store: ObjectStore) -> Report | None:
     try:
-        return Report(store.read_json(answer_keys(key).report))
+        return Report(store.read_json(key))
     except ObjectMissing:
         return None
 
@@ -66,8 +93,8 @@ def read_reports(keys: Sequence[str], store: ObjectStore) -> dict[str, Report]:
     """Upload key → report, for those of `keys` that have one; of many uploads a listing tells which to ask for."""
     asked = list(keys)
     if len(asked) > FEW:
-        there = _listed([answer_keys(key).report for key in asked], store)
-        asked = [key for key in asked if there is None or answer_keys(key).report in there]
+        there = _listed([answer_keys(key, store.room).report for key in asked], store)
+        asked = [key for key in asked if there is None or answer_keys(key, store.room).report in there]
     with ThreadPoolExecutor(AT_ONCE) as pool:
         found = zip(asked, pool.map(lambda key: read_report(key, store), asked), strict=True)
         return {key: report for key, report in found if report}
@@ -83,8 +110,12 @@ def _listed(keys: Sequence[str], store: ObjectStore) -> set[str] | None:
 
 
 def report_on(receipt: Receipt, earlier: Report | None) -> Report:
-    """The report that repeats a receipt; where the upload was skipped, what its earlier answer published stands."""
+    """The report that repeats a receipt; where the upload was skipped, what its earlier answer published stands.
+
+    The receipt vouches for it: this is its second format, and a change of what it says is a third.
+    """
     document = {
+        "format": FORMAT,
         "outcome": receipt.outcome,
         "reason": receipt.reason,
         "answer_id": receipt.answer_id,
@@ -109,8 +140,8 @@ def report_on(receipt: Receipt, earlier: Report | None) -> Report:
 
 def write_report(report: Report, store: ObjectStore) -> bool:
     """Put a report beside the predictions unless one of a newer delivery is there; True if it was put."""
-    body = json.dumps(dict(report.document), indent=2, ensure_ascii=False).encode() + b"\n"
-    return store.put_newest(answer_keys(report.upload_key).report, body, report.delivery, content_type=JSON)
+    key = answer_keys(report.upload_key, store.room).report
+    return store.put_newest(key, report.rendered(), report.delivery, content_type=JSON)
 
 
 def _key(receipt: Receipt, what: str) -> str | None:

@@ -8,9 +8,11 @@ from os import environ
 from pathlib import Path
 from typing import Final
 
+import numpy as np
+
 from crypto_ml.digest import sha256_of_file
 from crypto_ml.ledger.code import code_version
-from crypto_ml.ledger.receipts import Software
+from crypto_ml.ledger.formats.receipt_v2 import Software
 
 STAGES: Final = ("raw_uploads", "cleaned_features", "market_history", "predictions")
 LIBRARIES: Final = ("numpy", "pandas", "pyarrow", "duckdb", "deltalake", "onnxruntime")
@@ -32,8 +34,15 @@ def software() -> Software:
         image=environ.get(IMAGE) or None,
         python=platform.python_version(),
         machine=f"{platform.system()} {platform.machine()}",
+        processor=_processor(),
         libraries={name: version(name) for name in LIBRARIES},
     )
+
+
+def _processor() -> str:
+    """What of a processor can move the last bit of a number: its kind, and the vector instructions that numpy finds."""
+    extensions = np.show_config(mode="dicts")["SIMD Extensions"]
+    return " ".join([platform.machine(), *extensions["baseline"], *extensions.get("found", [])])
 
 
 def _lock_sha256() -> str | None:

@@ -1,6 +1,6 @@
 """The receipt of an answer: put together before anything is published."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -10,24 +10,25 @@ from crypto_ml.digest import sha256_of
 from crypto_ml.forecasting.bundle import MANIFEST, NETWORK, SCALER, TRAINING_MANIFEST, ModelBundle
 from crypto_ml.ledger.code import code_version
 from crypto_ml.ledger.deliveries import delivery_key
-from crypto_ml.ledger.layout import bundle_prefix, received_key
-from crypto_ml.ledger.receipts import (
+from crypto_ml.ledger.formats.receipt_v2 import (
     Fingerprints,
     HistoryVersions,
     Inputs,
-    Outcome,
     Receipt,
     RowCounts,
     Timings,
     UsedModel,
     Vouched,
 )
+from crypto_ml.ledger.layout import bundle_prefix, received_key
 from crypto_ml.ledger.registry import Registry
+from crypto_ml.ledger.reports import Report
 from crypto_ml.ledger.software import software
-from crypto_ml.stages.cleaned_features import Cleaned, CleanedFile
+from crypto_ml.stages.cleaned_features import Cleaned
 from crypto_ml.stages.delivery_scoring import Scored, Sources
 from crypto_ml.stages.market_history import append_id, read_append
-from crypto_ml.stages.raw_uploads import Received, ReceivedFile
+from crypto_ml.stages.outcomes import Decided, Situation, Standing
+from crypto_ml.stages.raw_uploads import Received
 from crypto_ml.storage.failures import ObjectMissing
 from crypto_ml.storage.objects import ObjectStore
 
@@ -36,12 +37,12 @@ MOST_SYMBOLS_NAMED: Final = 20
 
 
 def answer_ids(received: Received, cleaned: Cleaned, sources: Sources) -> dict[int, str]:
-    """The name of the answer to each file of the delivery, by its number."""
+    """The name of the answer to each file of the delivery, by its number, at the first attempt."""
     return {number: _inputs(received, cleaned, number, sources).answer_id for number in range(len(received.files))}
 
 
 def _inputs(received: Received, cleaned: Cleaned, number: int, sources: Sources) -> Inputs:
-    file = received.files[number]
+    file, program = received.files[number], software()
     return Inputs(
         upload_key=file.upload.key,
         upload_sha256=file.sha256,
@@ -53,6 +54,9 @@ def _inputs(received: Received, cleaned: Cleaned, number: int, sources: Sources)
         champion_pointer=sources.champion.pointer,
         code=code_version("crypto_ml.stages.predictions"),
         recovery=sources.settings.recovery,
+        current=sources.current,
+        libraries=program.libraries,
+        processor=program.processor,
     )
 
 
@@ -63,16 +67,16 @@ def receipt_of(
     scored: Scored | None,
     sources: Sources,
     *,
+    decided: Decided,
     evidence: Mapping[str, Vouched],
     written: int | None,
 ) -> Receipt:
     """The receipt of one upload, before anything is published."""
     file = received.files[number]
     summary = cleaned.files.get(number)
-    outcome, reason = _outcome(file, summary)
     return Receipt(
-        outcome=outcome,
-        reason=reason,
+        outcome=decided.outcome,
+        reason=decided.reason,
         upload=file.upload,
         inputs=_inputs(received, cleaned, number, sources),
         rows=RowCounts(
@@ -99,7 +103,39 @@ def receipt_of(
         ),
         ignored_columns=list(summary.ignored_columns) if summary else [],
         date_order=summary.date_order if summary else None,
-        notes=_notes(cleaned, scored) if scored else [],
+        notes=_notes(cleaned, scored, decided) if scored else [],
+        earlier_answer=decided.repeats,
+    )
+
+
+def situation(
+    received: Received, cleaned: Cleaned, number: int, owner: str, report: Report | None, *, moved: Collection[str]
+) -> Situation:
+    """What is known of one upload, for `outcomes.decide`.
+
+    report: the one that stands under its answer's name. moved: answers whose predictions do not stand after all.
+    """
+    file, summary = received.files[number], cleaned.files.get(number)
+    refusal = summary.refusal if summary else "the upload could not be read"
+    return Situation(
+        delivery=received.delivery,
+        upload_key=file.upload.key,
+        upload_sha256=file.sha256,
+        owner=owner,
+        gone=file.reason if file.outcome == "SKIPPED" else None,
+        refusal=file.reason if file.outcome == "REJECTED" else refusal,
+        standing=_standing(report, moved) if report else None,
+    )
+
+
+def _standing(report: Report, moved: Collection[str]) -> Standing:
+    stands = report.predictions is not None and report.answer_id not in moved
+    return Standing(
+        report.delivery,
+        report.upload_key,
+        report.upload_sha256,
+        report.outcome,
+        report.answer_id if stands else None,
     )
 
 
@@ -133,16 +169,10 @@ def version_written(cleaned: Cleaned, store: ObjectStore) -> int | None:
         ) from missing
 
 
-def _outcome(file: ReceivedFile, summary: CleanedFile | None) -> tuple[Outcome, str | None]:
-    if file.outcome:
-        return file.outcome, file.reason
-    if summary is None or summary.refusal:
-        return "REJECTED", summary.refusal if summary else "the upload could not be read"
-    return "PREDICTED", None
-
-
-def _notes(cleaned: Cleaned, scored: Scored) -> list[str]:
+def _notes(cleaned: Cleaned, scored: Scored, decided: Decided) -> list[str]:
     notes = []
+    if decided.replaces:
+        notes.append(f"replaces answer {decided.replaces}; `crypto-ml corrections` lists what used it")
     if scored.own_scaled:
         notes.append(
             f"{_named(scored.own_scaled)}: not known to the model's scaler, scaled by the series' own earlier rows"

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from itertools import islice
 from pathlib import Path
@@ -20,13 +20,15 @@ import pyarrow.parquet as pq
 
 from crypto_ml.digest import sha256_of, sha256_of_file
 from crypto_ml.forecasting.bundle import ModelBundle
+from crypto_ml.forecasting.current import Order
 from crypto_ml.forecasting.features import add_levels
 from crypto_ml.forecasting.intake import FileIntake, IntakeRules, Repeats, nothing_left, settled_chunks, take_in_all
 from crypto_ml.forecasting.series import series_names
 from crypto_ml.forecasting.sorting import REFUSED as REFUSED_SCHEMA
 from crypto_ml.forecasting.sorting import ROWS, RowSorter
 from crypto_ml.ledger.code import code_version
-from crypto_ml.ledger.layout import cleaned_prefix, raw_key
+from crypto_ml.ledger.formats.reading import read_record
+from crypto_ml.ledger.layout import cleaned_prefix, cleanings_prefix, raw_key
 from crypto_ml.settings import Settings
 from crypto_ml.stages.raw_uploads import Received
 from crypto_ml.storage.failures import AlreadyExists, ObjectMissing
@@ -66,18 +68,19 @@ class KnownCoins:
     history: MarketHistory
     history_version: int | None
     champion: ModelBundle
+    order: Order = "delivered"
 
     def under(self, symbols: Collection[str]) -> dict[str, str]:
         """symbol → slug, for those of `symbols` where one is known."""
         known = {symbol: slug for symbol, slug in self.champion.slugs.items() if symbol in symbols}
-        return known | self.history.slugs(symbols, self.history_version) if symbols else {}
+        return known | self.history.slugs(symbols, self.history_version, self.order) if symbols else {}
 
 
 @dataclass(frozen=True)
 class Cleaned:
     """A delivery as cleaned: the sha256 of its accepted rows, what became of each file (by its number in the delivery),
     the series that are not named by their symbol alone (name → [symbol, slug]), the state of the history and the
-    champion by which they were named, and the first rows to look at."""
+    champion by which they were named, the first rows to look at, and which cleaning of the delivery this is."""
 
     delivery: str
     code: str
@@ -86,6 +89,7 @@ class Cleaned:
     renamed: Mapping[str, Sequence[str]]
     named_by: Mapping[str, Any]
     preview: Sequence[Mapping[str, Any]]
+    cleaning: int = 1
 
     @property
     def accepted_key(self) -> str:
@@ -119,7 +123,8 @@ def clean(received: Received, coins: KnownCoins, store: ObjectStore, settings: S
     with TemporaryDirectory(prefix="crypto_ml-clean-") as name:
         directory = Path(name)
         cleaned = clean_into(directory, received, coins, store, settings)
-        return _keep(cleaned, directory, store, settings)
+        before = sum(found.key.endswith(SUMMARY) for found in store.list(cleanings_prefix(received.delivery)))
+        return _keep(replace(cleaned, cleaning=before + 1), directory, store, settings)
 
 
 def clean_into(
@@ -152,9 +157,12 @@ def clean_into(
 
 def read_cleaned(delivery: str, settings: Settings, store: ObjectStore) -> Cleaned:
     """The record of a delivery cleaned by the current code and settings. Raises ObjectMissing."""
-    found: dict[str, Any] = store.read_json(cleaned_prefix(delivery, stage_code(settings)) + SUMMARY)
-    files = {int(number): CleanedFile(**file) for number, file in found.pop("files").items()}
-    return Cleaned(files=files, **found)
+    return read_cleaning(cleaned_prefix(delivery, stage_code(settings)) + SUMMARY, store)
+
+
+def read_cleaning(key: str, store: ObjectStore) -> Cleaned:
+    """The record of a cleaning under its key, of whichever code. Raises ObjectMissing, RecordDamaged."""
+    return read_record(Cleaned, store.read_json(key), store.uri(key))
 
 
 def download_named(key: str, path: Path, store: ObjectStore) -> None:

@@ -12,12 +12,11 @@ import pyarrow.parquet as pq
 
 from crypto_ml.forecasting.answers import PREDICTIONS, append_table, with_prediction_ids
 from crypto_ml.forecasting.bundle import ModelBundle
+from crypto_ml.forecasting.current import Order
 from crypto_ml.forecasting.fingerprint import ACCEPTED, RowsHash, Witness, runs
 from crypto_ml.forecasting.scoring import BY_OWN_ROWS, SEED, score
 from crypto_ml.forecasting.sorting import RowSorter, as_frame
-from crypto_ml.ledger.receipts import (
-    Fingerprints,
-)
+from crypto_ml.ledger.formats.receipt_v2 import Fingerprints
 from crypto_ml.ledger.registry import Champion
 from crypto_ml.settings import Settings
 from crypto_ml.stages.cleaned_features import Cleaned, download_named
@@ -26,6 +25,7 @@ from crypto_ml.storage.history import MarketHistory
 from crypto_ml.storage.objects import ObjectStore
 
 PREVIEW_ROWS: Final = 5
+PREDICTED_PARQUET: Final = "predicted.parquet"
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,19 @@ class Sources:
     champion: Champion
     settings: Settings
     run_id: str
+    current: Order = "delivered"
+
+
+PREDICTED_ROWS: Final = pa.schema(
+    [
+        ("file", pa.int32()),
+        ("line", pa.int64()),
+        ("symbol", pa.string()),
+        ("date", pa.date32()),
+        ("pred_open", pa.float64()),
+    ]
+)
+"""What of a prediction goes into the log, before its answer is known by name."""
 
 
 @dataclass
@@ -56,7 +69,10 @@ class Scored:
 def score_delivery(
     cleaned: Cleaned, names: Mapping[int, str], sources: Sources, directory: Path, only: int | None = None
 ) -> dict[int, Scored]:
-    """Write the predictions of each file of the delivery (or of one) into a local directory, each row named."""
+    """Write the predictions of each file of the delivery (or of one) into a local directory, each row named.
+
+    Beside them stands PREDICTED_PARQUET, the rows that were predicted, of all of these files.
+    """
     scored: dict[int, Scored] = {}
     if not cleaned.accepted_rows:
         return scored
@@ -65,7 +81,8 @@ def score_delivery(
         download_named(cleaned.accepted_key, accepted, sources.store)
     hashes: dict[int, RowsHash] = {}
     witness = Witness()
-    with RowSorter(directory / "scoring") as sorter:
+    predicted = pq.ParquetWriter(directory / PREDICTED_PARQUET, PREDICTED_ROWS, compression="zstd")
+    with predicted, RowSorter(directory / "scoring") as sorter:
         for batch in accepted_rows(accepted, only):
             sorter.add(pa.Table.from_batches([batch]).append_column("context", pa.repeat(False, batch.num_rows)))
             frame = as_frame(pa.Table.from_batches([batch]))
@@ -74,6 +91,10 @@ def score_delivery(
         add_earlier_rows(sorter, sources)
         for chunk in score(sorter.chunks(), sources.bundle, sources.settings.recovery, witness):
             _write(chunk, names, scored, directory)
+            made = chunk[chunk["status"] != SEED]
+            predicted.write_table(
+                pa.Table.from_pandas(made[PREDICTED_ROWS.names], schema=PREDICTED_ROWS, preserve_index=False)
+            )
     for number, file in scored.items():
         file.fingerprints = Fingerprints(
             accepted_rows=hashes[number].hexdigest(),
@@ -95,7 +116,7 @@ def add_earlier_rows(sorter: RowSorter, sources: Sources) -> None:
     bundle = sources.bundle
     other = {symbol for symbol, slug in sorter.coins() if bundle.is_other_coin(symbol, slug)}
     coins = {symbol: slug for symbol, slug in bundle.coins.items() if symbol not in other}
-    for earlier in earlier_rows(sources.history, sorter.spans(), coins, sources.history_version):
+    for earlier in earlier_rows(sources.history, sorter.spans(), coins, sources.history_version, sources.current):
         sorter.add(earlier)
 
 

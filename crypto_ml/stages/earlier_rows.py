@@ -11,6 +11,7 @@ from typing import Final
 import pandas as pd
 import pyarrow as pa
 
+from crypto_ml.forecasting.current import ORDERING, Order, current_sql
 from crypto_ml.forecasting.schema import LOOK_BACK
 from crypto_ml.forecasting.sorting import ROWS
 from crypto_ml.storage.history import MarketHistory
@@ -31,8 +32,7 @@ SPANS: Final = pa.schema(
 
 NEEDED_SQL: Final = f"""
     WITH current AS (
-        SELECT * FROM known
-        QUALIFY row_number() OVER (PARTITION BY symbol, date ORDER BY known_at DESC, upload_id DESC, line DESC) = 1
+        {{current}}
     ), before AS (
         SELECT spans.file, current.*, spans.first, spans.known_to_scaler,
                coalesce(bool_or(current.slug <> spans.scalers_slug)
@@ -47,18 +47,23 @@ NEEDED_SQL: Final = f"""
 
 
 def earlier_rows(
-    history: MarketHistory, spans: pd.DataFrame, scaler_coins: Mapping[str, str | None], version: int | None
+    history: MarketHistory,
+    spans: pd.DataFrame,
+    scaler_coins: Mapping[str, str | None],
+    version: int | None,
+    order: Order = "delivered",
 ) -> Iterator[pa.RecordBatch]:
     """Rows of history, marked as context, for each `file` and `symbol` of `spans` (see `RowSorter.spans`).
 
     scaler_coins: the symbols that the scaler knows, and the slug of the coin it knows under each, None where that was
-    not recorded. version: the state of the history to read; None where there is none, which yields nothing.
+    not recorded. version: the state of the history to read; None where there is none, which yields nothing. order: by
+    which the current row of a day is chosen.
     """
     if version is None or spans.empty:
         return
     symbols = spans["symbol"].unique()
     known = history.scan(
-        [*(name for name in ROWS.names if name not in {"file", "context"}), "known_at", "upload_id"],
+        [*(name for name in ROWS.names if name not in {"file", "context", *ORDERING}), *ORDERING],
         symbols=list(symbols) if len(symbols) <= MOST_SYMBOLS_PUSHED_DOWN else None,
         before=pd.Timestamp(spans["last"].max()).date(),
         version=version,
@@ -68,4 +73,4 @@ def earlier_rows(
         scalers_slug=spans["symbol"].map(dict(scaler_coins)),
     )
     table = pa.Table.from_pandas(asked[SPANS.names], schema=SPANS, preserve_index=False)
-    yield from queried(NEEDED_SQL, known, ROWS, spans=table)
+    yield from queried(NEEDED_SQL.format(current=current_sql(order)), known, ROWS, spans=table)

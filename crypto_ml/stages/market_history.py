@@ -11,11 +11,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from crypto_ml.ledger.formats.reading import read_record
 from crypto_ml.ledger.layout import append_key
 from crypto_ml.stages.cleaned_features import Cleaned, download_named
 from crypto_ml.stages.raw_uploads import Received
+from crypto_ml.storage.delta import CommitEvidence
 from crypto_ml.storage.failures import AlreadyExists
-from crypto_ml.storage.history import SCHEMA, CommitEvidence, MarketHistory
+from crypto_ml.storage.history import SCHEMA, MarketHistory
 from crypto_ml.storage.objects import ObjectStore
 
 
@@ -40,7 +42,7 @@ def remember(received: Received, cleaned: Cleaned, history: MarketHistory, store
         path = Path(name) / "accepted.parquet"
         download_named(cleaned.accepted_key, path, store)
         with pq.ParquetFile(path) as accepted:
-            rows = pa.RecordBatchReader.from_batches(SCHEMA, _known_rows(accepted, received))
+            rows = pa.RecordBatchReader.from_batches(SCHEMA, _known_rows(accepted, received, cleaned.cleaning))
             version = history.append(rows, append_id=append_id(cleaned), known_at=known_at)
     with suppress(AlreadyExists):
         store.create_json(append_key(append_id(cleaned)), asdict(history.commit_evidence(version)))
@@ -54,7 +56,8 @@ def append_id(cleaned: Cleaned) -> str:
 
 def read_append(cleaned: Cleaned, store: ObjectStore) -> CommitEvidence:
     """What was recorded of a delivery's append. Raises ObjectMissing."""
-    return CommitEvidence(**store.read_json(append_key(append_id(cleaned))))
+    key = append_key(append_id(cleaned))
+    return read_record(CommitEvidence, store.read_json(key), store.uri(key))
 
 
 def upload_id(delivery: str, file: int) -> str:
@@ -62,10 +65,11 @@ def upload_id(delivery: str, file: int) -> str:
     return f"{delivery}.{file}"
 
 
-def _known_rows(accepted: pq.ParquetFile, received: Received) -> Iterator[pa.RecordBatch]:
+def _known_rows(accepted: pq.ParquetFile, received: Received, cleaning: int) -> Iterator[pa.RecordBatch]:
     known_at = pa.scalar(datetime.fromisoformat(received.at), SCHEMA.field("known_at").type)
     for batch in accepted.iter_batches():
         names = pc.binary_join_element_wise(received.delivery, pc.cast(batch["file"], pa.string()), ".")
         rows = pa.table({name: batch[name] for name in SCHEMA.names if name in batch.schema.names})
         rows = rows.append_column("known_at", pa.repeat(known_at, batch.num_rows)).append_column("upload_id", names)
+        rows = rows.append_column("cleaning", pa.repeat(pa.scalar(cleaning, pa.int32()), batch.num_rows))
         yield from rows.select(SCHEMA.names).cast(SCHEMA).combine_chunks().to_batches()

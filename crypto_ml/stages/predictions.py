@@ -1,26 +1,44 @@
-"""predictions: the answers to a delivery, scored, recorded and published beside the uploads."""
+"""predictions: the answers to a delivery, scored, decided about, recorded and published beside the uploads.
 
-from collections.abc import Sequence
+For the whole delivery in this order: gather what stands, decide about each upload (`outcomes`), write (`publication`).
+Where what stands changed before it could be written, the uploads it concerns are gathered and decided about again.
+"""
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Final
+from typing import Final, TypeVar
 
 import pandas as pd
 
 from crypto_ml.digest import sha256_of
+from crypto_ml.errors import CryptoMLError, Unavailable
 from crypto_ml.forecasting.answers import PREDICTIONS
+from crypto_ml.ledger.formats.receipt_v2 import Receipt, Vouched
 from crypto_ml.ledger.layout import answer_keys
-from crypto_ml.ledger.receipts import Receipt
 from crypto_ml.ledger.reports import Report, read_reports
-from crypto_ml.stages.answer_receipts import answer_ids, evidence_of, receipt_of, version_written
-from crypto_ml.stages.cleaned_features import Cleaned, download_named
-from crypto_ml.stages.delivery_scoring import PREVIEW_ROWS, Sources, score_delivery
-from crypto_ml.stages.publication import close, publish, refused_rows_file, repeat, skip
+from crypto_ml.stages.answer_receipts import answer_ids, evidence_of, receipt_of, situation, version_written
+from crypto_ml.stages.cleaned_features import REFUSED, Cleaned, download_named
+from crypto_ml.stages.delivery_scoring import PREDICTED_PARQUET, PREVIEW_ROWS, Scored, Sources, score_delivery
+from crypto_ml.stages.logged_predictions import log_predictions
+from crypto_ml.stages.outcomes import Decided, Situation, decide
+from crypto_ml.stages.publication import (
+    Answer,
+    close,
+    publish_files,
+    publish_report,
+    put_again,
+    record,
+    refused_rows_file,
+)
 from crypto_ml.stages.raw_uploads import Received
+from crypto_ml.storage.objects import ObjectStore
 
 AT_ONCE: Final = 8
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -34,65 +52,155 @@ class Answers:
     @property
     def published(self) -> list[str]:
         """The keys of everything that was published."""
-        return [entry.key for receipt in self.receipts for entry in receipt.published.values()]
+        return [entry.key for entry in self._published()]
 
     @property
     def data_version(self) -> str:
         """The published bytes, as one word."""
-        hashes = [entry.sha256 for receipt in self.receipts for entry in receipt.published.values()]
-        return sha256_of("".join(hashes).encode())
+        return sha256_of("".join(entry.sha256 for entry in self._published()).encode())
+
+    def _published(self) -> Iterator[Vouched]:
+        for receipt in self.receipts:
+            yield from (entry for what, entry in receipt.published.items() if what != "report")
+
+
+@dataclass(frozen=True)
+class _Delivery:
+    """Everything the answers of a delivery are made of, on local disk and in hand."""
+
+    received: Received
+    cleaned: Cleaned
+    sources: Sources
+    directory: Path
+    scored: Mapping[int, Scored]
+    evidence: Mapping[str, Vouched]
+    written: int | None
+
+    @property
+    def store(self) -> ObjectStore:
+        return self.sources.store
 
 
 def answer(received: Received, cleaned: Cleaned, sources: Sources) -> Answers:
-    """Score every accepted row of the delivery and publish an answer to each of its uploads."""
+    """Score every accepted row of the delivery and publish an answer to each of its uploads.
+
+    Where the answer to one of them cannot be published the others have theirs, and what kept it is raised in the end.
+    """
     with TemporaryDirectory(prefix="crypto_ml-answer-") as name:
-        directory = Path(name)
-        scored = score_delivery(cleaned, answer_ids(received, cleaned, sources), sources, directory)
-        refused = directory / "refused.parquet"
-        if cleaned.files:
-            download_named(cleaned.refused_key, refused, sources.store)
-        evidence, written = evidence_of(received, cleaned, sources), version_written(cleaned, sources.store)
+        delivery = _scored(received, cleaned, sources, Path(name))
+        written: dict[int, Answer] = {}
+        moved: set[str] = set()
+        failed: dict[int, CryptoMLError] = {}
+        while remaining := set(range(len(received.files))) - written.keys() - failed.keys():
+            standing = read_reports([received.files[number].upload.key for number in remaining], sources.store)
+            situations = _situations(delivery, remaining, standing, moved)
+            decided = {number: decide(found) for number, found in situations.items()}
+            written |= _write(delivery, decided, standing, failed)
+            moved |= {str(one.repeats) for number, one in decided.items() if one.repeats and number not in written}
+        if failed:
+            passing = (number for number, error in failed.items() if isinstance(error, Unavailable))
+            raise failed[min(passing, default=min(failed))]
+        answers = [written[number] for number in sorted(written)]
+        close(received.delivery, [one.receipt for one in answers], sources.store)
+        previews = [frame for file in list(delivery.scored.values())[:PREVIEW_ROWS] for frame in file.preview]
+        return Answers(
+            [one.receipt for one in answers],
+            [one.report for one in answers],
+            pd.concat(previews) if previews else pd.DataFrame(columns=PREDICTIONS.names),
+        )
 
-        # a.csv and a.csv.gz have one answer between them: the later one's
-        owners = {answer_keys(file.upload.key): file.upload.key for file in received.files}
-        reports = read_reports([file.upload.key for file in received.files], sources.store)
 
-        def answer_file(number: int) -> tuple[Receipt, Report]:
-            file = scored.get(number)
-            receipt = receipt_of(received, cleaned, number, file, sources, evidence=evidence, written=written)
-            earlier = reports.get(receipt.upload.key)
-            if reason := _outranked(receipt, owners[answer_keys(receipt.upload.key)], earlier):
-                return skip(receipt, reason, sources.store)
-            if earlier and (again := repeat(receipt, earlier, directory, sources.store)):
-                return again
-            if earlier and earlier.corrected_by(receipt):
-                note = f"replaces answer {earlier.document['answer_id']}; `crypto-ml corrections` lists what used it"
-                receipt = replace(receipt, notes=[*receipt.notes, note])
-            rejected = None
-            if receipt.rows.refused or (receipt.outcome == "PREDICTED" and earlier and earlier.rejected_rows):
-                rejected = refused_rows_file(number, refused, directory)
-            return publish(receipt, earlier, file.path if file else None, rejected, sources.store)
+def _scored(received: Received, cleaned: Cleaned, sources: Sources, directory: Path) -> _Delivery:
+    scored = score_delivery(cleaned, answer_ids(received, cleaned, sources), sources, directory)
+    if cleaned.files:
+        download_named(cleaned.refused_key, directory / REFUSED, sources.store)
+    evidence, written = evidence_of(received, cleaned, sources), version_written(cleaned, sources.store)
+    return _Delivery(received, cleaned, sources, directory, scored, evidence, written)
 
-        with ThreadPoolExecutor(AT_ONCE) as pool:
-            published = list(pool.map(answer_file, range(len(received.files))))
-        close(received.delivery, [receipt for receipt, _ in published], sources.store)
-        previews = [frame for file in list(scored.values())[:PREVIEW_ROWS] for frame in file.preview]
-    return Answers(
-        [receipt for receipt, _ in published],
-        [report for _, report in published],
-        pd.concat(previews) if previews else pd.DataFrame(columns=PREDICTIONS.names),
+
+def _situations(
+    delivery: _Delivery, numbers: Collection[int], standing: Mapping[str, Report], moved: Collection[str]
+) -> dict[int, Situation]:
+    """What is known of some uploads. An answer's name that two of the delivery have belongs to the last of them that is
+    to be predicted. moved: answers that a report names and whose predictions do not stand after all."""
+    received, cleaned = delivery.received, delivery.cleaned
+    readable = [n for n, file in enumerate(received.files) if n in cleaned.files and not cleaned.files[n].refusal]
+    in_order = [*(number for number in range(len(received.files)) if number not in readable), *readable]
+    uploads = {number: received.files[number].upload.key for number in in_order}
+    names = {key: answer_keys(key, delivery.store.room) for key in uploads.values()}
+    owners = {names[key]: key for key in uploads.values()}
+    return {
+        number: situation(
+            received, cleaned, number, owners[names[uploads[number]]], standing.get(uploads[number]), moved=moved
+        )
+        for number in numbers
+    }
+
+
+def _write(
+    delivery: _Delivery,
+    decided: Mapping[int, Decided],
+    standing: Mapping[str, Report],
+    failed: dict[int, CryptoMLError],
+) -> dict[int, Answer]:
+    """Write what was decided: every receipt, every file, the log of predictions, every report. Returns the answers that
+    are out; one is neither among them nor has `failed` where what stood is not there any more."""
+    store = delivery.store
+    prepared = {number: _prepared(delivery, number, one, standing) for number, one in decided.items()}
+
+    def recorded(number: int) -> Answer | None:
+        if prepared[number].publishing == "repeat" and not put_again(prepared[number], delivery.directory, store):
+            return None
+        return record(prepared[number], partial(_rescored, delivery, number), store)
+
+    known = {number: one for number, one in _each(prepared, recorded, failed).items() if one}
+    out = _each(known, lambda number: publish_files(known[number], store), failed)
+    log_predictions({number: known[number].receipt for number in out}, delivery.directory / PREDICTED_PARQUET, store)
+    _each(out, lambda number: publish_report(out[number], store), failed)
+    return {number: one for number, one in out.items() if number not in failed}
+
+
+def _prepared(delivery: _Delivery, number: int, decided: Decided, standing: Mapping[str, Report]) -> Answer:
+    """An answer as it was decided, with its files on local disk."""
+    scored = delivery.scored.get(number)
+    receipt = receipt_of(
+        delivery.received,
+        delivery.cleaned,
+        number,
+        scored,
+        delivery.sources,
+        decided=decided,
+        evidence=delivery.evidence,
+        written=delivery.written,
+    )
+    earlier, rejected = standing.get(receipt.upload.key), None
+    replaced = decided.publishing == "answer" and earlier is not None and earlier.rejected_rows is not None
+    if decided.publishing in ("answer", "report") and (receipt.rows.refused or replaced):
+        rejected = refused_rows_file(number, delivery.directory / REFUSED, delivery.directory)
+    return Answer(
+        receipt,
+        decided.publishing,
+        predictions=scored.path if scored and decided.publishing == "answer" else None,
+        rejected_rows=rejected,
+        repeats=earlier if decided.publishing == "repeat" else None,
     )
 
 
-def _outranked(receipt: Receipt, owner: str, earlier: Report | None) -> str | None:
-    """Why the answer that stands, or is about to, is not replaced by this one.
+def _rescored(delivery: _Delivery, number: int, answer_id: str) -> Path:
+    """The predictions of one file under another answer's name."""
+    directory = delivery.directory / answer_id
+    directory.mkdir()
+    return score_delivery(delivery.cleaned, {number: answer_id}, delivery.sources, directory, number)[number].path
 
-    A newer upload that was rejected published no predictions, so those of this one have their place.
-    """
-    if owner != receipt.upload.key:
-        return f"{owner} came in the same delivery, and its answer has the same name; rename one of them"
-    if earlier is None or earlier.delivery <= receipt.inputs.delivery or not earlier.document["predictions"]:
-        return None
-    same = earlier.upload_key == receipt.upload.key
-    newer = "a newer version of the file" if same else f"a newer upload, {earlier.upload_key},"
-    return f"{newer} was answered in delivery {earlier.delivery}; its answer stays"
+
+def _each(numbers: Iterable[int], work: Callable[[int], T], failed: dict[int, CryptoMLError]) -> dict[int, T]:
+    """Do something for each of some uploads; one that fails is noted and keeps no other from its own."""
+    done: dict[int, T] = {}
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        working = {number: pool.submit(work, number) for number in numbers}
+        for number, result in working.items():
+            try:
+                done[number] = result.result()
+            except CryptoMLError as error:
+                failed[number] = error
+    return done

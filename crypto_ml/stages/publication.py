@@ -1,92 +1,120 @@
-"""How an answer gets out: receipt first, then the predictions, then the refused rows, and the report last.
+"""How the answers to a delivery get out: receipts first, then predictions and refused rows, and the reports last.
 
-So whoever sees a report finds what it names. Each object appears as a whole, and one of an older delivery never takes
-the place of one of a newer delivery: in whatever order runs come to their ends, what stands is the same.
+So whoever sees a report finds what it names. Each object appears as a whole, one of an older delivery never takes the
+place of one of a newer delivery, and nothing is published that no receipt vouches for: in whatever order runs come to
+their ends, what stands is the same.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from itertools import count
 from pathlib import Path
 
 import pandas as pd
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
-from crypto_ml.digest import sha256_of_file
+from crypto_ml.digest import sha256_of, sha256_of_file
 from crypto_ml.forecasting.answers import REJECTED_ROWS, append_csv
-from crypto_ml.ledger.layout import CSV, JSON, answer_keys, answered_key
-from crypto_ml.ledger.receipts import Receipt, read_receipt, with_predictions, with_rejected_rows, write_receipt
+from crypto_ml.ledger.formats.receipt_v2 import Receipt, Vouched
+from crypto_ml.ledger.layout import CSV, JSON, AnswerKeys, answer_keys, answered_key
+from crypto_ml.ledger.receipts import read_receipt, write_receipt
 from crypto_ml.ledger.reports import Report, report_on, write_report
+from crypto_ml.stages.outcomes import Publishing
 from crypto_ml.storage.failures import AlreadyExists, Conflict, ObjectChanged
 from crypto_ml.storage.objects import ORDER, ObjectStore, rendered
 
 
-def publish(
-    receipt: Receipt, earlier: Report | None, predictions: Path | None, rejected: Path | None, store: ObjectStore
-) -> tuple[Receipt, Report]:
-    """Write the receipt and what it vouches for; `earlier` is the report that stood before.
+@dataclass(frozen=True)
+class Answer:
+    """An upload's answer on its way out: what its receipt says, and the local files that are to be published.
 
-    Where the predictions of a newer delivery are there, they stay and this answer comes back SKIPPED.
+    repeats: the report whose predictions stand for this upload too.
     """
-    receipt = write_receipt(vouching(receipt, predictions, rejected), store)
-    keys, order = answer_keys(receipt.upload.key), receipt.inputs.delivery
-    answer = predictions if "predictions" in receipt.published else None
-    if answer and not store.put_newest(keys.predictions, answer, order, content_type=CSV):
+
+    receipt: Receipt
+    publishing: Publishing
+    predictions: Path | None = None
+    rejected_rows: Path | None = None
+    repeats: Report | None = None
+
+    @property
+    def report(self) -> Report:
+        """The report that repeats the receipt."""
+        return report_on(self.receipt, self.repeats)
+
+    def vouched(self, keys: AnswerKeys) -> "Answer":
+        """The answer with the sha256 of everything that is to be published in its receipt."""
+        predictions, rejected_rows = (keys.predictions, self.predictions), (keys.rejected_rows, self.rejected_rows)
+        files = {"predictions": predictions, "rejected_rows": rejected_rows}
+        published = {what: Vouched(key, sha256_of_file(path)) for what, (key, path) in files.items() if path}
+        told = replace(self, receipt=replace(self.receipt, published=published))
+        if self.publishing != "nothing":
+            published = {**published, "report": Vouched(keys.report, sha256_of(told.report.rendered()))}
+        return replace(self, receipt=replace(self.receipt, published=published))
+
+
+Rescore = Callable[[str], Path]
+"""Writes the predictions of the same file once more, under another answer's name, and returns where."""
+
+
+def record(answer: Answer, rescore: Rescore, store: ObjectStore) -> Answer:
+    """Write the receipt of an answer. Where one of that name stands, it stands for good: the answer is that one if it
+    vouches for the same, and else another attempt, with another name."""
+    keys = answer_keys(answer.receipt.upload.key, store.room)
+    for attempt in count(2):
+        ours = answer.vouched(keys)
+        standing = write_receipt(ours.receipt, store)
+        if standing is ours.receipt or _vouches(replace(ours, receipt=standing), ours.receipt):
+            return replace(ours, receipt=standing)
+        receipt = replace(answer.receipt, inputs=replace(answer.receipt.inputs, attempt=attempt))
+        predictions = rescore(receipt.answer_id) if answer.predictions else None
+        answer = replace(answer, receipt=receipt, predictions=predictions)
+    raise AssertionError  # counting never ends
+
+
+def publish_files(answer: Answer, store: ObjectStore) -> Answer:
+    """Put predictions and refused rows; where those of a newer delivery are there, they stay and this is SKIPPED."""
+    keys, order = answer_keys(answer.receipt.upload.key, store.room), answer.receipt.inputs.delivery
+    if answer.predictions and not store.put_newest(keys.predictions, answer.predictions, order, content_type=CSV):
         reason = "a newer delivery published its answer at the same moment; that one stays"
-        skipped = replace(receipt, outcome="SKIPPED", reason=reason)
-        return skipped, report_on(skipped, None)
-    if rejected:
-        store.put_newest(keys.rejected_rows, rejected, order, content_type=CSV)
-    report = report_on(receipt, earlier)
-    write_report(report, store)
-    return receipt, report
+        skipped = replace(answer.receipt, outcome="SKIPPED", reason=reason)
+        return replace(answer, receipt=skipped, publishing="nothing")
+    if answer.rejected_rows:
+        store.put_newest(keys.rejected_rows, answer.rejected_rows, order, content_type=CSV)
+    return answer
 
 
-def vouching(receipt: Receipt, predictions: Path | None, rejected: Path | None) -> Receipt:
-    """The receipt with the sha256 of the local files that are about to be published."""
-    if rejected:
-        receipt = with_rejected_rows(receipt, sha256_of_file(rejected))
-    if predictions and receipt.outcome == "PREDICTED":
-        receipt = with_predictions(receipt, sha256_of_file(predictions))
-    return receipt
+def publish_report(answer: Answer, store: ObjectStore) -> None:
+    """Put the report, unless there is to be none or one of a newer delivery is there."""
+    if answer.publishing != "nothing" and "report" in answer.receipt.published:
+        write_report(answer.report, store)
 
 
-def skip(receipt: Receipt, reason: str, store: ObjectStore) -> tuple[Receipt, Report]:
-    """Record that the upload's own answer is not needed any more, and publish nothing."""
-    receipt = write_receipt(replace(receipt, outcome="SKIPPED", reason=reason), store)
-    return receipt, report_on(receipt, None)
+def put_again(answer: Answer, directory: Path, store: ObjectStore) -> bool:
+    """Put the predictions that stand and answer the same bytes already once more, as this delivery's.
 
-
-def repeat(receipt: Receipt, earlier: Report, directory: Path, store: ObjectStore) -> tuple[Receipt, Report] | None:
-    """Skip an upload whose bytes the standing answer is to already; None where it is not, or not any more.
-
-    The predictions that stand are put once more as this delivery's, so that one in between cannot take their place.
+    So that one in between cannot take their place. False where they do not stand, or not any more.
     """
-    delivery = receipt.inputs.delivery
-    answered = earlier.answers(receipt.upload.key, receipt.inputs.upload_sha256 or "")
-    if answered is None or (earlier.delivery == delivery and earlier.outcome != "SKIPPED"):
-        return None
-    key, path = answer_keys(receipt.upload.key).predictions, directory / f"{answered}.csv"
+    earlier_id = str(answer.receipt.earlier_answer)
+    key = answer_keys(answer.receipt.upload.key, store.room).predictions
+    order, path = answer.receipt.inputs.delivery, directory / f"{earlier_id}.csv"
     standing = store.head(key)
-    vouched = read_receipt(answered, store).published.get("predictions")
+    known = read_receipt(earlier_id, store).published.get("predictions")
     try:
-        if standing is None or vouched is None or standing.metadata.get(ORDER, "") > delivery:
-            return None
-        if store.download(standing, path) != vouched.sha256:
-            return None
-        order = {ORDER: delivery}
-        store.upload_file(path, key, create_only=False, if_match=standing.etag, content_type=CSV, metadata=order)
+        if standing is None or known is None or standing.metadata.get(ORDER, "") > order:
+            return False
+        if store.download(standing, path) != known.sha256:
+            return False
+        said = {ORDER: order}
+        store.upload_file(path, key, create_only=False, if_match=standing.etag, content_type=CSV, metadata=said)
     except (ObjectChanged, Conflict):
-        return None
+        return False
     finally:
         path.unlink(missing_ok=True)
-    reason = f"the same bytes under the same key were answered before, by answer {answered}"
-    skipped = replace(receipt, outcome="SKIPPED", reason=reason, earlier_answer=answered)
-    report = report_on(write_receipt(skipped, store), earlier)
-    write_report(report, store)
-    return skipped, report
+    return True
 
 
 def close(delivery: str, receipts: Sequence[Receipt], store: ObjectStore) -> None:
@@ -111,3 +139,11 @@ def refused_rows_file(number: int, refused: Path, directory: Path) -> Path:
     for batch in ds.dataset(refused).to_batches(filter=pc.field("file") == number):
         append_csv(path, REJECTED_ROWS, batch.to_pandas())
     return path
+
+
+def _vouches(answer: Answer, ours: Receipt) -> bool:
+    """Whether the receipt that stands says of an answer what ours would, but for when it was given and by which run."""
+    then, now = answer.receipt.published, ours.published
+    same = all(then.get(what) == now.get(what) for what in ("predictions", "rejected_rows"))
+    told = "report" not in then or then["report"].sha256 == sha256_of(answer.report.rendered())
+    return answer.receipt.outcome == ours.outcome and then.keys() == now.keys() and same and told

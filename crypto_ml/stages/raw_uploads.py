@@ -4,18 +4,19 @@ What is read is the version of the object that the sensor saw; what is kept is n
 Whether the same bytes were answered before is not decided here but when the answer is published: runs may overlap.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Final
+from typing import Final
 
 from crypto_ml.digest import sha256_of
 from crypto_ml.ledger.deliveries import Delivery, Upload
-from crypto_ml.ledger.layout import has_csv_name, raw_key, received_key
-from crypto_ml.ledger.receipts import Outcome
+from crypto_ml.ledger.formats.reading import read_record
+from crypto_ml.ledger.formats.receipt_v2 import Outcome
+from crypto_ml.ledger.layout import UPLOADS, answer_keys, has_csv_name, raw_key, received_key
 from crypto_ml.storage.failures import AlreadyExists, ObjectChanged, ObjectMissing
 from crypto_ml.storage.objects import ObjectStore
 
@@ -70,15 +71,23 @@ def receive(delivery: Delivery, store: ObjectStore, now: datetime) -> Received:
 
 def read_received(delivery: str, store: ObjectStore) -> Received:
     """The record of what was received. Raises ObjectMissing."""
-    found: Mapping[str, Any] = store.read_json(received_key(delivery))
-    files = [ReceivedFile(**{**file, "upload": Upload(**file["upload"])}) for file in found["files"]]
-    return Received(found["delivery"], found["noticed_at"], found["at"], files)
+    key = received_key(delivery)
+    return read_record(Received, store.read_json(key), store.uri(key))
 
 
 def _receive(upload: Upload, store: ObjectStore, directory: Path) -> ReceivedFile:
     if not has_csv_name(upload.key):
         return ReceivedFile(
             upload, None, "REJECTED", "the name of an upload must end in .csv or .csv.gz; rename the file"
+        )
+    if not answer_keys(upload.key, store.room).fits:
+        most = store.room - len(answer_keys(UPLOADS).rejected_rows)
+        return ReceivedFile(
+            upload,
+            None,
+            "REJECTED",
+            f"its name is too long: with more than {most} bytes behind uploads/ there is no room for the names of its "
+            "answer; rename the file",
         )
     path = directory / f"{abs(hash(upload.identity)):x}"
     try:

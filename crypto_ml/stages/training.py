@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 from crypto_ml.digest import sha256_of
 from crypto_ml.errors import Refused
 from crypto_ml.forecasting.bundle import TRAINING_MANIFEST, ModelBundle, read_statistics, write_statistics
+from crypto_ml.forecasting.current import Order
 from crypto_ml.forecasting.scaling import SeriesStatistics
 from crypto_ml.forecasting.schema import OBSERVATION
 from crypto_ml.forecasting.sorting import as_frame
@@ -29,6 +30,7 @@ from crypto_ml.storage.history import SCHEMA, MarketHistory
 from crypto_ml.storage.objects import ObjectStore
 
 SOURCE: Final = "market_history"
+CURRENT: Final[Order] = "delivered"
 
 
 class NoTrainingSet(Refused):
@@ -79,12 +81,18 @@ def prepare(
     return _training_set(entry.document, statistics)
 
 
+def order_of(manifest: Mapping[str, Any]) -> Order:
+    """By which order the rows of a manifest were chosen; 0.1 did not say so."""
+    order: Order = manifest.get("current", "known")
+    return order
+
+
 def choose(week: str, as_of: date, history: MarketHistory, known_by: datetime) -> tuple[dict[str, Any], pd.DataFrame]:
     """The rows of a week's training set, and what names them: what the manifest begins with.
 
     `known_by` in it is when the newest of the rows became known, and `history_version` the newest version known then.
     """
-    table = _known_rows(history, as_of, known_by, history.version_known_by(known_by))
+    table = _known_rows(history, as_of, known_by, history.version_known_by(known_by), CURRENT)
     newest = pc.max(table["known_at"]).as_py() or known_by
     rows = as_frame(table.select(list(OBSERVATION)))
     manifest = {
@@ -93,6 +101,7 @@ def choose(week: str, as_of: date, history: MarketHistory, known_by: datetime) -
         "as_of": as_of.isoformat(),
         "known_by": newest.isoformat(),
         "history_version": history.version_known_by(newest),
+        "current": CURRENT,
         "uploads": sorted(table["upload_id"].unique().to_pylist()),
         "symbols": int(rows["symbol"].nunique()),
         "rows_sha256": rows_sha256(rows),
@@ -105,7 +114,7 @@ def rows_of(manifest: Mapping[str, Any], history: MarketHistory) -> pd.DataFrame
     if manifest.get("source") != SOURCE:
         raise NoTrainingSet(f"it was not trained from this market history but on {manifest.get('source', 'nothing')}")
     known_by, version = datetime.fromisoformat(manifest["known_by"]), manifest["history_version"]
-    table = _known_rows(history, date.fromisoformat(manifest["as_of"]), known_by, version)
+    table = _known_rows(history, date.fromisoformat(manifest["as_of"]), known_by, version, order_of(manifest))
     rows = as_frame(table.select(list(OBSERVATION)))
     if rows_sha256(rows) != manifest["rows_sha256"]:
         raise HistoryChanged(
@@ -161,11 +170,11 @@ def _training_set(manifest: Mapping[str, Any], statistics: SeriesStatistics) -> 
     return TrainingSet(manifest, sha256_of(repr(sorted(identity.items())).encode()), statistics)
 
 
-def _known_rows(history: MarketHistory, as_of: date, known_by: datetime, version: int | None) -> pa.Table:
+def _known_rows(history: MarketHistory, as_of: date, known_by: datetime, version: int | None, order: Order) -> pa.Table:
     if version is None:  # nothing was known by then, whatever is known now
         return SCHEMA.empty_table()
     columns = [*OBSERVATION, "known_at", "upload_id"]
-    return history.current_rows(columns, before=as_of, version=version, known_by=known_by)
+    return history.current_rows(columns, before=as_of, version=version, known_by=known_by, order=order)
 
 
 def _log(week: str, store: ObjectStore) -> AppendOnlyLog:

@@ -34,6 +34,7 @@ from crypto_ml.storage.failures import (
     explained,
     no_bucket,
 )
+from crypto_ml.storage.limits import LONGEST_KEY
 from crypto_ml.storage.multipart import PART_BYTES, send_in_parts
 from crypto_ml.storage.settling import settled
 
@@ -74,6 +75,11 @@ class ObjectStore:
     def physical(self, key: str) -> str:
         """The key as the bucket knows it."""
         return self.prefix + key
+
+    @property
+    def room(self) -> int:
+        """Bytes of UTF-8 that a key may have here."""
+        return LONGEST_KEY - len(self.prefix.encode())
 
     def uri(self, key: str) -> str:
         """`s3://bucket/prefix/key`, for people, receipts and Delta Lake."""

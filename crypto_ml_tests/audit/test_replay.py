@@ -94,8 +94,9 @@ STAGES = {
 }
 """What a flipped byte in an object below a prefix makes differ."""
 
-NOT_BEHIND_IT = ("uploads/", "predictions/first", "predictions/bad", "market_history/_delta_log/_")
-"""What the answer to `second` does not rest on: what users own, other answers, and Delta Lake's hint where to begin."""
+NOT_BEHIND_IT = ("uploads/", "predictions/first", "predictions/bad", "market_history/_delta_log/_", "prediction_log/")
+"""What the answer to `second` does not rest on: what users own, other answers, Delta Lake's hint where to begin, and
+what was logged of answers."""
 
 
 def flipped(content: bytes, at: int) -> bytes:

@@ -1,5 +1,6 @@
 """Random lives of a drop box over real HTTP, and the truth about them, kept by whoever drops the files."""
 
+import csv
 import io
 import random
 from collections import Counter
@@ -7,6 +8,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from functools import cache
 from threading import Barrier, Lock
 from typing import Any
@@ -24,6 +26,7 @@ from crypto_ml.storage.objects import ObjectStore
 from crypto_ml_tests.forecasting.markets import market
 from crypto_ml_tests.stages.road import NOW, Road, upload
 
+MARKETS, BURST = 6, 12
 KEYS = ("a.csv", "b.csv", "in/c.csv", "in/d.csv")
 
 
@@ -43,10 +46,15 @@ class Body:
 def bodies() -> list[Body]:
     """What is dropped: a few small markets, whose days overlap, and files that cannot be read."""
     made = []
-    for seed in range(6):
+    for seed in range(MARKETS):
         rows = market({"BTC": 3 + seed, "NEW": seed}, seed=seed)
         made.append(Body(upload(rows), tuple(rows["open"])))
     return [*made, Body(b"symbol,date\nBTC,2018-01-01\n"), Body(b"\x00")]
+
+
+def opens(content: bytes) -> dict[tuple[str, str], float]:
+    """(symbol, day) → open of each row of a file."""
+    return {(row["symbol"], row["date"]): float(row["open"]) for row in csv.DictReader(io.StringIO(content.decode()))}
 
 
 @contextmanager
@@ -105,6 +113,7 @@ class Box:
 
     def __post_init__(self) -> None:
         self.road = Road(self.store)
+        self.looked_at_the_clock = 0
         self.restart()
 
     def restart(self) -> None:
@@ -150,7 +159,18 @@ class Box:
             list(pool.map(look, [self.log, DeliveryLog(self.store)]))
 
     def answer(self, number: int) -> None:
+        self.road.now = self._some_time()
         self.road.answer(number)
+
+    def _some_time(self) -> datetime:
+        """Clocks agree about nothing: no order of ours may rest on one."""
+        self.looked_at_the_clock += 1
+        return NOW + timedelta(minutes=self.looked_at_the_clock * 7_919 % 1_440)
+
+    def put_burst(self, seed: int) -> None:
+        """More files than one digit counts, for the same days."""
+        for number in range(BURST):
+            self.put(f"burst/{number:02d}.csv", bodies()[(seed + number) % MARKETS])
 
     def answer_and_crash(self, number: int, after: int) -> None:
         try:
@@ -200,9 +220,25 @@ class Box:
                 versions.setdefault(one.key, []).append(self._version(delivery, one, marker[one.key]))
         for key, told in versions.items():
             self._check_key(key, told)
+        self._check_current(versions)
         assert {found.key for found in self.store.list(UPLOADS)} == {UPLOADS + key for key in self.current}
         for key, body in self.current.items():
             assert self.store.read(UPLOADS + key) == body.content
+
+    def _check_current(self, versions: "dict[str, list[Version]]") -> None:
+        """What history says of a day is what the last file taken in said, in the order of deliveries and files."""
+        history = self.road.history
+        taken_in = set(history.scan(["upload_id"]).read_all()["upload_id"].to_pylist())
+        expected: dict[tuple[str, str], float] = {}
+        answerable = {one.upload.identity for of_key in versions.values() for one in of_key if one.answerable}
+        for delivery in self.deliveries():
+            for number, one in enumerate(delivery.uploads):
+                if f"{delivery.id}.{number}" in taken_in:
+                    expected |= opens(self.by_etag[one.key, one.etag].content)
+                else:
+                    assert one.identity not in answerable
+        current = history.current_rows(["symbol", "date", "open"]).to_pylist()
+        assert {(row["symbol"], row["date"].isoformat()): row["open"] for row in current} == expected
 
     def _version(self, delivery: Delivery, one: Upload, outcome: dict[str, Any]) -> "Version":
         if outcome["answer_id"] is not None:

@@ -28,6 +28,10 @@ def test_every_version_of_a_random_history_gets_exactly_one_outcome(store: Objec
         def put(self, key: str, body: Body) -> None:
             self.box.put(key, body)
 
+        @rule(seed=st.integers(0, 9))
+        def put_a_burst(self, seed: int) -> None:
+            self.box.put_burst(seed)
+
         @precondition(lambda self: self.box.current)
         @rule(data=st.data())
         def put_the_same_bytes_again(self, data: st.DataObject) -> None:

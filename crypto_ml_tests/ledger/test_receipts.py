@@ -13,23 +13,19 @@ from jsonschema import Draft202012Validator
 
 from crypto_ml.errors import Refused
 from crypto_ml.ledger.deliveries import Upload
-from crypto_ml.ledger.layout import answer_keys, receipt_key
-from crypto_ml.ledger.receipts import (
+from crypto_ml.ledger.formats.reading import RecordTooNew
+from crypto_ml.ledger.formats.receipt_v2 import (
     Fingerprints,
     HistoryVersions,
     Inputs,
     Receipt,
-    ReceiptDamaged,
     RowCounts,
     Timings,
     UsedModel,
     Vouched,
-    read_receipt,
-    receipt_schema,
-    with_predictions,
-    with_rejected_rows,
-    write_receipt,
 )
+from crypto_ml.ledger.layout import answer_keys, receipt_key
+from crypto_ml.ledger.receipts import ReceiptDamaged, document, read_receipt, receipt_schema, sealed, write_receipt
 from crypto_ml.ledger.reports import read_report, report_on, write_report
 from crypto_ml.ledger.software import software
 from crypto_ml.storage.failures import ObjectMissing, StoreRefused
@@ -46,7 +42,11 @@ INPUTS = Inputs(
     champion_pointer=2,
     code="0123456789ab",
     recovery="one_step",
+    current="delivered",
+    libraries={"numpy": "2"},
+    processor="x86_64 AVX2",
 )
+KEYS = answer_keys(INPUTS.upload_key)
 
 
 def receipt(inputs: Inputs = INPUTS, **changed: Any) -> Receipt:
@@ -68,13 +68,14 @@ def receipt(inputs: Inputs = INPUTS, **changed: Any) -> Receipt:
         ignored_columns=["Colour"],
         notes=["said"],
     )
-    return with_predictions(replace(made, **changed), "dd" * 32)
+    return replace(made, **{"published": {"predictions": Vouched(KEYS.predictions, "dd" * 32)}, **changed})
 
 
 def test_a_receipt_reads_back_as_it_was(store: ObjectStore) -> None:
-    written = write_receipt(with_rejected_rows(receipt(date_order="dmy"), "ee" * 32), store)
-    assert read_receipt(written.answer_id, store) == written
-    assert written.published["rejected_rows"].key == answer_keys(INPUTS.upload_key).rejected_rows
+    written = write_receipt(receipt(date_order="dmy"), store)
+    back = read_receipt(written.answer_id, store)
+    assert back == written
+    assert document(back) == back.recorded == store.read_json(receipt_key(written.answer_id))
     with pytest.raises(ObjectMissing):
         read_receipt("nobody", store)
 
@@ -88,7 +89,9 @@ def test_the_first_receipt_of_an_answer_stands(store: ObjectStore) -> None:
 @pytest.mark.parametrize("name", [field.name for field in fields(Inputs)])
 def test_whatever_goes_into_an_answer_is_part_of_its_name(name: str) -> None:
     value = getattr(INPUTS, name)
-    changed: Any = value + 1 if isinstance(value, int) else f"{value}x"
+    changed: Any = (
+        {**value, "x": "1"} if isinstance(value, dict) else value + 1 if isinstance(value, int) else f"{value}x"
+    )
     assert replace(INPUTS, **{name: changed}).answer_id != INPUTS.answer_id
     assert replace(INPUTS, **{name: value}).answer_id == INPUTS.answer_id
 
@@ -101,21 +104,16 @@ def test_an_answer_is_named_by_its_delivery_and_sixteen_digits_whatever_its_uplo
     assert re.fullmatch(f"{INPUTS.delivery}-[0-9a-f]{{16}}", name)
 
 
-def test_a_report_answers_for_its_own_key_and_bytes_only(store: ObjectStore) -> None:
+def test_a_report_reads_back_under_its_own_key_only(store: ObjectStore) -> None:
     report = report_on(receipt(), None)
     write_report(report, store)
-    back = read_report(INPUTS.upload_key, store)
-    assert back == report
-    assert back.answers(INPUTS.upload_key, "aa" * 32) == INPUTS.answer_id
-    assert back.answers(INPUTS.upload_key, "ab" * 32) is None
-    assert back.answers("uploads/other.csv", "aa" * 32) is None
+    assert read_report(INPUTS.upload_key, store) == report
     assert read_report("uploads/other.csv", store) is None
 
 
-def test_a_rejection_is_considered_anew() -> None:
+def test_a_report_on_a_rejection_names_no_predictions() -> None:
     rejected = replace(receipt(), outcome="REJECTED", reason="the file is empty", published={})
     report = report_on(rejected, None)
-    assert report.answers(INPUTS.upload_key, "aa" * 32) is None
     assert report.document["reason"] == "the file is empty"
     assert report.document["predictions"] is None
 
@@ -128,7 +126,21 @@ def test_a_skipped_upload_names_the_answer_it_had_before() -> None:
     assert (report.outcome, report.delivery) == ("SKIPPED", "00000008")
     for name in ("answer_id", "rows", "predictions", "receipt", "model_version"):
         assert report.document[name] == earlier.document[name]
-    assert report.answers(INPUTS.upload_key, "aa" * 32) == INPUTS.answer_id
+
+
+def test_a_field_that_a_later_release_adds_is_kept_and_harms_nobody(store: ObjectStore) -> None:
+    said = {**document(receipt()), "colour": "red"}
+    said["rows"] = {**said["rows"], "painted": 3}
+    store.create_json(receipt_key(INPUTS.answer_id), sealed(said))
+    back = read_receipt(INPUTS.answer_id, store)
+    assert back == receipt()
+    assert document(back)["colour"] == "red"
+
+
+def test_a_receipt_of_a_later_format_is_refused_by_name(store: ObjectStore) -> None:
+    store.create_json(receipt_key(INPUTS.answer_id), sealed({**document(receipt()), "format": 9}))
+    with pytest.raises(RecordTooNew, match="a receipt of format 9, and this crypto_ml knows 2 at most"):
+        read_receipt(INPUTS.answer_id, store)
 
 
 def test_every_byte_of_a_receipt_counts(store: ObjectStore) -> None:
@@ -147,7 +159,7 @@ def test_a_receipt_keeps_to_the_published_schema() -> None:
     published = json.loads((Path(__file__).parents[2] / "docs" / "receipt.schema.json").read_text())
     assert published == receipt_schema(), "make schema writes it anew"
     Draft202012Validator.check_schema(published)
-    written = json.loads(json.dumps(receipt(date_order="dmy").document()))
+    written = json.loads(json.dumps(document(receipt(date_order="dmy"))))
     Draft202012Validator(published).validate(written)
     assert set(written) == set(published["properties"])
     written["colour"] = "red"

@@ -7,7 +7,16 @@ import pytest
 from crypto_ml.storage.objects import ObjectStore
 from crypto_ml_tests.stages.road import Road
 
-PREFIXES = ("uploads/", "predictions/", "forecasts/", "market_history/", "raw/", "receipts/", "models/")
+PREFIXES = (
+    "uploads/",
+    "predictions/",
+    "forecasts/",
+    "market_history/",
+    "prediction_log/",
+    "raw/",
+    "receipts/",
+    "models/",
+)
 
 
 @pytest.fixture

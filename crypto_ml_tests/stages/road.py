@@ -37,11 +37,10 @@ def upload(rows: pd.DataFrame, *, columns: Iterable[str] = COLUMNS) -> bytes:
 class Road:
     """A store with nothing in it but what a test drops, and a model of random numbers that serves from the start."""
 
-    now = NOW
-
     store: ObjectStore
     bundle: ModelBundle = field(default_factory=model)
     settings: Settings = field(default_factory=Settings)
+    now: datetime = NOW
 
     @property
     def history(self) -> MarketHistory:
@@ -66,7 +65,7 @@ class Road:
 
     def assign(self) -> list[Delivery]:
         """Look into uploads/ once."""
-        return DeliveryLog(self.store).assign_new(NOW)
+        return DeliveryLog(self.store).assign_new(self.now)
 
     def answer(self, number: int, run_id: str = "run") -> Answers:
         """Take a delivery down the whole road, whether for the first time or again."""
@@ -76,12 +75,12 @@ class Road:
 
     def clean(self, number: int) -> tuple[Received, Cleaned]:
         """The first half of the road."""
-        received = receive(DeliveryLog(self.store).get(number), self.store, NOW)
+        received = receive(DeliveryLog(self.store).get(number), self.store, self.now)
         coins = KnownCoins(self.history, self.history.version(), self.bundle)
         return received, clean(received, coins, self.store, self.settings)
 
     def sources(self, run_id: str = "run") -> Sources:
-        champion = self.registry.champion_or_first(lambda: self.bundle, NOW)
+        champion = self.registry.champion_or_first(lambda: self.bundle, self.now)
         bundle = self.registry.load(champion.version)
         return Sources(self.store, self.history, self.history.version(), bundle, champion, self.settings, run_id)
 

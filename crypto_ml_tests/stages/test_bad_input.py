@@ -24,7 +24,16 @@ from crypto_ml.storage.history import MarketHistory
 from crypto_ml.storage.objects import ObjectStore
 
 HEADER = "symbol,date,open,high,low,close,market\n"
-PREFIXES = ("uploads/", "predictions/", "forecasts/", "market_history/", "raw/", "receipts/", "models/")
+PREFIXES = (
+    "uploads/",
+    "predictions/",
+    "forecasts/",
+    "market_history/",
+    "prediction_log/",
+    "raw/",
+    "receipts/",
+    "models/",
+)
 
 
 def row(symbol: str = "BTC", day: int = 1, **values: str) -> str:

@@ -14,10 +14,12 @@ from hypothesis import strategies as st
 
 from crypto_ml.digest import sha256_of
 from crypto_ml.errors import Unavailable
+from crypto_ml.forecasting.current import Order, rank
 from crypto_ml.forecasting.schema import OBSERVATION
+from crypto_ml.storage.delta import GrowingTable, TableRefused
 from crypto_ml.storage.embedded import EmbeddedS3, ensure_bucket
 from crypto_ml.storage.failures import StoreRefused
-from crypto_ml.storage.history import SCHEMA, HistoryRefused, MarketHistory
+from crypto_ml.storage.history import SCHEMA, MarketHistory
 from crypto_ml.storage.objects import ObjectStore, connect
 
 DAY = date(2018, 3, 26)
@@ -31,7 +33,7 @@ class Known(NamedTuple):
     day: int = 0
     open: float = 1.0
     hour: int = 0
-    upload: str = "u1"
+    upload: str = "1.0"
     line: int = 0
     slug: str | None = None
 
@@ -55,7 +57,7 @@ def rows(*known: Known) -> pa.Table:
     )
 
 
-def many(count: int, upload: str = "u1") -> pa.Table:
+def many(count: int, upload: str = "1.0") -> pa.Table:
     """`count` rows of one series on successive days."""
     return rows(*(Known(day=number, upload=upload, line=number) for number in range(count)))
 
@@ -67,7 +69,7 @@ def history(store: ObjectStore) -> MarketHistory:
 
 
 def test_the_table_holds_an_observation_and_where_it_came_from() -> None:
-    assert SCHEMA.names == [*OBSERVATION, "known_at", "upload_id", "line"]
+    assert SCHEMA.names == [*OBSERVATION, "known_at", "upload_id", "line", "cleaning"]
 
 
 def test_an_absent_table_has_no_version_and_reads_as_no_rows(history: MarketHistory) -> None:
@@ -103,7 +105,7 @@ def test_columns_are_taken_by_name_and_cast(history: MarketHistory) -> None:
 
 def test_an_append_with_an_id_that_was_used_adds_nothing_and_names_the_first_version(history: MarketHistory) -> None:
     first = history.append(many(5), append_id="one", known_at=KNOWN)
-    later = history.append(many(7, "u2"), append_id="two", known_at=KNOWN)
+    later = history.append(many(7, "2.0"), append_id="two", known_at=KNOWN)
     assert later > first
     assert history.append(many(5), append_id="one", known_at=KNOWN) == first
     assert history.count() == 12
@@ -115,7 +117,7 @@ def appended_together(history: MarketHistory, ids: list[str]) -> list[int]:
 
     def append(number: int) -> int:
         start.wait()
-        return MarketHistory(history.store).append(many(10, f"u{number}"), append_id=ids[number], known_at=KNOWN)
+        return MarketHistory(history.store).append(many(10, f"{number}.0"), append_id=ids[number], known_at=KNOWN)
 
     with ThreadPoolExecutor(len(ids)) as pool:
         return list(pool.map(append, range(len(ids))))
@@ -128,7 +130,9 @@ def test_eight_appends_at_once_lose_nothing(history: MarketHistory, exists: bool
     versions = appended_together(history, [f"id{number}" for number in range(8)])
     assert len(set(versions)) == 8
     assert history.count() == 80
-    assert set(history.scan(["upload_id"]).read_all()["upload_id"].to_pylist()) == {f"u{number}" for number in range(8)}
+    assert set(history.scan(["upload_id"]).read_all()["upload_id"].to_pylist()) == {
+        f"{number}.0" for number in range(8)
+    }
 
 
 @pytest.mark.parametrize("exists", [True, False], ids=["existing table", "absent table"])
@@ -163,20 +167,20 @@ def test_an_append_that_breaks_off_leaves_nothing_and_says_why(history: MarketHi
 
 
 def test_rows_that_do_not_fit_are_refused_and_not_appended(history: MarketHistory) -> None:
-    with pytest.raises(HistoryRefused, match="known_at, line"):
+    with pytest.raises(TableRefused, match="known_at, line"):
         history.append(many(1).drop_columns(["line", "known_at"]), append_id="one", known_at=KNOWN)
     nameless = many(1).set_column(0, "symbol", pa.nulls(1, pa.string()))
-    with pytest.raises(HistoryRefused, match="symbol"):
+    with pytest.raises(TableRefused, match="symbol"):
         history.append(nameless, append_id="one", known_at=KNOWN)
     assert history.count() == 0
 
 
 def test_a_scan_at_a_version_does_not_see_later_rows(history: MarketHistory) -> None:
     first = history.append(many(5), append_id="one", known_at=KNOWN)
-    history.append(many(7, "u2"), append_id="two", known_at=KNOWN)
+    history.append(many(7, "2.0"), append_id="two", known_at=KNOWN)
     assert history.count(first) == 5
     assert history.scan(version=first).read_all().equals(many(5))
-    assert history.current_rows(version=first)["upload_id"].to_pylist() == ["u1"] * 5
+    assert history.current_rows(version=first)["upload_id"].to_pylist() == ["1.0"] * 5
 
 
 def test_a_version_is_readable_behind_many_checkpoints(history: MarketHistory) -> None:
@@ -189,10 +193,10 @@ def test_a_version_is_readable_behind_many_checkpoints(history: MarketHistory) -
 
 
 def test_a_version_that_is_not_there_is_refused(history: MarketHistory) -> None:
-    with pytest.raises(HistoryRefused, match="no version 0"):
+    with pytest.raises(TableRefused, match="no version 0"):
         history.scan(version=0)
     newest = history.append(many(1), append_id="one", known_at=KNOWN)
-    with pytest.raises(HistoryRefused, match=f"newest is {newest}"):
+    with pytest.raises(TableRefused, match=f"newest is {newest}"):
         history.count(newest + 1)
 
 
@@ -207,22 +211,22 @@ def test_a_scan_returns_the_rows_and_columns_asked_for(history: MarketHistory) -
     assert sorted(found["symbol"].to_pylist()) == ["A", "A", "C'; --", "C'; --"]
     assert max(found["date"].to_pylist()) == DAY + timedelta(days=1)
     assert history.scan(symbols=[]).read_all().num_rows == 0
-    with pytest.raises(HistoryRefused, match="no columns price"):
+    with pytest.raises(TableRefused, match="no columns price"):
         history.scan(["price"])
 
 
-def test_the_slug_known_first_is_the_series_own(history: MarketHistory) -> None:
-    history.append(rows(Known("BTM", slug="bytom", hour=2), Known("XRP", line=1)), append_id="one", known_at=KNOWN)
-    history.append(
-        rows(Known("BTM", slug="bitmark", hour=1), Known("BTM", hour=0), Known("ETH")), append_id="two", known_at=KNOWN
-    )
-    history.append(rows(Known("ETH", slug="ethereum", hour=5)), append_id="three", known_at=KNOWN)
+def test_the_slug_delivered_first_is_the_series_own(history: MarketHistory) -> None:
+    late, early, last = "9.0", "2.10", "10.0"
+    history.append(rows(Known("BTM", slug="bytom", upload=late), Known("XRP", line=1)), append_id="one", known_at=KNOWN)
+    first = (Known("BTM", slug="bitmark", upload=early), Known("BTM", upload="2.9"), Known("ETH", upload="2.0"))
+    history.append(rows(*first), append_id="two", known_at=KNOWN)
+    history.append(rows(Known("ETH", slug="ethereum", upload=last)), append_id="three", known_at=KNOWN)
     assert history.slugs() == {"BTM": "bitmark", "ETH": "ethereum"}
 
 
 def test_history_is_read_as_it_was_known_at_a_time(history: MarketHistory) -> None:
     history.append(rows(Known(open=1.0, hour=1), Known(day=1, open=7.0, hour=5)), append_id="one", known_at=KNOWN)
-    history.append(rows(Known(open=2.0, hour=3)), append_id="two", known_at=KNOWN)
+    history.append(rows(Known(open=2.0, hour=3, upload="2.0")), append_id="two", known_at=KNOWN)
     assert history.current_rows(["open"])["open"].to_pylist() == [2.0, 7.0]
     assert history.current_rows(["open"], known_by=KNOWN + timedelta(hours=2))["open"].to_pylist() == [1.0]
 
@@ -233,32 +237,72 @@ known_rows = st.builds(
     day=st.integers(0, 2),
     open=st.floats(0.01, 1e6),
     hour=st.integers(0, 3),
-    upload=st.sampled_from(["u1", "u2", "u10"]),
+    upload=st.sampled_from(["1.0", "2.0", "10.0", "2.9", "2.11"]),
 )
 
 
 @settings(max_examples=10)
-@given(appends=st.lists(st.lists(known_rows, max_size=12), max_size=4), hour=st.integers(-1, 3))
-def test_current_rows_are_the_latest_known_of_each_series_and_day(
-    store: ObjectStore, appends: list[list[Known]], hour: int
+@given(
+    appends=st.lists(st.lists(known_rows, max_size=12), max_size=4),
+    hour=st.integers(-1, 3),
+    order=st.sampled_from(["delivered", "known"]),
+)
+def test_current_rows_are_the_last_of_each_series_and_day_in_the_order(
+    store: ObjectStore, appends: list[list[Known]], hour: int, order: Order
 ) -> None:
     history = MarketHistory(store, key=f"history-{next(TABLES)}")
     numbered = [[k._replace(line=100 * a + n) for n, k in enumerate(append)] for a, append in enumerate(appends)]
     for number, append in enumerate(numbered):
         history.append(rows(*append), append_id=str(number), known_at=KNOWN)
 
-    def latest(everything: list[Known]) -> pa.Table:
-        model = {(k.symbol, k.day): k for k in sorted(everything, key=lambda k: (k.hour, k.upload, k.line))}
+    def in_order(k: Known) -> tuple[object, ...]:
+        if order == "known":
+            return k.hour, k.upload, k.line
+        return [int(part) for part in k.upload.split(".")], k.line
+
+    def last(everything: list[Known]) -> pa.Table:
+        model = {(k.symbol, k.day): k for k in sorted(everything, key=in_order)}
         return rows(*(model[key] for key in sorted(model)))
 
     everything = [k for append in numbered for k in append]
-    assert history.current_rows().equals(latest(everything))
-    assert history.current_rows(known_by=KNOWN + timedelta(hours=hour)).equals(
-        latest([k for k in everything if k.hour <= hour])
+    assert history.current_rows(order=order).equals(last(everything))
+    known = rows(*everything).to_pylist()
+    ranked = {(row["symbol"], row["date"]): row for row in sorted(known, key=lambda row: rank(row, order))}
+    assert [ranked[key] for key in sorted(ranked)] == last(everything).to_pylist()
+    assert history.current_rows(known_by=KNOWN + timedelta(hours=hour), order=order).equals(
+        last([k for k in everything if k.hour <= hour])
     )
-    assert history.current_rows(symbols=["A"], before=DAY + timedelta(days=1)).equals(
-        latest([k for k in everything if k.symbol == "A" and k.day < 1])
+    assert history.current_rows(symbols=["A"], before=DAY + timedelta(days=1), order=order).equals(
+        last([k for k in everything if k.symbol == "A" and k.day < 1])
     )
+
+
+def test_of_two_cleanings_of_a_line_the_later_counts(history: MarketHistory) -> None:
+    column = SCHEMA.get_field_index("cleaning")
+    for number, price in ((2, 7.0), (1, 5.0)):
+        again = rows(Known(open=price)).set_column(column, "cleaning", pa.array([number], pa.int32()))
+        history.append(again, append_id=str(number), known_at=KNOWN)
+    assert history.current_rows(["open"])["open"].to_pylist() == [7.0]
+
+
+def test_a_table_of_an_earlier_release_is_widened_and_one_of_a_later_release_is_appended_to(store: ObjectStore) -> None:
+    old = pa.schema([field for field in SCHEMA if field.name != "cleaning"])
+    later = SCHEMA.append(pa.field("retracted", pa.bool_()))
+    key = "market_history"
+    row = rows(Known())
+    GrowingTable(store, key, old).append(row, append_id="old", known_at=KNOWN.isoformat())
+    history = MarketHistory(store)
+    assert history.scan().read_all().equals(row)
+    history.append(rows(Known(day=1)), append_id="today", known_at=KNOWN)
+    widened = rows(Known(day=2)).append_column("retracted", pa.array([True]))
+    GrowingTable(store, key, later).append(widened, append_id="later", known_at=KNOWN.isoformat())
+    last = history.append(rows(Known(day=3)), append_id="today again", known_at=KNOWN)
+    GrowingTable(store, key, old).append(rows(Known(day=4)), append_id="old again", known_at=KNOWN.isoformat())
+    assert history.current_rows(["open"]).num_rows == 5
+    assert history.current_rows(["open"], version=last).num_rows == 4
+    versions = [version for version in range(1, 8) if history.commit_evidence(version).objects]
+    vouched = {key for version in versions for key in history.commit_evidence(version).objects}
+    assert {found.key for found in store.list(f"{key}/_delta_log/0") if found.key.endswith(".json")} <= vouched
 
 
 TABLES = iter(range(1_000_000))
@@ -302,7 +346,7 @@ def test_the_version_known_by_a_time_is_the_newest_with_rows_known_then(history:
 
 def test_what_an_append_wrote_is_named_with_its_hashes(history: MarketHistory) -> None:
     first = history.append(many(5), append_id="one", known_at=KNOWN)
-    second = history.append(many(7, "u2"), append_id="two", known_at=KNOWN)
+    second = history.append(many(7, "2.0"), append_id="two", known_at=KNOWN)
     evidence = [history.commit_evidence(version) for version in (first, second)]
     named = {key for one in evidence for key in one.objects}
     hint = f"{history.key}/_delta_log/_last_checkpoint"

@@ -15,7 +15,7 @@ from crypto_ml.ledger.deliveries import DeliveryLog
 from crypto_ml.ledger.layout import answer_keys, raw_key, receipt_key, received_key
 
 if TYPE_CHECKING:
-    from crypto_ml.ledger.receipts import Receipt
+    from crypto_ml.ledger.formats.receipt_v2 import Receipt
     from crypto_ml.stages.cleaned_features import Cleaned
     from crypto_ml.stages.raw_uploads import Received
 
@@ -141,6 +141,7 @@ def predictions(context: dg.AssetExecutionContext, platform: Platform) -> dg.Mat
     """The answers to a delivery: predictions, report and refused rows of each upload, published beside it."""
     from crypto_ml.forecasting.answers import PREDICTIONS
     from crypto_ml.ledger.metrics import answer_metrics
+    from crypto_ml.ledger.receipts import document
     from crypto_ml.stages.cleaned_features import read_cleaned
     from crypto_ml.stages.delivery_scoring import Sources
     from crypto_ml.stages.predictions import answer
@@ -166,7 +167,7 @@ def predictions(context: dg.AssetExecutionContext, platform: Platform) -> dg.Mat
             "outcomes": records([_answer_row(receipt) for receipt in receipts[:20]]),
             "published": links(list(answers.published), store),
             "reports": links([answer_keys(receipt.upload.key).report for receipt in receipts], store),
-            **({"receipt": dg.MetadataValue.json(receipts[0].document())} if len(receipts) == 1 else {}),
+            **({"receipt": dg.MetadataValue.json(document(receipts[0]))} if len(receipts) == 1 else {}),
             "receipts": links([receipt_key(receipt.answer_id) for receipt in receipts], store),
             **answer_metrics(receipts),
             "model_version": champion.version,

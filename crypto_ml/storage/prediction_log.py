@@ -1,0 +1,62 @@
+"""Every prediction ever made, by whatever road, append-only, in a Delta Lake table.
+
+What was predicted when is the purest evidence of skill: files of predictions are replaced, these rows are not. A row is
+written once its answer has a receipt, also where a newer answer then took its place. A row is named by its answer and
+line; where two runs of one delivery meet at the worst moment it may stand twice, and `predictions` gives it once.
+"""
+
+from collections.abc import Collection
+from typing import Final
+
+import pyarrow as pa
+import pyarrow.dataset as ds
+
+from crypto_ml.storage.delta import GrowingTable
+from crypto_ml.storage.objects import ObjectStore
+
+SCHEMA: Final = pa.schema(
+    [
+        pa.field("answer_id", pa.string(), nullable=False),
+        pa.field("line", pa.int64(), nullable=False),  # of the upload, or of the forecast
+        pa.field("road", pa.string(), nullable=False),  # `upload` or `forecast`
+        pa.field("model_version", pa.string(), nullable=False),
+        pa.field("symbol", pa.string(), nullable=False),
+        pa.field("date", pa.date32(), nullable=False),  # the day whose open is predicted
+        pa.field("pred_open", pa.float64(), nullable=False),  # in the upload's currency
+        pa.field("made_at", pa.timestamp("us", "UTC"), nullable=False),
+    ]
+)
+"""Columns of the table; whatever else is predicted later comes behind these."""
+
+
+class PredictionLog:
+    """The table under `key` of a store."""
+
+    def __init__(self, store: ObjectStore, key: str = "prediction_log") -> None:
+        self._table = GrowingTable(store, key, SCHEMA)
+        self.uri = self._table.uri
+
+    def append(self, rows: pa.RecordBatchReader | pa.Table, *, append_id: str) -> int:
+        """Append rows with the columns of `SCHEMA`, once per `append_id`; see `GrowingTable.append`."""
+        return self._table.append(rows, append_id=append_id)
+
+    def answers(self, of: Collection[str]) -> set[str]:
+        """Those of some answers that stand in the log."""
+        found = self._read(["answer_id"], ds.field("answer_id").isin(pa.array(sorted(of), pa.string())))
+        return set(found["answer_id"].unique().to_pylist())
+
+    def predictions(self, answer_id: str | None = None) -> pa.Table:
+        """The predictions of one answer, or of all, each once, in order of answer and line."""
+        rows = self._read(SCHEMA.names, None if answer_id is None else ds.field("answer_id") == answer_id)
+        once = rows.group_by(["answer_id", "line"], use_threads=False).aggregate(
+            [(name, "first") for name in SCHEMA.names if name not in {"answer_id", "line"}]
+        )
+        renamed = once.rename_columns([name.removesuffix("_first") for name in once.column_names])
+        return renamed.select(SCHEMA.names).cast(SCHEMA).sort_by([("answer_id", "ascending"), ("line", "ascending")])
+
+    def _read(self, columns: list[str], wanted: ds.Expression | None) -> pa.Table:
+        with self._table.explained("read"):
+            table = self._table.open()
+            if table is None:
+                return SCHEMA.empty_table().select(columns)
+            return table.to_pyarrow_dataset(schema=SCHEMA).to_table(columns=columns, filter=wanted)
