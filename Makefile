@@ -12,7 +12,7 @@ MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 
-.PHONY: help venv demo dev test faults nightly lint types bench golden model schema lock clean
+.PHONY: help venv demo dev test faults nightly lint types bench golden model schema settings lock clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -44,9 +44,10 @@ faults: venv ## kill daemons and workers in the middle of a delivery
 nightly: venv ## 2,000 random histories, 10,000 mutated files, and the faults
 	@HYPOTHESIS_PROFILE=nightly $(PYTHON) -m pytest -q -n 2 --timeout=7200 -m "faults or not faults" crypto_ml_tests/dropbox
 
-lint: venv ## ruff: rules and layout
+lint: venv ## ruff: rules and layout; import-linter: which room may import which
 	@.venv/bin/ruff check
 	@.venv/bin/ruff format --check
+	@.venv/bin/lint-imports --no-logo --no-cache
 
 types: venv ## mypy, strict
 	@.venv/bin/mypy --no-error-summary
@@ -63,6 +64,9 @@ golden: venv ## keep the evidence of a real run of this release, for the tests o
 schema: venv ## write docs/receipt.schema.json anew
 	@$(PYTHON) -c "import json; from crypto_ml.ledger.receipts import receipt_schema as made; print(json.dumps(made(), indent=2))" \
 		> docs/receipt.schema.json
+
+settings: venv ## write README's table of settings anew
+	@$(PYTHON) -m crypto_ml_tests.readme
 
 lock: ## resolve both lock files anew (needs uv)
 	@command -v uv >/dev/null || { echo "make lock needs uv on the PATH." >&2; exit 1; }

@@ -1,62 +1,159 @@
-"""The settings of the product, read from the environment when asked for, never at import.
+"""The settings of the product: each written once, as a field whose variable, words and default everything else reads.
 
-How S3 is reached is not among them: that is the AWS SDK's own affair.
+Belongs here: every choice that whoever runs crypto_ml may make, in the types of the rooms that take it. Does not belong
+here: how S3 is reached, which is the AWS SDK's own affair; and secrets, for there are none. The rooms below get values,
+never these settings. The environment is read when asked for, never at import.
 """
 
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Final, cast, get_args
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, Self, get_args
+
+from pydantic import AfterValidator, Field, PositiveInt, ValidationError
+from pydantic_core import ErrorDetails
+from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from crypto_ml.errors import Refused
 from crypto_ml.forecasting.schema import DateOrder, Recovery, Target
 from crypto_ml.ledger.layout import Environment
+from crypto_ml.model_out import MODEL_OUT
 
-DEFAULT_BUCKET: Final = "crypto-ml"
+VARIABLES: Final = "CRYPTO_ML_"
+OTHER_VARIABLES: Final = ("CRYPTO_ML_DEBUG", "CRYPTO_ML_DEMO_ID", "CRYPTO_ML_SHARED")
+"""Variables that are no settings: tracebacks of the command, the mark of a demo's processes, data for the tests."""
+
+LONGEST_PREFIX: Final = 512
+"""Bytes. S3 takes keys of 1,024, and what is published below the prefix needs room for names of its own."""
+
+LONGEST_SHOWN: Final = 40
 
 
 class BadSetting(Refused):
-    """An environment variable with a value that means nothing."""
+    """Settings with values that mean nothing."""
 
 
-@dataclass(frozen=True)
-class Settings:
-    """One field for each `CRYPTO_ML_…` variable, in the same words."""
+def _printable(given: str) -> str:
+    if not given.isprintable():
+        raise ValueError("printable characters in UTF-8")
+    return given
 
-    bucket: str = DEFAULT_BUCKET
-    prefix: str = ""
-    recovery: Recovery = "one_step"
-    date_order: DateOrder | None = None
-    max_upload_bytes: int = 20 << 30
-    target: Target = "gap"
-    epochs: int = 10
-    environment: Environment = "dev"
+
+def _livable(prefix: str) -> str:
+    if ".." in prefix.split("/"):
+        raise ValueError("a prefix without `..`, which is no way up in S3")
+    if len(prefix.encode()) > LONGEST_PREFIX:
+        raise ValueError(f"a prefix of at most {LONGEST_PREFIX} bytes")
+    return prefix
+
+
+Text = Annotated[str, AfterValidator(_printable)]
+
+
+class Settings(BaseSettings):
+    """One field for each `CRYPTO_ML_…` variable, in the same words. Constructed, it is what is given and defaults."""
+
+    model_config = SettingsConfigDict(env_prefix=VARIABLES, env_ignore_empty=True, frozen=True, extra="forbid")
+
+    bucket: Text = Field(default="crypto-ml", description="where everything is")
+    prefix: Annotated[Text, AfterValidator(_livable)] = Field(
+        default="", description="what every key in the bucket begins with; slashes at its ends do not matter"
+    )
+    recovery: Recovery = Field(
+        default="one_step",
+        description="`one_step`: from the observed row before; `cumulative`: running sum of changes",
+    )
+    date_order: DateOrder | None = Field(
+        default=None, description="`dmy` or `mdy`, for files whose dates can be read both ways"
+    )
+    max_upload_bytes: PositiveInt = Field(default=20 << 30, description="largest upload after decompression")
+    max_run_seconds: PositiveInt = Field(default=7200, description="longest seconds a scoring run may take")
+    target: Target = Field(
+        default="gap", description="what a new model predicts: `gap` (open − last close) or `change` (open − last open)"
+    )
+    epochs: PositiveInt = Field(default=10, description="epochs of training at most")
+    model_out: Path = Field(default=MODEL_OUT, description="the bundle that a fresh deployment serves with")
+    environment: Environment = Field(
+        default="dev",
+        description="`dev`, `preprod` or `prod`: whose champion serves; `prod` takes only what `preprod` serves",
+    )
+    image: Text | None = Field(default=None, description="the image that runs, best by digest; recorded in receipts")
 
     @classmethod
-    def from_environment(cls, environment: Mapping[str, str] | None = None) -> "Settings":
-        """Read the settings. Raises BadSetting naming the variable and the values it may have."""
-        given = os.environ if environment is None else environment
-        return cls(
-            bucket=given.get("CRYPTO_ML_BUCKET") or DEFAULT_BUCKET,
-            prefix=given.get("CRYPTO_ML_PREFIX", ""),
-            recovery=cast(Recovery, _one_of(given, "CRYPTO_ML_RECOVERY", get_args(Recovery), "one_step")),
-            date_order=cast(DateOrder | None, _one_of(given, "CRYPTO_ML_DATE_ORDER", get_args(DateOrder), "") or None),
-            max_upload_bytes=_positive(given, "CRYPTO_ML_MAX_UPLOAD_BYTES", cls.max_upload_bytes),
-            target=cast(Target, _one_of(given, "CRYPTO_ML_TARGET", get_args(Target), "gap")),
-            epochs=_positive(given, "CRYPTO_ML_EPOCHS", cls.epochs),
-            environment=cast(Environment, _one_of(given, "CRYPTO_ML_ENVIRONMENT", get_args(Environment), "dev")),
-        )
+    def from_environment(cls) -> Self:
+        """Read the variables; an empty one counts as not given. Raises BadSetting with everything that is wrong."""
+        return cls._checked(EnvSettingsSource(cls)())
+
+    @classmethod
+    def recorded(cls, given: Mapping[str, Any]) -> Self:
+        """The settings that a record tells of, whatever stands in the environment.
+
+        One that the record lacks, because it is newer, has its default; one that is no setting any more is left out.
+        Raises BadSetting.
+        """
+        return cls._checked({name: value for name, value in given.items() if name in cls.model_fields})
+
+    def deciding(self) -> dict[str, str | int | None]:
+        """Those that decide what an upload is answered with, and by whose champion: what a receipt has to record."""
+        return {name: getattr(self, name) for name in DECIDING}
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003 - given by position
+        init_settings: PydanticBaseSettingsSource,
+        *_others: PydanticBaseSettingsSource,
+        **_named: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return (init_settings,)  # so that a replay, or a test, never takes a value from where it happens to run
+
+    @classmethod
+    def _checked(cls, given: Mapping[str, Any]) -> Self:
+        try:
+            return cls(**given)
+        except ValidationError as error:
+            wrong = "; ".join(_mismatch(details) for details in error.errors())
+        raise BadSetting(wrong)
 
 
-def _one_of(given: Mapping[str, str], name: str, values: tuple[str, ...], default: str) -> str:
-    value = given.get(name) or default
-    if value not in (*values, default):
-        raise BadSetting(f"{name} is {value!r}; it may be {' or '.join(values)}")
-    return value
+DECIDING: Final = ("recovery", "date_order", "max_upload_bytes", "environment")
 
 
-def _positive(given: Mapping[str, str], name: str, default: int) -> int:
-    value = given.get(name) or str(default)
-    if not value.isdecimal() or int(value) < 1:
-        raise BadSetting(f"{name} is {value!r}; it must be a whole number above 0")
-    return int(value)
+def variable(name: str) -> str:
+    """The environment variable of a setting."""
+    return VARIABLES + name.upper()
+
+
+def unknown_variables() -> list[str]:
+    """The variables in the environment that are named as settings are, and are none."""
+    known = {*map(variable, Settings.model_fields), *OTHER_VARIABLES}
+    return sorted(name for name in os.environ if name.upper().startswith(VARIABLES) and name.upper() not in known)
+
+
+def settings_table() -> str:
+    """README's table of the settings."""
+    return "\n".join(["| variable | default | |", "|---|---|---|", *_rows()])
+
+
+def _rows() -> Iterator[str]:
+    for name, field in Settings.model_fields.items():
+        default = f"{field.default.name}/" if isinstance(field.default, Path) else field.default
+        shown = "none" if default in (None, "") else default if isinstance(default, int) else f"`{default}`"
+        yield f"| `{variable(name)}` | {shown} | {field.description} |"
+
+
+def _mismatch(details: ErrorDetails) -> str:
+    name = str(details["loc"][0])
+    given = str(details["input"])
+    shown = repr(given if len(given) <= LONGEST_SHOWN else f"{given[:LONGEST_SHOWN]}…")
+    return f"{variable(name)} is {shown}; it must be {_wanted(name, details)}"
+
+
+def _wanted(name: str, details: ErrorDetails) -> str:
+    if details["type"] == "value_error":
+        return str(details["ctx"]["error"])
+    annotation = Settings.model_fields[name].annotation
+    kinds = [kind for kind in (annotation, *get_args(annotation)) if getattr(kind, "__origin__", None) is Literal]
+    if kinds:
+        return " or ".join(get_args(kinds[0]))
+    return "a whole number above 0" if annotation is int else "text"

@@ -1,4 +1,4 @@
-"""What every test may ask for: a real S3 over HTTP, a store and a deployment of its own on it, the shared real data."""
+"""What every test may ask for: a real S3 over HTTP, a store and a Dagster of its own on it, the shared real data."""
 
 import os
 import uuid
@@ -9,11 +9,10 @@ import dagster as dg
 import pytest
 from hypothesis import HealthCheck, settings
 
-from crypto_ml.definitions import build_defs
 from crypto_ml.settings import Settings
 from crypto_ml.storage.embedded import EmbeddedS3, ensure_bucket
 from crypto_ml.storage.objects import ObjectStore, connect
-from crypto_ml_tests.deployment import Deployment
+from crypto_ml_tests.in_process_dagster import InProcessDagster
 
 settings.register_profile(
     "default", deadline=None, max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture]
@@ -66,9 +65,9 @@ def shared() -> Path:
 
 
 @pytest.fixture
-def deployment(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> Iterator[Deployment]:
-    """A deployment that nothing has happened to yet; its sensor does not wait for uploads."""
+def dagster(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> Iterator[InProcessDagster]:
+    """A Dagster on a deployment that nothing has happened to yet; its sensor does not wait for uploads."""
     monkeypatch.setattr("crypto_ml.defs.sensors.LONGEST_WAIT", 0.0)
-    chosen = Settings(bucket=store.bucket, prefix=store.prefix.rstrip("/"), epochs=1)
+    chosen = Settings(bucket=store.bucket, prefix=store.prefix, epochs=1)
     with dg.DagsterInstance.ephemeral() as instance:
-        yield Deployment(store, chosen, instance, build_defs(chosen))
+        yield InProcessDagster.of(chosen, instance)

@@ -11,7 +11,7 @@ from crypto_ml.forecasting.cleaning import TOLERANCE
 from crypto_ml.ledger.registry import Registry
 from crypto_ml.ledger.reports import read_report
 from crypto_ml.storage.history import MarketHistory
-from crypto_ml_tests.deployment import Deployment
+from crypto_ml_tests.in_process_dagster import InProcessDagster
 
 ROWS, COINS = 29_999, 44
 
@@ -23,14 +23,14 @@ def market(shared: Path) -> pd.DataFrame:
     return rows.assign(date=pd.to_datetime(rows["date"], format="%d/%m/%Y"))
 
 
-def answer(deployment: Deployment, name: str, body: bytes, cursor: str | None = None) -> pd.DataFrame:
-    deployment.store.replace(f"uploads/{name}.csv", body)
-    (result,) = deployment.answer_new(cursor)
+def answer(dagster: InProcessDagster, name: str, body: bytes, cursor: str | None = None) -> pd.DataFrame:
+    dagster.store.replace(f"uploads/{name}.csv", body)
+    (result,) = dagster.answer_new(cursor)
     assert result.success
-    report = read_report(f"uploads/{name}.csv", deployment.store)
+    report = read_report(f"uploads/{name}.csv", dagster.store)
     assert report is not None
     assert report.outcome == "PREDICTED", report.document["reason"]
-    published = deployment.store.read(f"predictions/{name}_preds.csv")
+    published = dagster.store.read(f"predictions/{name}_preds.csv")
     return pd.read_csv(io.BytesIO(published), parse_dates=["date"])
 
 
@@ -44,9 +44,9 @@ def daily_file(market: pd.DataFrame) -> pd.DataFrame:
 
 
 def test_the_real_market_comes_back_row_by_row_and_a_daily_file_is_scored_from_its_history(
-    deployment: Deployment, shared: Path, market: pd.DataFrame
+    dagster: InProcessDagster, shared: Path, market: pd.DataFrame
 ) -> None:
-    answered = answer(deployment, "crypto_markets", (shared / "market" / "crypto_markets.csv").read_bytes())
+    answered = answer(dagster, "crypto_markets", (shared / "market" / "crypto_markets.csv").read_bytes())
     keys = ["symbol", "date"]
     expected = market.sort_values(keys).reset_index(drop=True)
     pd.testing.assert_frame_equal(answered[keys], expected[keys], check_dtype=False)
@@ -54,33 +54,33 @@ def test_the_real_market_comes_back_row_by_row_and_a_daily_file_is_scored_from_i
     assert not answered.isna().any().any()
     assert answered["prediction_id"].is_unique
     assert (answered["index"] == answered.groupby("symbol").cumcount()).all()
-    history = MarketHistory(deployment.store)
+    history = MarketHistory(dagster.store)
     assert history.count() == ROWS == len(answered)
     assert answered["symbol"].nunique() == COINS
 
     daily = daily_file(market)
-    from_history = answer(deployment, "daily", daily.to_csv(index=False).encode(), cursor="1")
+    from_history = answer(dagster, "daily", daily.to_csv(index=False).encode(), cursor="1")
     assert len(from_history) == len(daily)
     assert (from_history["status"] == "predicted").all()
 
     # the same day as the last row of a whole file: nothing may differ, to the last bit
     whole = pd.concat([market.assign(date=market["date"].dt.strftime("%Y-%m-%d")), daily])
-    in_one_file = answer(deployment, "whole", whole.to_csv(index=False).encode(), cursor="2")
+    in_one_file = answer(dagster, "whole", whole.to_csv(index=False).encode(), cursor="2")
     last_day = in_one_file[in_one_file["date"] == "2018-03-26"]
     assert np.array_equal(last_day["pred_open"].to_numpy(), from_history["pred_open"].to_numpy())
 
 
-def test_the_notebook_format_upload_is_answered(deployment: Deployment, shared: Path) -> None:
-    answered = answer(deployment, "crypto_test", (shared / "handover" / "crypto_test.csv").read_bytes())
+def test_the_notebook_format_upload_is_answered(dagster: InProcessDagster, shared: Path) -> None:
+    answered = answer(dagster, "crypto_test", (shared / "handover" / "crypto_test.csv").read_bytes())
     assert answered["symbol"].value_counts().to_dict() == {"BTC": 120, "LTC": 120, "XRP": 120}
 
 
 def test_a_retrain_on_the_real_history_keeps_its_metrics_and_baselines_in_the_bundle(
-    deployment: Deployment, shared: Path, market: pd.DataFrame
+    dagster: InProcessDagster, shared: Path, market: pd.DataFrame
 ) -> None:
-    answer(deployment, "crypto_markets", (shared / "market" / "crypto_markets.csv").read_bytes())
-    assert deployment.run("retrain", "2018-03-18").success
-    registry = Registry(deployment.store)
+    answer(dagster, "crypto_markets", (shared / "market" / "crypto_markets.csv").read_bytes())
+    assert dagster.run("retrain", "2018-03-18").success
+    registry = Registry(dagster.store)
     (version,) = [version for version in registry.versions() if version.startswith("2018-03-18-")]
     bundle = registry.load(version)
     manifest, metrics = bundle.document("training_manifest.json"), bundle.document("metrics.json")

@@ -60,9 +60,8 @@ class Evidence:
 
     @property
     def settings(self) -> Settings:
-        """The settings in force when the answer was given."""
-        given: Any = dict(self.receipt.settings)
-        return Settings(**given)
+        """The settings that the answer was given with, as far as they decide it."""
+        return Settings.recorded(self.receipt.settings)
 
     @property
     def champion(self) -> Champion:

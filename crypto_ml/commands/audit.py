@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from crypto_ml.errors import Refused
-from crypto_ml.settings import Settings
 
 if TYPE_CHECKING:
     from crypto_ml.storage.objects import ObjectStore
@@ -79,10 +78,11 @@ def corrections(reference: str, as_json: bool) -> None:
 
 
 def _store() -> "ObjectStore":
-    from crypto_ml.storage.objects import connect
+    """For these commands permission to read is enough."""
+    from crypto_ml.deployment import Deployment
+    from crypto_ml.settings import Settings
 
-    settings = Settings.from_environment()
-    return connect(settings.bucket, settings.prefix)
+    return Deployment.reading(Settings.from_environment()).store
 
 
 COMMANDS: Final = (trace, replay, corrections)

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import click
 
 from crypto_ml.errors import Refused, Unavailable
-from crypto_ml.settings import Settings
 
 if TYPE_CHECKING:
     from crypto_ml.commands.local_dagster import LocalDagster
@@ -109,9 +108,9 @@ def _claim(state: Path, stack: ExitStack) -> None:
 
 def _start(state: Path, port: int | None, stack: ExitStack) -> _Running:
     from crypto_ml.commands.local_dagster import LocalDagster, free_port
+    from crypto_ml.deployment import Deployment
+    from crypto_ml.settings import Settings
     from crypto_ml.storage.embedded import EmbeddedS3, ensure_bucket
-    from crypto_ml.storage.objects import connect
-    from crypto_ml.storage.probe import probe_conditional_writes
 
     settings = Settings.from_environment()
     state = state.absolute()
@@ -123,9 +122,8 @@ def _start(state: Path, port: int | None, stack: ExitStack) -> _Running:
         for name in [name for name in os.environ if name.startswith("AWS_") and name != "AWS_CA_BUNDLE"]:
             del os.environ[name]
         os.environ.update(server.environment)
-        store = connect(settings.bucket, settings.prefix)
-        ensure_bucket(store.client, settings.bucket)
-        probe_conditional_writes(store)
+        ensure_bucket(Deployment.reading(settings).store.client, settings.bucket)
+        store = Deployment(settings).store
     with _step("Dagster: webserver, daemon, sensor"):
         instance = Path(__file__).resolve().parents[2] / "dagster.yaml"
         dagster = LocalDagster(state, server.environment, instance, free_port(port or USUAL_PORT))

@@ -8,18 +8,17 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import click
 
 from crypto_ml.errors import CryptoMLError, Refused
-from crypto_ml.settings import Settings
 
 if TYPE_CHECKING:
     from dagster import DagsterInstance
     from dagster._core.scheduler.instigation import InstigatorState
 
+    from crypto_ml.deployment import Deployment
     from crypto_ml.storage.objects import ObjectStore
 
 MOST_SKEW: Final = 60.0
@@ -65,25 +64,28 @@ def command(as_json: bool) -> None:
 
 def examine(examined: Examined) -> Iterator[Finding]:
     """Every finding, in the order in which one thing depends on another; it ends where nothing further can be seen."""
+    from crypto_ml.deployment import Deployment
+    from crypto_ml.settings import Settings, unknown_variables, variable
+
     try:
         settings = Settings.from_environment()
     except CryptoMLError as error:
         yield Finding("settings", "fail", str(error))
         return
     yield Finding("settings", "ok", f"bucket {settings.bucket}, prefix {settings.prefix or 'none'}")
+    if unknown := unknown_variables():
+        known = ", ".join(map(variable, Settings.model_fields))
+        yield Finding("variables", "warn", f"{', '.join(unknown)} is no setting and does nothing; there are {known}")
+    deployment = Deployment(settings)
     store = None
     try:
-        from crypto_ml.storage.objects import connect
-        from crypto_ml.storage.probe import probe_conditional_writes
-
-        store = connect(settings.bucket, settings.prefix)
-        probe_conditional_writes(store)
+        store = deployment.store
         yield Finding("store", "ok", f"{store.uri('')} is writable and keeps claims")
     except CryptoMLError as error:
         yield Finding("store", "fail", str(error))
     if store is not None:
         for look in (_clock, _champion):
-            yield _examined(look, store)
+            yield _examined(look, deployment)
         try:
             yield from _uploads(store, examined)
         except CryptoMLError as error:
@@ -91,38 +93,31 @@ def examine(examined: Examined) -> Iterator[Finding]:
     yield from _dagster(examined)
 
 
-def _examined(look: "Callable[[ObjectStore], Finding]", store: "ObjectStore") -> Finding:
+def _examined(look: "Callable[[Deployment], Finding]", deployment: "Deployment") -> Finding:
     try:
-        return look(store)
+        return look(deployment)
     except CryptoMLError as error:
         return Finding(look.__name__.strip("_"), "fail", str(error))
 
 
-def _clock(store: "ObjectStore") -> Finding:
-    from botocore.exceptions import BotoCoreError, ClientError
+def _clock(deployment: "Deployment") -> Finding:
+    from crypto_ml.storage.probe import clock_of
 
-    try:
-        answer = store.client.list_objects_v2(Bucket=store.bucket, MaxKeys=1)
-    except (BotoCoreError, ClientError):
-        return Finding("clock", "skipped", "the store did not answer")
-    date = answer["ResponseMetadata"]["HTTPHeaders"].get("date")
-    if date is None:
+    time = clock_of(deployment.store)
+    if time is None:
         return Finding("clock", "skipped", "the store does not say what time it is")
-    skew = abs((datetime.now(UTC) - parsedate_to_datetime(date)).total_seconds())
+    skew = abs((datetime.now(UTC) - time).total_seconds())
     if skew > MOST_SKEW:
         return Finding("clock", "warn", f"{skew:.0f} s from the store's; set this machine's clock")
     return Finding("clock", "ok", f"within {max(skew, 1):.0f} s of the store's")
 
 
-def _champion(store: "ObjectStore") -> Finding:
-    from crypto_ml.ledger.registry import Registry
-    from crypto_ml.model_out import first_bundle
-
-    registry = Registry(store, Settings.from_environment().environment)
-    champion = registry.champion()
+def _champion(deployment: "Deployment") -> Finding:
+    champion = deployment.registry.champion()
     if champion is None:
-        return Finding("champion", "ok", f"none yet; the first run makes {first_bundle().version} the champion")
-    registry.load(champion.version)
+        first = deployment.first_bundle().version
+        return Finding("champion", "ok", f"none yet; the first run makes {first} the champion")
+    deployment.bundle(champion.version)
     return Finding("champion", "ok", f"{champion.version}, since {champion.at}, by {champion.by}")
 
 

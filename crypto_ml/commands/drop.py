@@ -10,7 +10,6 @@ import click
 
 from crypto_ml.errors import Refused
 from crypto_ml.ledger.layout import CSV, UPLOADS, has_csv_name
-from crypto_ml.settings import Settings
 
 if TYPE_CHECKING:
     from crypto_ml.ledger.reports import Report
@@ -35,7 +34,8 @@ class Dropped:
 @click.option("--timeout", default=120.0, show_default=True, help="Seconds to wait at most.")
 def command(files: Sequence[Path], name: str | None, wait: bool, timeout: float) -> None:
     """Put FILES into uploads/."""
-    from crypto_ml.storage.objects import connect
+    from crypto_ml.deployment import Deployment
+    from crypto_ml.settings import Settings
 
     if name and len(files) > 1:
         raise click.UsageError("--as takes a single file")
@@ -48,8 +48,8 @@ def command(files: Sequence[Path], name: str | None, wait: bool, timeout: float)
         raise Refused(
             f"several of the files would be {', '.join(twice)}, each replacing the one before; drop them apart"
         )
-    settings = Settings.from_environment()
-    store = connect(settings.bucket, settings.prefix)
+    # dropping claims nothing, and who drops may have no permission to write elsewhere
+    store = Deployment.reading(Settings.from_environment()).store
     dropped = [drop(path, key, store) for path, key in zip(files, keys, strict=True)]
     for one in dropped:
         click.echo(store.uri(one.key))

@@ -6,7 +6,6 @@ from typing import Final
 import click
 
 from crypto_ml.errors import Refused
-from crypto_ml.settings import Settings
 
 
 @click.command("handover")
@@ -25,11 +24,10 @@ def command(network: Path, scaler: Path, out: Path, slugs: Path | None, register
     bundle.write(out)
     click.echo(f"{bundle.version} in {out}", err=True)
     if register:
-        from crypto_ml.ledger.registry import Registry
-        from crypto_ml.storage.objects import connect
+        from crypto_ml.deployment import Deployment
+        from crypto_ml.settings import Settings
 
-        settings = Settings.from_environment()
-        Registry(connect(settings.bucket, settings.prefix)).add(bundle)
+        Deployment(Settings.from_environment()).registry.add(bundle)
         click.echo(f"registered as a candidate: crypto-ml promote {bundle.version} --by … --why …", err=True)
 
 

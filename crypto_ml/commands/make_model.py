@@ -35,9 +35,9 @@ Replace it by promoting a model that was trained on your own history.
 @click.option("--epochs", default=15, show_default=True, type=click.IntRange(min=1))
 def command(out: Path | None, epochs: int) -> None:
     """Train the model of a fresh clone on the simulated market."""
-    from crypto_ml.model_out import model_out
+    from crypto_ml.settings import Settings
 
-    directory = out or model_out()
+    directory = out or Settings.from_environment().model_out
     trained = train_on_simulated_market(epochs)
     replace_bundle(trained, directory)
     network = trained.evaluation.overall.network

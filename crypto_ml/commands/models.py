@@ -9,11 +9,11 @@ import click
 
 from crypto_ml.errors import Refused
 from crypto_ml.ledger.layout import Environment
-from crypto_ml.settings import Settings
 from crypto_ml.times import read_time
 
 if TYPE_CHECKING:
     from crypto_ml.ledger.registry import Champion, Registry
+    from crypto_ml.settings import Settings
 
 in_environment = click.option(
     "--environment", type=click.Choice(get_args(Environment)), help="Default: CRYPTO_ML_ENVIRONMENT, else dev."
@@ -27,7 +27,9 @@ in_environment = click.option(
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 def models(time: str | None, as_history: bool, environment: Environment | None, as_json: bool) -> None:
     """List the models, how good each is on its holdout, and which of them serves."""
-    registry = _registry(environment)
+    from crypto_ml.deployment import Deployment
+
+    registry = Deployment.reading(_settings(environment)).registry
     if time or as_history:
         entries = list(registry.champions()) if as_history else [_champion_at(registry, str(time))]
         if as_json:
@@ -80,19 +82,18 @@ def rollback(by: str, why: str, environment: Environment | None) -> None:
 def _decide(
     version: str | None, by: str, why: str, override: str | None, environment: Environment | None
 ) -> "Champion":
+    from crypto_ml.deployment import Deployment
     from crypto_ml.stages.promotion import Decision, decide
-    from crypto_ml.storage.history import MarketHistory
 
-    registry = _registry(environment)
-    return decide(Decision(version, by, why, override), registry, MarketHistory(registry.store), datetime.now(UTC))
+    deployment = Deployment(_settings(environment))
+    return decide(Decision(version, by, why, override), deployment.registry, deployment.history, datetime.now(UTC))
 
 
-def _registry(environment: Environment | None) -> "Registry":
-    from crypto_ml.ledger.registry import Registry
-    from crypto_ml.storage.objects import connect
+def _settings(environment: Environment | None) -> "Settings":
+    from crypto_ml.settings import Settings
 
     settings = Settings.from_environment()
-    return Registry(connect(settings.bucket, settings.prefix), environment or settings.environment)
+    return settings.model_copy(update={"environment": environment or settings.environment})
 
 
 def _champion_at(registry: "Registry", time: str) -> "Champion":

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Final, cast
 import click
 
 from crypto_ml.forecasting.schema import Recovery
-from crypto_ml.settings import Settings
 
 if TYPE_CHECKING:
+    from crypto_ml.deployment import Deployment
     from crypto_ml.forecasting.bundle import ModelBundle
 
 
@@ -28,14 +28,16 @@ def command(upload: Path, out: Path, model: str | None, recovery: str | None, as
 
     Refused rows and their reasons go to a file beside the predictions. Nothing is written where the file is rejected.
     """
+    from crypto_ml.deployment import Deployment
     from crypto_ml.forecasting.file_scoring import score_file
     from crypto_ml.forecasting.intake import IntakeRules
+    from crypto_ml.settings import Settings
 
     settings = Settings.from_environment()
     rules = IntakeRules(datetime.now(UTC).date(), settings.date_order, settings.max_upload_bytes)
     room = Path(os.environ["TMPDIR"]) if os.environ.get("TMPDIR") else None  # the usual /tmp may be memory
     began = time.monotonic()
-    bundle = chosen_bundle(model, settings)
+    bundle = chosen_bundle(model, Deployment.reading(settings))
     how = cast(Recovery, recovery or settings.recovery)
     done = score_file(upload, out, bundle, how, rules, room=room)
     seconds = time.monotonic() - began
@@ -51,19 +53,15 @@ def command(upload: Path, out: Path, model: str | None, recovery: str | None, as
         click.echo(json.dumps(asdict(done) | {"seconds": seconds, "out": str(out)}, default=str))
 
 
-def chosen_bundle(model: str | None, settings: Settings) -> "ModelBundle":
+def chosen_bundle(model: str | None, deployment: "Deployment") -> "ModelBundle":
     """The bundle in a folder, or of a version in the registry, or the one a fresh clone serves with."""
     from crypto_ml.forecasting.bundle import ModelBundle
-    from crypto_ml.model_out import first_bundle
 
     if model is None:
-        return first_bundle()
+        return deployment.first_bundle()
     if Path(model).is_dir():
         return ModelBundle.load(Path(model))
-    from crypto_ml.ledger.registry import Registry
-    from crypto_ml.storage.objects import connect
-
-    return Registry(connect(settings.bucket, settings.prefix)).load(model)
+    return deployment.bundle(model)
 
 
 COMMANDS: Final = (command,)

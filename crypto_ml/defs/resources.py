@@ -1,58 +1,50 @@
-"""The one resource: the settings, and the storage they lead to.
+"""The one resource: a deployment, as Dagster hands it to what it runs.
 
-Its fields are shown in the UI and hold no secret; how S3 is reached is the AWS SDK's own affair.
+Its fields are the settings; they are shown in the UI and hold no secret.
 """
 
-from dataclasses import asdict
-from datetime import UTC, datetime
-from functools import cache
-from typing import TYPE_CHECKING, Any
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Final
 
 import dagster as dg
-from pydantic import PrivateAttr
+from pydantic import Field, PrivateAttr, create_model
 
+from crypto_ml.deployment import Deployment
 from crypto_ml.settings import Settings
-from crypto_ml.storage.objects import ObjectStore, connect
-from crypto_ml.storage.probe import probe_conditional_writes
 
 if TYPE_CHECKING:
-    from crypto_ml.ledger.registry import Champion, Registry
-    from crypto_ml.storage.history import MarketHistory
+    from crypto_ml.ledger.registry import Champion
 
 CHAMPION_KEY = dg.AssetKey("champion_model")
+MOST_DEPLOYMENTS: Final = 4
+"""A process has one; tests have one after another."""
 
 
 class Platform(dg.ConfigurableResource):
-    """The settings (see `settings.Settings`), as a Dagster resource.
+    """The deployment that a graph works on.
 
     In a run it also makes sure that a champion exists, and that Dagster's lineage names the one that serves: a
     promotion made outside Dagster, or the first start of a deployment, is reported before anything is answered with it.
     """
 
-    bucket: str = "crypto-ml"
-    prefix: str = ""
-    recovery: str = "one_step"
-    date_order: str | None = None
-    max_upload_bytes: int = 20 << 30
-    target: str = "gap"
-    epochs: int = 10
-    environment: str = "dev"
-
     _champion: Any = PrivateAttr(default=None)
 
-    @classmethod
-    def of(cls, settings: Settings) -> "Platform":
+    @staticmethod
+    def of(settings: Settings) -> "Platform":
         """The resource with these settings."""
-        return cls(**asdict(settings))
+        values = settings.model_dump(mode="json")
+        return _WITH_SETTINGS(**values)
 
     def setup_for_execution(self, context: dg.InitResourceContext) -> None:
         if context.run is None or context.instance is None:
             return
-        from crypto_ml.model_out import first_bundle
-
-        registry = self.registry()
-        self._champion = registry.champion_or_first(first_bundle, datetime.now(UTC))
+        self._champion = self.deployment.champion()
         report_champion(context.instance, self._champion)
+
+    @property
+    def deployment(self) -> Deployment:
+        """The deployment with these settings, the same one throughout a process."""
+        return _opened(Settings.recorded(self.model_dump()))
 
     @property
     def champion(self) -> "Champion":
@@ -60,33 +52,24 @@ class Platform(dg.ConfigurableResource):
         champion: Champion = self._champion
         return champion
 
-    def settings(self) -> Settings:
-        """The settings as the stages take them."""
-        settings: Any = {name: getattr(self, name) for name in asdict(Settings())}
-        return Settings(**settings)
 
-    def store(self) -> ObjectStore:
-        """The bucket, proven once per process to keep claims. Raises StoreNotTrusted and other storage failures."""
-        return _trusted_store(self.bucket, self.prefix)
-
-    def history(self) -> "MarketHistory":
-        """The market history in that bucket."""
-        from crypto_ml.storage.history import MarketHistory
-
-        return MarketHistory(self.store())
-
-    def registry(self) -> "Registry":
-        """The models in that bucket."""
-        from crypto_ml.ledger.registry import Registry
-
-        return Registry(self.store(), self.settings().environment)
+def _shown() -> dict[str, Any]:
+    """Each setting as a field of the kinds that Dagster can show and take: whole numbers, and texts."""
+    return {
+        name: (
+            int if field.annotation is int else str | None,
+            Field(default=Settings().model_dump(mode="json")[name], description=field.description),
+        )
+        for name, field in Settings.model_fields.items()
+    }
 
 
-@cache
-def _trusted_store(bucket: str, prefix: str) -> ObjectStore:
-    store = connect(bucket, prefix)
-    probe_conditional_writes(store)
-    return store
+_WITH_SETTINGS = create_model("Platform", __base__=Platform, __module__=__name__, **_shown())
+
+
+@lru_cache(maxsize=MOST_DEPLOYMENTS)
+def _opened(settings: Settings) -> Deployment:
+    return Deployment(settings)
 
 
 def report_champion(instance: dg.DagsterInstance, champion: "Champion") -> None:

@@ -41,7 +41,7 @@ URGENT_BYTES: Final = 8 << 20
 def uploads_sensor(context: dg.SensorEvaluationContext, platform: Platform) -> dg.SensorResult | dg.SkipReason:
     """One tick."""
     try:
-        return _tick(watch(platform.bucket, platform.prefix), context.instance)
+        return _tick(watch(platform.deployment), context.instance)
     except CryptoMLError as error:  # a failed listing is never "nothing there": say so, and look again
         return dg.SkipReason(f"could not look for uploads: {error}")
 

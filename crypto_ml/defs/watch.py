@@ -17,7 +17,7 @@ from dagster._core.storage.tags import WILL_RETRY_TAG
 from dagster_shared.error import SerializableErrorInfo
 
 from crypto_ml.defs.jobs import score_uploads
-from crypto_ml.defs.resources import Platform
+from crypto_ml.deployment import Deployment
 from crypto_ml.ledger.deliveries import Delivery, DeliveryLog, delivery_id
 from crypto_ml.ledger.giving_up import give_up
 from crypto_ml.ledger.layout import ANSWERED, answered_key
@@ -189,6 +189,6 @@ def _own_words(error: SerializableErrorInfo) -> str:
 
 
 @cache
-def watch(bucket: str, prefix: str) -> Watch:
+def watch(deployment: Deployment) -> Watch:
     """One watch for each process: it remembers what it has read, so that a look reads only what is new."""
-    return Watch(Platform(bucket=bucket, prefix=prefix).store())
+    return Watch(deployment.store)

@@ -4,7 +4,6 @@ import platform
 import sys
 from functools import cache
 from importlib.metadata import version
-from os import environ
 from pathlib import Path
 from typing import Final
 
@@ -18,20 +17,17 @@ STAGES: Final = ("raw_uploads", "cleaned_features", "market_history", "predictio
 LIBRARIES: Final = ("numpy", "pandas", "pyarrow", "duckdb", "deltalake", "onnxruntime")
 """The libraries whose versions can move a number."""
 
-IMAGE: Final = "CRYPTO_ML_IMAGE"
-"""Environment variable in which a deployment names the image it runs, best by digest."""
-
 LOCK: Final = "requirements.lock"
 
 
 @cache
-def software() -> Software:
-    """What this process runs."""
+def software(image: str | None = None) -> Software:
+    """What this process runs, in the image that the deployment says it runs."""
     return Software(
         package=version("crypto-ml"),
         code={stage: code_version(f"crypto_ml.stages.{stage}") for stage in STAGES},
         lock_sha256=_lock_sha256(),
-        image=environ.get(IMAGE) or None,
+        image=image,
         python=platform.python_version(),
         machine=f"{platform.system()} {platform.machine()}",
         processor=_processor(),

@@ -91,8 +91,8 @@ def receipt_of(
         history=HistoryVersions(read=sources.history_version, written=written),
         model=_used(sources.bundle),
         champion=asdict(sources.champion),
-        settings=asdict(sources.settings),
-        software=software(),
+        settings=sources.settings.deciding(),
+        software=software(sources.settings.image),
         evidence=evidence,
         run_id=sources.run_id,
         timings=Timings(

@@ -1,4 +1,5 @@
-"""Whether a store keeps the promise that claims, receipts and model bundles rest on: conditional writes.
+"""What a store shows of itself: its clock, and that it keeps conditional writes, on which claims, receipts and model
+bundles rest.
 
 Most servers that call themselves S3-compatible answer 200 to `If-None-Match: *` whoever asks, so this is tried, once at
 start, on objects of its own.
@@ -7,11 +8,13 @@ start, on objects of its own.
 import logging
 import uuid
 from collections.abc import Callable
+from datetime import datetime
+from email.utils import parsedate_to_datetime
 
 from botocore.exceptions import BotoCoreError, ClientError
 
 from crypto_ml.errors import CryptoMLError
-from crypto_ml.storage.failures import AlreadyExists, Conflict, StoreNotTrusted, code_of
+from crypto_ml.storage.failures import AlreadyExists, Conflict, StoreNotTrusted, code_of, explained
 from crypto_ml.storage.objects import ObjectStore
 
 log = logging.getLogger(__name__)
@@ -47,6 +50,14 @@ def probe_conditional_writes(store: ObjectStore) -> None:
             )
     finally:
         _remove(store, key)
+
+
+def clock_of(store: ObjectStore) -> datetime | None:
+    """What time the store says it is; None where it says nothing."""
+    with explained(store.client, "list", store.uri("")):
+        answer = store.client.list_objects_v2(Bucket=store.bucket, MaxKeys=1)
+    said = answer["ResponseMetadata"]["HTTPHeaders"].get("date")
+    return parsedate_to_datetime(said) if said else None
 
 
 def _ignored(write: Callable[[], str], refusal: type[CryptoMLError]) -> bool:

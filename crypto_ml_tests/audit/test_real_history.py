@@ -20,14 +20,13 @@ from crypto_ml.audit.evidence import Evidence
 from crypto_ml.audit.references import Reference, resolve
 from crypto_ml.audit.replay import replay
 from crypto_ml.audit.trace import TracedRow, trace_rows
-from crypto_ml.definitions import build_defs
 from crypto_ml.forecasting.cleaning import TOLERANCE
 from crypto_ml.forecasting.schema import LOOK_BACK
 from crypto_ml.ledger.registry import Registry
 from crypto_ml.ledger.reports import read_report
 from crypto_ml.settings import Settings
 from crypto_ml.storage.objects import ObjectStore
-from crypto_ml_tests.deployment import Deployment
+from crypto_ml_tests.in_process_dagster import InProcessDagster
 
 DAYS = 30
 LAST_DAY = date(2018, 3, 25)
@@ -102,54 +101,54 @@ def month(shared: Path, bucket: str) -> Iterator[Month]:
     from crypto_ml.storage.objects import connect
 
     store = connect(bucket, f"tests/month-{random.randrange(10**9)}")  # noqa: S311
-    settings = Settings(bucket=store.bucket, prefix=store.prefix.rstrip("/"), epochs=1)
+    settings = Settings(bucket=store.bucket, prefix=store.prefix, epochs=1)
     with pytest.MonkeyPatch.context() as patch, TemporaryDirectory() as home:
         patch.setattr("crypto_ml.defs.sensors.LONGEST_WAIT", 0.0)
         with dg.DagsterInstance.local_temp(home) as instance:
-            found = _month(Deployment(store, settings, instance, build_defs(settings)), shared)
+            found = _month(InProcessDagster.of(settings, instance), shared)
         shutil.rmtree(home)
         Path(home).mkdir()
         yield found
 
 
-def _month(deployment: Deployment, shared: Path) -> Month:
+def _month(dagster: InProcessDagster, shared: Path) -> Month:
     market = pd.read_csv(shared / "market" / "crypto_markets.csv")
     market = market.assign(date=pd.to_datetime(market["date"], format="%d/%m/%Y"))
     before = market[market["date"] < pd.Timestamp(FIRST_DAILY)]
-    truth, registry = Truth(), Registry(deployment.store)
-    drop(deployment, truth, "uploads/whole.csv", csv(before))
+    truth, registry = Truth(), Registry(dagster.store)
+    drop(dagster, truth, "uploads/whole.csv", csv(before))
     corrected = rolled_back_from = ""
     for number in range(DAYS):
         day = pd.Timestamp(FIRST_DAILY) + pd.Timedelta(days=number)
-        drop(deployment, truth, f"uploads/daily/{day.date()}.csv", csv(market[market["date"] == day]))
+        drop(dagster, truth, f"uploads/daily/{day.date()}.csv", csv(market[market["date"] == day]))
         if number in {9, 19}:
-            promote_retrained(deployment, registry, f"2018-03-{'04' if number == 9 else '11'}")
+            promote_retrained(dagster, registry, f"2018-03-{'04' if number == 9 else '11'}")
         if number == 22:
             serving = registry.champion()
             assert serving is not None
             rolled_back_from = serving.version
-            deployment.run("promote_model", config=decision(rollback=True, by="on call", why="odd numbers"))
+            dagster.run("promote_model", config=decision(rollback=True, by="on call", why="odd numbers"))
         if number == CORRECTED_AFTER:
             wrong = pd.Timestamp(FIRST_DAILY) + pd.Timedelta(days=CORRECTED_DAY)
             rows = market[market["date"] == wrong]
             close = rows["close"].where(~rows["symbol"].isin(CORRECTED), rows["close"] * (1 - TOLERANCE / 2))
             low = rows["low"].clip(upper=close)
             corrected = drop(
-                deployment, truth, f"uploads/daily/{wrong.date()}.csv", csv(rows.assign(close=close, low=low))
+                dagster, truth, f"uploads/daily/{wrong.date()}.csv", csv(rows.assign(close=close, low=low))
             )
-    return Month(deployment.store, truth, corrected, rolled_back_from)
+    return Month(dagster.store, truth, corrected, rolled_back_from)
 
 
 def decision(**config: object) -> Mapping[str, object]:
     return {"ops": {"champion_model": {"config": config}}}
 
 
-def drop(deployment: Deployment, truth: Truth, key: str, body: bytes) -> str:
+def drop(dagster: InProcessDagster, truth: Truth, key: str, body: bytes) -> str:
     """Drop a file, have it answered, and note what is true from now on; returns the answer's id."""
-    deployment.store.replace(key, body)
-    deployment.answer_new(str(len(truth.answers)) if truth.answers else None)
-    report = read_report(key, deployment.store)
-    champion = Registry(deployment.store).champion()
+    dagster.store.replace(key, body)
+    dagster.answer_new(str(len(truth.answers)) if truth.answers else None)
+    report = read_report(key, dagster.store)
+    champion = Registry(dagster.store).champion()
     assert report is not None
     assert champion is not None
     assert report.outcome == "PREDICTED", report.document["reason"]
@@ -158,10 +157,10 @@ def drop(deployment: Deployment, truth: Truth, key: str, body: bytes) -> str:
     return answer_id
 
 
-def promote_retrained(deployment: Deployment, registry: Registry, week: str) -> None:
-    deployment.run("retrain", week)
+def promote_retrained(dagster: InProcessDagster, registry: Registry, week: str) -> None:
+    dagster.run("retrain", week)
     (version,) = [version for version in registry.versions() if version.startswith(week)]
-    deployment.run("promote_model", config=decision(version=version, by="ml", why="weekly", override="worse, and told"))
+    dagster.run("promote_model", config=decision(version=version, by="ml", why="weekly", override="worse, and told"))
 
 
 def test_a_thousand_rows_of_a_thousand_are_traced_to_the_lines_they_were_made_from(month: Month) -> None:

@@ -70,7 +70,7 @@ def test_an_answer_comes_out_again_after_a_correction_a_promotion_and_a_repeat(r
 def test_the_settings_of_the_answer_count_not_those_of_today(
     store: ObjectStore, recovery: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    road = Road(store, settings=Settings.from_environment({"CRYPTO_ML_RECOVERY": recovery}))
+    road = Road(store, settings=Settings.recorded({"recovery": recovery}))
     road.drop(prices=upload(market({"BTC": 12})))
     road.answer_new()
     monkeypatch.setenv("CRYPTO_ML_RECOVERY", "one_step")

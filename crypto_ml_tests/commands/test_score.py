@@ -16,7 +16,7 @@ from crypto_ml.cli import DEBUG, main
 from crypto_ml.forecasting.answers import PREDICTIONS
 from crypto_ml.forecasting.simulation import simulate_market
 from crypto_ml.ledger.registry import Registry
-from crypto_ml.model_out import SETTING, first_bundle
+from crypto_ml.model_out import first_bundle
 from crypto_ml.sample import sample_upload
 from crypto_ml.storage.objects import ObjectStore
 
@@ -124,7 +124,7 @@ def test_wrong_usage_ends_with_two(upload: Path, tmp_path: Path) -> None:
 
 
 def test_a_missing_first_model_says_what_to_do(upload: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(SETTING, str(tmp_path / "nowhere"))
+    monkeypatch.setenv("CRYPTO_ML_MODEL_OUT", str(tmp_path / "nowhere"))
     result = score(upload, "-o", tmp_path / "out.csv")
     assert result.exit_code == 1
     assert "make model" in result.stderr

@@ -12,7 +12,7 @@ from crypto_ml.ledger.receipts import read_receipt
 from crypto_ml.ledger.registry import Registry
 from crypto_ml.ledger.reports import read_report
 from crypto_ml.sample import sample_upload
-from crypto_ml_tests.deployment import Deployment
+from crypto_ml_tests.in_process_dagster import InProcessDagster
 
 PREDICTIONS = dg.AssetKey("predictions")
 WEEK = "2023-11-19"
@@ -22,12 +22,12 @@ WEEK = "2023-11-19"
 class Life:
     """A deployment whose uploads are answered one by one, and the model that each was answered with."""
 
-    deployment: Deployment
+    dagster: InProcessDagster
     answered: list[str] = field(default_factory=list)
 
     @property
     def registry(self) -> Registry:
-        return Registry(self.deployment.store)
+        return Registry(self.dagster.store)
 
     @property
     def serving(self) -> str:
@@ -38,22 +38,22 @@ class Life:
     def answer(self, name: str = "prices", days: int = 40) -> None:
         """Drop a file and have it answered; lineage must credit the bundle that the receipt names."""
         body = b"\n".join(sample_upload().split(b"\n")[: days + 1]) + b"\n"
-        self.deployment.store.replace(f"uploads/{name}.csv", body)
-        (result,) = self.deployment.answer_new(str(len(self.answered)) if self.answered else None)
+        self.dagster.store.replace(f"uploads/{name}.csv", body)
+        (result,) = self.dagster.answer_new(str(len(self.answered)) if self.answered else None)
         (event,) = result.asset_materializations_for_node("predictions")
         tags: Any = event.tags
-        report = read_report(f"uploads/{name}.csv", self.deployment.store)
+        report = read_report(f"uploads/{name}.csv", self.dagster.store)
         assert report is not None
-        receipt = read_receipt(str(report.document["answer_id"]), self.deployment.store)
+        receipt = read_receipt(str(report.document["answer_id"]), self.dagster.store)
         assert tags["dagster/input_data_version/champion_model"] == receipt.model.sha256 == self.serving
         self.answered.append(receipt.model.sha256)
 
     def retrain(self) -> None:
-        self.deployment.run("retrain", WEEK)
+        self.dagster.run("retrain", WEEK)
 
     def decide(self, **decision: Any) -> None:
         config = {"ops": {"champion_model": {"config": {"by": "a test", "why": "to see", **decision}}}}
-        self.deployment.run("promote_model", config=config)
+        self.dagster.run("promote_model", config=config)
 
     def promote(self) -> None:
         (candidate,) = [version for version in self.registry.versions() if version.startswith(WEEK)]
@@ -64,8 +64,8 @@ class Life:
 
     def fresh(self) -> list[bool]:
         """For each delivery in order, whether Dagster calls its predictions fresh."""
-        instance = self.deployment.instance
-        graph = self.deployment.definitions.resolve_asset_graph()
+        instance = self.dagster.instance
+        graph = self.dagster.definitions.resolve_asset_graph()
         resolver = CachingStaleStatusResolver(instance, graph, LoadingContextForTest(instance))
         return [
             resolver.get_status(PREDICTIONS, f"{number:08d}").value == "FRESH"
@@ -74,9 +74,9 @@ class Life:
 
 
 def test_predictions_go_stale_exactly_when_another_model_serves_and_are_fresh_again_when_theirs_does(
-    deployment: Deployment,
+    dagster: InProcessDagster,
 ) -> None:
-    life = Life(deployment)
+    life = Life(dagster)
 
     def history() -> None:
         life.answer("history", days=5 * 400)

@@ -17,7 +17,7 @@ from crypto_ml.ledger.registry import Registry
 from crypto_ml.ledger.reports import read_report
 from crypto_ml.sample import sample_upload
 from crypto_ml.storage.objects import ObjectStore
-from crypto_ml_tests.deployment import Deployment
+from crypto_ml_tests.in_process_dagster import InProcessDagster
 
 CHAMPION = dg.AssetKey("champion_model")
 
@@ -49,14 +49,14 @@ def failure_of(result: dg.ExecuteInProcessResult) -> str:
     return failure.user_failure_data.description or ""
 
 
-def test_a_dropped_file_is_noticed_answered_and_shown(deployment: Deployment) -> None:
-    put(deployment.store, "prices.csv", small_upload())
-    (result,) = deployment.answer_new()
+def test_a_dropped_file_is_noticed_answered_and_shown(dagster: InProcessDagster) -> None:
+    put(dagster.store, "prices.csv", small_upload())
+    (result,) = dagster.answer_new()
     assert result.success
-    report = read_report("uploads/prices.csv", deployment.store)
+    report = read_report("uploads/prices.csv", dagster.store)
     assert report is not None
     assert report.outcome == "PREDICTED"
-    answered = deployment.store.read("predictions/prices_preds.csv").decode().splitlines()
+    answered = dagster.store.read("predictions/prices_preds.csv").decode().splitlines()
     assert answered[0] == "symbol,index,date,pred_open,val_open,status,prediction_id"
     assert len(answered) == 41
     shown = materialization(result, "predictions").metadata
@@ -66,54 +66,51 @@ def test_a_dropped_file_is_noticed_answered_and_shown(deployment: Deployment) ->
     assert [column.name for column in shown["dagster/column_schema"].value.columns][:2] == ["symbol", "index"]
 
 
-def test_a_tick_without_news_says_so_and_keeps_nothing_waiting(deployment: Deployment) -> None:
-    put(deployment.store, "prices.csv", small_upload())
-    first = deployment.tick()
+def test_a_tick_without_news_says_so_and_keeps_nothing_waiting(dagster: InProcessDagster) -> None:
+    put(dagster.store, "prices.csv", small_upload())
+    first = dagster.tick()
     assert isinstance(first, dg.SensorResult)
     assert first.cursor == "1"
-    again = deployment.tick(cursor=first.cursor)
+    again = dagster.tick(cursor=first.cursor)
     assert isinstance(again, dg.SkipReason)
     assert "no new upload" in (again.skip_message or "")
 
 
 def test_a_lost_cursor_asks_again_for_what_has_no_answer_and_for_nothing_else(
-    deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+    dagster: InProcessDagster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("crypto_ml.defs.watch.GRACE", timedelta(0))
-    put(deployment.store, "answered.csv", small_upload())
-    deployment.answer_new()
-    put(deployment.store, "waiting.csv", small_upload(50))
-    deployment.tick(cursor="1")
+    put(dagster.store, "answered.csv", small_upload())
+    dagster.answer_new()
+    put(dagster.store, "waiting.csv", small_upload(50))
+    dagster.tick(cursor="1")
     watch.cache_clear()
-    again = deployment.tick(cursor=None)
+    again = dagster.tick(cursor=None)
     assert isinstance(again, dg.SensorResult)
     assert [request.partition_key for request in again.run_requests or []] == ["00000002"]
 
 
 def test_a_store_out_of_reach_is_a_reason_to_skip_never_an_empty_listing(
-    deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+    dagster: InProcessDagster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     watch.cache_clear()
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:9")
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
-    from crypto_ml.defs.resources import _trusted_store
-
-    _trusted_store.cache_clear()
-    result = deployment.tick()
-    _trusted_store.cache_clear()
+    elsewhere = dagster.settings.model_copy(update={"prefix": "elsewhere"})
+    result = InProcessDagster.of(elsewhere, dagster.instance).tick()
     assert isinstance(result, dg.SkipReason)
     assert "could not look for uploads" in (result.skip_message or "")
 
 
-def test_a_refused_file_leaves_a_successful_run_that_shows_why(deployment: Deployment) -> None:
-    put(deployment.store, "bad.csv", b"symbol,date\nBTC,2018-01-01\n")
-    put(deployment.store, "good.csv", small_upload())
-    (result,) = deployment.answer_new()
+def test_a_refused_file_leaves_a_successful_run_that_shows_why(dagster: InProcessDagster) -> None:
+    put(dagster.store, "bad.csv", b"symbol,date\nBTC,2018-01-01\n")
+    put(dagster.store, "good.csv", small_upload())
+    (result,) = dagster.answer_new()
     assert result.success
-    report = read_report("uploads/bad.csv", deployment.store)
+    report = read_report("uploads/bad.csv", dagster.store)
     assert report is not None
     assert report.outcome == "REJECTED"
-    good = read_report("uploads/good.csv", deployment.store)
+    good = read_report("uploads/good.csv", dagster.store)
     assert good is not None
     assert good.outcome == "PREDICTED"
     checks = {check.check_name: check for check in result.get_asset_check_evaluations()}
@@ -122,36 +119,36 @@ def test_a_refused_file_leaves_a_successful_run_that_shows_why(deployment: Deplo
     assert checks["every_row_answered"].passed
 
 
-def test_lineage_names_the_model_that_was_used_before_and_after_a_promotion(deployment: Deployment) -> None:
-    registry = Registry(deployment.store)
-    put(deployment.store, "one.csv", small_upload())
-    (first,) = deployment.answer_new()
+def test_lineage_names_the_model_that_was_used_before_and_after_a_promotion(dagster: InProcessDagster) -> None:
+    registry = Registry(dagster.store)
+    put(dagster.store, "one.csv", small_upload())
+    (first,) = dagster.answer_new()
     champion = registry.champion()
     assert champion is not None
     assert input_version(first) == champion.sha256
 
-    put(deployment.store, "history.csv", sample_upload())
-    deployment.answer_new(cursor="1")
-    deployment.run("retrain", "2023-11-19")
+    put(dagster.store, "history.csv", sample_upload())
+    dagster.answer_new(cursor="1")
+    dagster.run("retrain", "2023-11-19")
     candidate = next(version for version in registry.versions() if version != champion.version)
-    put(deployment.store, "two.csv", small_upload(41))
-    (unapproved,) = deployment.answer_new(cursor="2")
+    put(dagster.store, "two.csv", small_upload(41))
+    (unapproved,) = dagster.answer_new(cursor="2")
     assert input_version(unapproved) == champion.sha256
 
     decision = {"version": candidate, "by": "a test", "why": "to see"}
-    refused = deployment.run("promote_model", config=promotion(decision), raises=False)
+    refused = dagster.run("promote_model", config=promotion(decision), raises=False)
     assert "worse than the last close" in failure_of(refused)
     assert registry.champion() == champion
-    deployment.run("promote_model", config=promotion({**decision, "override": "it is a test"}))
-    put(deployment.store, "three.csv", small_upload(42))
-    (approved,) = deployment.answer_new(cursor="3")
+    dagster.run("promote_model", config=promotion({**decision, "override": "it is a test"}))
+    put(dagster.store, "three.csv", small_upload(42))
+    (approved,) = dagster.answer_new(cursor="3")
     promoted = registry.champion()
     assert promoted is not None
     assert promoted.version == candidate
     assert input_version(approved) == promoted.sha256
-    report = read_report("uploads/three.csv", deployment.store)
+    report = read_report("uploads/three.csv", dagster.store)
     assert report is not None
-    receipt = read_receipt(str(report.document["answer_id"]), deployment.store)
+    receipt = read_receipt(str(report.document["answer_id"]), dagster.store)
     assert receipt.inputs.bundle_sha256 == promoted.sha256
     assert receipt.inputs.champion_pointer == promoted.pointer == 2
 
@@ -162,38 +159,38 @@ def input_version(result: dg.ExecuteInProcessResult) -> str:
     return str(tags["dagster/input_data_version/champion_model"])
 
 
-def test_a_promotion_outside_dagster_is_known_to_it_before_the_next_answer(deployment: Deployment) -> None:
-    put(deployment.store, "one.csv", small_upload())
-    deployment.answer_new()
-    registry = Registry(deployment.store)
+def test_a_promotion_outside_dagster_is_known_to_it_before_the_next_answer(dagster: InProcessDagster) -> None:
+    put(dagster.store, "one.csv", small_upload())
+    dagster.answer_new()
+    registry = Registry(dagster.store)
     first = registry.champion()
     assert first is not None
-    put(deployment.store, "history.csv", sample_upload())
-    deployment.answer_new(cursor="1")
-    deployment.run("retrain", "2023-11-19")
+    put(dagster.store, "history.csv", sample_upload())
+    dagster.answer_new(cursor="1")
+    dagster.run("retrain", "2023-11-19")
     candidate = next(version for version in registry.versions() if version != first.version)
     registry.promote(candidate, by="a test", why="by command", at=pd.Timestamp("2026-01-01", tz="UTC").to_pydatetime())
-    put(deployment.store, "two.csv", small_upload(41))
-    (result,) = deployment.answer_new(cursor="2")
+    put(dagster.store, "two.csv", small_upload(41))
+    (result,) = dagster.answer_new(cursor="2")
     promoted = registry.champion()
     assert promoted is not None
     assert input_version(result) == promoted.sha256
 
 
-def test_a_promotion_without_a_reason_is_refused_with_one_sentence(deployment: Deployment) -> None:
-    put(deployment.store, "one.csv", small_upload())
-    deployment.answer_new()
-    champion = Registry(deployment.store).champion()
+def test_a_promotion_without_a_reason_is_refused_with_one_sentence(dagster: InProcessDagster) -> None:
+    put(dagster.store, "one.csv", small_upload())
+    dagster.answer_new()
+    champion = Registry(dagster.store).champion()
     assert champion is not None
-    result = deployment.run("promote_model", config=promotion({"version": champion.version}), raises=False)
+    result = dagster.run("promote_model", config=promotion({"version": champion.version}), raises=False)
     assert "names who decided it and why" in failure_of(result)
-    assert Registry(deployment.store).champion() == champion
+    assert Registry(dagster.store).champion() == champion
 
 
-def test_a_retrain_shows_its_checks_metrics_and_pictures(deployment: Deployment) -> None:
-    put(deployment.store, "history.csv", sample_upload())
-    deployment.answer_new()
-    result = deployment.run("retrain", "2023-11-19")
+def test_a_retrain_shows_its_checks_metrics_and_pictures(dagster: InProcessDagster) -> None:
+    put(dagster.store, "history.csv", sample_upload())
+    dagster.answer_new()
+    result = dagster.run("retrain", "2023-11-19")
     shown = materialization(result, "trained_model").metadata
     for name in ("picture_loss", "picture_predictions", "picture_holdout"):
         assert shown[name].value.startswith("![")
@@ -205,19 +202,19 @@ def test_a_retrain_shows_its_checks_metrics_and_pictures(deployment: Deployment)
     assert materialization(result, "scaler").metadata["training_set"].value["history_version"] == 1
 
 
-def test_the_daily_forecast_is_published_and_shown(deployment: Deployment) -> None:
-    put(deployment.store, "history.csv", sample_upload())
-    deployment.answer_new()
-    result = deployment.run("daily_forecast")
-    lines = deployment.store.read("forecasts/latest.csv").decode().splitlines()
+def test_the_daily_forecast_is_published_and_shown(dagster: InProcessDagster) -> None:
+    put(dagster.store, "history.csv", sample_upload())
+    dagster.answer_new()
+    result = dagster.run("daily_forecast")
+    lines = dagster.store.read("forecasts/latest.csv").decode().splitlines()
     assert lines[0] == "symbol,as_of,target_date,pred_open,model_version"
     assert len(lines) == 6
     assert materialization(result, "publish_daily_forecast").metadata["dagster/row_count"].value == 5
 
 
-def test_a_scoring_run_never_imports_tensorflow_scikit_learn_or_matplotlib(deployment: Deployment) -> None:
-    put(deployment.store, "prices.csv", small_upload())
-    deployment.tick()
+def test_a_scoring_run_never_imports_tensorflow_scikit_learn_or_matplotlib(dagster: InProcessDagster) -> None:
+    put(dagster.store, "prices.csv", small_upload())
+    dagster.tick()
     script = """
 import json, sys
 import dagster as dg
@@ -229,7 +226,7 @@ with dg.DagsterInstance.ephemeral() as instance:
     assert job.execute_in_process(instance=instance, partition_key="00000001").success
 print(json.dumps([name for name in ("tensorflow", "keras", "sklearn", "matplotlib") if name in sys.modules]))
 """
-    settings = {"CRYPTO_ML_BUCKET": deployment.settings.bucket, "CRYPTO_ML_PREFIX": deployment.settings.prefix}
+    settings = {"CRYPTO_ML_BUCKET": dagster.settings.bucket, "CRYPTO_ML_PREFIX": dagster.settings.prefix}
     command = [sys.executable, "-c", script]
     result = subprocess.run(command, capture_output=True, text=True, env=os.environ | settings, check=True)
     assert json.loads(result.stdout.splitlines()[-1]) == []

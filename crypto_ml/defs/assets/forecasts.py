@@ -31,9 +31,10 @@ def publish_daily_forecast(platform: Platform) -> dg.MaterializeResult:
     from crypto_ml.stages.daily_forecast import publish_forecast
 
     with explained():
-        store, history = platform.store(), platform.history()
-        version, champion = history.version(), platform.champion
-        forecast = publish_forecast(history, version, platform.registry().load(champion.version), store)
+        deployment, champion = platform.deployment, platform.champion
+        store, history = deployment.store, deployment.history
+        version = history.version()
+        forecast = publish_forecast(history, version, deployment.bundle(champion.version), store)
     return dg.MaterializeResult(
         data_version=dg.DataVersion(next(iter(forecast.published.values()), sha256_of(b""))),
         metadata={

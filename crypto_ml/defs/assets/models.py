@@ -43,7 +43,7 @@ def scaler(context: dg.AssetExecutionContext, platform: Platform, config: Knowle
 
     week = context.partition_key
     with explained():
-        store, history = platform.store(), platform.history()
+        store, history = platform.deployment.store, platform.deployment.history
         code = code_version("crypto_ml.stages.training")
         prepared = prepare(week, week_end(week), history, store, known_by=known_by(config), code=code)
     manifest = prepared.manifest
@@ -88,10 +88,9 @@ def trained_model(context: dg.AssetExecutionContext, platform: Platform) -> dg.M
     from crypto_ml.stages.training import train_week
 
     with explained():
-        store = platform.store()
-        training_set, trained = train_week(
-            context.partition_key, platform.history(), store, platform.settings(), datetime.now(UTC)
-        )
+        deployment = platform.deployment
+        store, history, settings = deployment.store, deployment.history, deployment.settings
+        training_set, trained = train_week(context.partition_key, history, store, settings, datetime.now(UTC))
     bundle, overall = trained.bundle, trained.evaluation.overall
     pictures = {
         f"picture_{name.removeprefix('pictures/').removesuffix('.png')}": picture(content, name)
@@ -145,14 +144,13 @@ def champion_model(platform: Platform, config: Promotion) -> dg.MaterializeResul
     from crypto_ml.stages.promotion import Decision, decide
 
     with explained():
-        registry = platform.registry()
-        champion = platform.champion
+        deployment, champion = platform.deployment, platform.champion
         if config.version and config.rollback:
             raise Refused("a run either promotes a version or rolls back; give version or rollback, not both")
         if config.version or config.rollback:
             decision = Decision(config.version, config.by, config.why, config.override)
-            champion = decide(decision, registry, platform.history(), datetime.now(UTC))
-        bundle = registry.load(champion.version)
+            champion = decide(decision, deployment.registry, deployment.history, datetime.now(UTC))
+        bundle = deployment.bundle(champion.version)
     metrics = bundle.document("metrics.json").get("holdout", {}).get("overall", {})
     return dg.MaterializeResult(
         data_version=dg.DataVersion(champion.sha256),

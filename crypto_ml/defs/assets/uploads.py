@@ -32,7 +32,7 @@ def raw_uploads(context: dg.AssetExecutionContext, platform: Platform) -> dg.Mat
     from crypto_ml.stages.raw_uploads import receive
 
     with explained():
-        store = platform.store()
+        store = platform.deployment.store
         delivery = DeliveryLog(store).get(int(context.partition_key))
         received = receive(delivery, store, datetime.now(UTC))
     kept = [raw_key(file.sha256) for file in received.files if file.sha256]
@@ -64,11 +64,11 @@ def cleaned_features(context: dg.AssetExecutionContext, platform: Platform) -> d
     from crypto_ml.stages.raw_uploads import read_received
 
     with explained():
-        store = platform.store()
+        deployment = platform.deployment
+        store, history = deployment.store, deployment.history
         received = read_received(context.partition_key, store)
-        history = platform.history()
-        coins = KnownCoins(history, history.version(), platform.registry().load(platform.champion.version))
-        cleaned = clean(received, coins, store, platform.settings())
+        coins = KnownCoins(history, history.version(), deployment.bundle(platform.champion.version))
+        cleaned = clean(received, coins, store, deployment.settings)
     refused = sum(file.refused for file in cleaned.files.values())
     return dg.MaterializeResult(
         data_version=dg.DataVersion(cleaned.accepted_sha256),
@@ -109,17 +109,18 @@ def market_history(context: dg.AssetExecutionContext, platform: Platform) -> dg.
     from crypto_ml.storage.history import SCHEMA
 
     with explained():
-        store = platform.store()
+        deployment = platform.deployment
+        store, history = deployment.store, deployment.history
         received = read_received(context.partition_key, store)
-        cleaned = read_cleaned(context.partition_key, platform.settings(), store)
-        remembered = remember(received, cleaned, platform.history(), store)
+        cleaned = read_cleaned(context.partition_key, deployment.settings, store)
+        remembered = remember(received, cleaned, history, store)
     return dg.MaterializeResult(
         data_version=dg.DataVersion(f"{remembered.version}"),
         metadata={
             "dagster/row_count": remembered.total,
             "dagster/partition_row_count": remembered.appended,
             "dagster/column_schema": column_schema(SCHEMA),
-            "dagster/uri": platform.history().uri,
+            "dagster/uri": history.uri,
             "table_version": remembered.version if remembered.version is not None else "no table yet",
         },
     )
@@ -148,12 +149,12 @@ def predictions(context: dg.AssetExecutionContext, platform: Platform) -> dg.Mat
     from crypto_ml.stages.raw_uploads import read_received
 
     with explained():
-        store, history = platform.store(), platform.history()
+        deployment, champion = platform.deployment, platform.champion
+        store, history, settings = deployment.store, deployment.history, deployment.settings
         received = read_received(context.partition_key, store)
-        cleaned = read_cleaned(context.partition_key, platform.settings(), store)
-        champion = platform.champion
-        bundle = platform.registry().load(champion.version)
-        sources = Sources(store, history, history.version(), bundle, champion, platform.settings(), context.run.run_id)
+        cleaned = read_cleaned(context.partition_key, settings, store)
+        bundle = deployment.bundle(champion.version)
+        sources = Sources(store, history, history.version(), bundle, champion, settings, context.run.run_id)
         answers = answer(received, cleaned, sources)
     receipts = answers.receipts
     for receipt in receipts:

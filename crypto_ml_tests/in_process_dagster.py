@@ -6,21 +6,35 @@ from typing import Any
 
 import dagster as dg
 
+from crypto_ml.definitions import build_defs
 from crypto_ml.defs.partitions import DELIVERIES
 from crypto_ml.defs.resources import Platform
 from crypto_ml.defs.sensors import uploads_sensor
+from crypto_ml.deployment import Deployment
 from crypto_ml.settings import Settings
 from crypto_ml.storage.objects import ObjectStore
 
 
 @dataclass(frozen=True)
-class Deployment:
+class InProcessDagster:
     """The whole graph on a store of its own, driven as the daemon drives it, in this process."""
 
-    store: ObjectStore
-    settings: Settings
+    deployment: Deployment
     instance: dg.DagsterInstance
     definitions: dg.Definitions
+
+    @classmethod
+    def of(cls, settings: Settings, instance: dg.DagsterInstance) -> "InProcessDagster":
+        """The graph with these settings; its deployment is the one that the graph's own resource opens."""
+        return cls(Platform.of(settings).deployment, instance, build_defs(settings))
+
+    @property
+    def store(self) -> ObjectStore:
+        return self.deployment.store
+
+    @property
+    def settings(self) -> Settings:
+        return self.deployment.settings
 
     def tick(self, cursor: str | None = None) -> dg.SensorResult | dg.SkipReason:
         """One tick of the sensor; its new partitions are added, as the daemon does."""

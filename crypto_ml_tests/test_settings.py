@@ -1,0 +1,149 @@
+"""The settings: what the environment may say, what a record may, and that README and messages name none but them."""
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from crypto_ml.settings import (
+    DECIDING,
+    LONGEST_PREFIX,
+    OTHER_VARIABLES,
+    BadSetting,
+    Settings,
+    unknown_variables,
+    variable,
+)
+from crypto_ml_tests.readme import README, expected
+
+ROOT = Path(__file__).resolve().parents[1]
+VARIABLES = {variable(name) for name in Settings.model_fields}
+
+
+@pytest.fixture
+def environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """An environment in which nothing is set."""
+    for name in VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    return monkeypatch
+
+
+def test_an_environment_that_says_nothing_gives_the_defaults(environment: pytest.MonkeyPatch) -> None:
+    assert Settings.from_environment() == Settings()
+
+
+def test_every_variable_is_read(environment: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    given = Settings(
+        bucket="elsewhere",
+        prefix="team/a",
+        recovery="cumulative",
+        date_order="mdy",
+        max_upload_bytes=1,
+        max_run_seconds=2,
+        target="change",
+        epochs=3,
+        model_out=tmp_path,
+        environment="preprod",
+        image="crypto_ml@sha256:0",
+    )
+    assert given.model_fields_set == set(Settings.model_fields)
+    for name, value in given.model_dump().items():
+        environment.setenv(variable(name), str(value))
+    assert Settings.from_environment() == given
+
+
+def test_an_empty_variable_counts_as_not_given(environment: pytest.MonkeyPatch) -> None:
+    for name in VARIABLES:
+        environment.setenv(name, "")
+    assert Settings.from_environment() == Settings()
+
+
+def test_everything_that_is_wrong_is_said_at_once_with_what_may_stand_there(environment: pytest.MonkeyPatch) -> None:
+    wrong = {
+        "CRYPTO_ML_RECOVERY": ("backwards", "one_step or cumulative"),
+        "CRYPTO_ML_DATE_ORDER": ("ymd", "dmy or mdy"),
+        "CRYPTO_ML_TARGET": ("close", "change or gap"),
+        "CRYPTO_ML_ENVIRONMENT": ("live", "dev or preprod or prod"),
+        "CRYPTO_ML_EPOCHS": ("0", "a whole number above 0"),
+        "CRYPTO_ML_MAX_UPLOAD_BYTES": ("2 GB", "a whole number above 0"),
+        "CRYPTO_ML_MAX_RUN_SECONDS": ("1.5", "a whole number above 0"),
+    }
+    for name, (value, _) in wrong.items():
+        environment.setenv(name, value)
+    with pytest.raises(BadSetting) as raised:
+        Settings.from_environment()
+    said = str(raised.value)
+    assert all(f"{name} is {value!r}; it must be {may}" in said for name, (value, may) in wrong.items())
+    assert "pydantic" not in said
+    assert "\n" not in said
+
+
+@pytest.mark.parametrize(
+    ("prefix", "may"),
+    [
+        ("team/../other", "without `..`"),
+        ("..", "without `..`"),
+        ("team\n", "printable"),
+        ("team\udcff", "printable"),
+        ("team\x7f", "printable"),
+        ("ü" * (LONGEST_PREFIX // 2 + 1), f"at most {LONGEST_PREFIX} bytes"),
+    ],
+)
+def test_a_prefix_that_keys_could_not_live_under_is_refused(
+    environment: pytest.MonkeyPatch, prefix: str, may: str
+) -> None:
+    environment.setenv("CRYPTO_ML_PREFIX", prefix)
+    with pytest.raises(BadSetting, match=f"CRYPTO_ML_PREFIX is .*{may}"):
+        Settings.from_environment()
+
+
+def test_a_long_value_is_not_repeated_in_full(environment: pytest.MonkeyPatch) -> None:
+    environment.setenv("CRYPTO_ML_EPOCHS", "s" * 100)
+    with pytest.raises(BadSetting) as raised:
+        Settings.from_environment()
+    assert "s" * 41 not in str(raised.value)
+
+
+def test_a_record_is_read_whatever_stands_in_the_environment_and_whatever_settings_came_and_went_since(
+    environment: pytest.MonkeyPatch,
+) -> None:
+    environment.setenv("CRYPTO_ML_RECOVERY", "cumulative")
+    environment.setenv("CRYPTO_ML_EPOCHS", "99")
+    read = Settings.recorded({"recovery": "one_step", "date_order": None, "gone_since": "x"})
+    assert read == Settings(recovery="one_step")
+    assert read.epochs == Settings().epochs
+
+
+def test_a_record_of_what_has_no_meaning_any_more_is_refused() -> None:
+    with pytest.raises(BadSetting, match="CRYPTO_ML_RECOVERY"):
+        Settings.recorded({"recovery": "backwards"})
+
+
+def test_what_decides_an_answer_comes_out_of_its_record_again() -> None:
+    given = Settings(recovery="cumulative", date_order="dmy", max_upload_bytes=5, environment="preprod")
+    assert set(given.deciding()) == set(DECIDING)
+    assert Settings.recorded(given.deciding()) == given
+
+
+def test_a_variable_that_is_no_setting_is_found(environment: pytest.MonkeyPatch) -> None:
+    before = unknown_variables()
+    environment.setenv("CRYPTO_ML_BUKET", "mine")
+    environment.setenv("CRYPTO_ML_DEBUG", "1")
+    assert unknown_variables() == sorted([*before, "CRYPTO_ML_BUKET"])
+
+
+def test_readme_has_the_table_that_make_settings_writes() -> None:
+    readme = README.read_text(encoding="utf-8")
+    assert readme == expected(readme)
+
+
+def test_no_file_names_a_variable_that_is_no_setting() -> None:
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    named = {
+        (name, path)
+        for path in listed
+        if not path.startswith("crypto_ml_tests/") and (ROOT / path).suffix in {".py", ".md", ".yaml", ".toml", ""}
+        for name in re.findall(r"CRYPTO_ML_[A-Z_]*[A-Z]", (ROOT / path).read_text(encoding="utf-8"))
+    }
+    assert {(name, path) for name, path in named if name not in VARIABLES | set(OTHER_VARIABLES)} == set()
