@@ -51,6 +51,14 @@ def test_a_setting_that_means_nothing_is_named(settings: pytest.MonkeyPatch) -> 
     assert "CRYPTO_ML_RECOVERY" in found["settings"][1]
 
 
+def test_a_variable_that_is_no_setting_is_named_beside_those_that_are(settings: pytest.MonkeyPatch) -> None:
+    settings.setenv("CRYPTO_ML_BUKET", "mine")
+    code, found = doctor()
+    assert (code, found["variables"][0]) == (0, "warn")
+    assert "CRYPTO_ML_BUKET is no setting" in found["variables"][1]
+    assert "CRYPTO_ML_BUCKET" in found["variables"][1]
+
+
 def test_a_bucket_that_is_not_there_fails(settings: pytest.MonkeyPatch) -> None:
     settings.setenv("CRYPTO_ML_BUCKET", "no-such-bucket-of-crypto-ml")
     code, found = doctor()
