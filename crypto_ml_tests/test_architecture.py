@@ -28,6 +28,10 @@ def source(path: Path) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"))
 
 
+def names_of(node: ast.ImportFrom) -> set[str]:
+    return {alias.name for alias in node.names}
+
+
 def test_the_environment_is_read_by_settings_and_by_what_starts_processes() -> None:
     readers = {
         path.relative_to(PACKAGE).as_posix()
@@ -37,10 +41,6 @@ def test_the_environment_is_read_by_settings_and_by_what_starts_processes() -> N
         or (isinstance(node, ast.ImportFrom) and node.module == "os" and {"environ", "getenv"} & names_of(node))
     }
     assert readers == READS_THE_ENVIRONMENT
-
-
-def names_of(node: ast.ImportFrom) -> set[str]:
-    return {alias.name for alias in node.names}
 
 
 def test_every_module_says_what_it_is_for() -> None:

@@ -18,7 +18,7 @@ import pytest
 from crypto_ml.commands.local_dagster import MARK, LocalDagster, free_port
 from crypto_ml.sample import sample_upload
 
-MARKER = "CRYPTO_ML_TEST_MARK"
+MARKER = "TEST_MARK_OF_CRYPTO_ML"
 COMMAND = [sys.executable, "-c", "from crypto_ml.cli import main; main()"]
 
 
