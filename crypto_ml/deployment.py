@@ -6,7 +6,7 @@ done with them, and anything of Dagster, which only has a resource around this.
 
 from collections import OrderedDict
 from datetime import UTC, datetime
-from threading import Lock, RLock
+from threading import Lock
 from typing import TYPE_CHECKING, Final
 
 from crypto_ml.errors import Refused
@@ -37,7 +37,7 @@ class Deployment:
     def __init__(self, settings: Settings, *, probe: bool = True) -> None:
         self.settings = settings
         self._probe = probe
-        self._opening = RLock()
+        self._opening = Lock()
         self._store: ObjectStore | None = None
         self._loading = Lock()
         self._bundles: OrderedDict[str, ModelBundle] = OrderedDict()

@@ -32,8 +32,7 @@ class Platform(dg.ConfigurableResource):
     @staticmethod
     def of(settings: Settings) -> "Platform":
         """The resource with these settings."""
-        values = settings.model_dump(mode="json")
-        return _WITH_SETTINGS(**values)
+        return _WITH_SETTINGS(**settings.model_dump(mode="json"))
 
     def setup_for_execution(self, context: dg.InitResourceContext) -> None:
         if context.run is None or context.instance is None:
@@ -55,10 +54,11 @@ class Platform(dg.ConfigurableResource):
 
 def _shown() -> dict[str, Any]:
     """Each setting as a field of the kinds that Dagster can show and take: whole numbers, and texts."""
+    defaults = Settings().model_dump(mode="json")
     return {
         name: (
             int if field.annotation is int else str | None,
-            Field(default=Settings().model_dump(mode="json")[name], description=field.description),
+            Field(default=defaults[name], description=field.description),
         )
         for name, field in Settings.model_fields.items()
     }
