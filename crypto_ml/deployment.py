@@ -31,14 +31,14 @@ class Deployment:
 
     Before it hands out its store, the store is asked once to prove that it keeps claims, which writes an object and
     removes it again: what claims deliveries, answers and models relies on that. One opened for `reading` asks for no
-    proof and needs no permission to write; it must claim nothing.
+    proof and needs no permission to write; it must claim nothing. `store`: one that is open and proven already.
     """
 
-    def __init__(self, settings: Settings, *, probe: bool = True) -> None:
+    def __init__(self, settings: Settings, *, probe: bool = True, store: "ObjectStore | None" = None) -> None:
         self.settings = settings
         self._probe = probe
         self._opening = Lock()
-        self._store: ObjectStore | None = None
+        self._store = store
         self._loading = Lock()
         self._bundles: OrderedDict[str, ModelBundle] = OrderedDict()
 

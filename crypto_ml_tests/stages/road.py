@@ -1,4 +1,4 @@
-"""The road of an upload without Dagster: every stage in turn on a real S3, as the assets call them."""
+"""The road of an upload on a real S3, as any caller takes it who is not Dagster."""
 
 import csv
 import io
@@ -10,16 +10,16 @@ from typing import Any
 
 import pandas as pd
 
+from crypto_ml.deployment import Deployment
 from crypto_ml.forecasting.bundle import ModelBundle
-from crypto_ml.ledger.deliveries import Delivery, DeliveryLog
+from crypto_ml.ledger.deliveries import Delivery, DeliveryLog, delivery_id
 from crypto_ml.ledger.layout import answer_keys
-from crypto_ml.ledger.registry import Registry
+from crypto_ml.ledger.registry import Champion, Registry
 from crypto_ml.settings import Settings
-from crypto_ml.stages.cleaned_features import Cleaned, KnownCoins, clean
-from crypto_ml.stages.delivery_scoring import Sources
-from crypto_ml.stages.market_history import remember
-from crypto_ml.stages.predictions import Answers, answer
-from crypto_ml.stages.raw_uploads import Received, receive
+from crypto_ml.stages.cleaned_features import Cleaned
+from crypto_ml.stages.predictions import Answers
+from crypto_ml.stages.raw_uploads import Received
+from crypto_ml.stages.road import answer_delivery, clean_rows, receive_uploads
 from crypto_ml.storage.history import MarketHistory
 from crypto_ml.storage.objects import ObjectStore
 from crypto_ml_tests.forecasting.markets import model
@@ -41,6 +41,7 @@ class Road:
     bundle: ModelBundle = field(default_factory=model)
     settings: Settings = field(default_factory=Settings)
     now: datetime = NOW
+    _deployment: Deployment | None = None
 
     @property
     def history(self) -> MarketHistory:
@@ -69,20 +70,24 @@ class Road:
 
     def answer(self, number: int, run_id: str = "run") -> Answers:
         """Take a delivery down the whole road, whether for the first time or again."""
-        received, cleaned = self.clean(number)
-        remember(received, cleaned, self.history, self.store)
-        return answer(received, cleaned, self.sources(run_id))
+        self.serving()
+        return answer_delivery(delivery_id(number), self.deployment, run_id=run_id, now=self.now)
 
     def clean(self, number: int) -> tuple[Received, Cleaned]:
         """The first half of the road."""
-        received = receive(DeliveryLog(self.store).get(number), self.store, self.now)
-        coins = KnownCoins(self.history, self.history.version(), self.bundle)
-        return received, clean(received, coins, self.store, self.settings)
+        received = receive_uploads(delivery_id(number), self.deployment, self.now)
+        return received, clean_rows(received, self.deployment, self.serving())
 
-    def sources(self, run_id: str = "run") -> Sources:
-        champion = self.registry.champion_or_first(lambda: self.bundle, self.now)
-        bundle = self.registry.load(champion.version)
-        return Sources(self.store, self.history, self.history.version(), bundle, champion, self.settings, run_id)
+    def serving(self) -> Champion:
+        """The champion; the model of random numbers where nobody was promoted yet."""
+        return self.registry.champion_or_first(lambda: self.bundle, self.now)
+
+    @property
+    def deployment(self) -> Deployment:
+        """The deployment of this store, with the settings of the moment."""
+        if self._deployment is None or self._deployment.settings != self.settings:
+            self._deployment = Deployment(self.settings, store=self.store)
+        return self._deployment
 
     def predictions(self, name: str) -> pd.DataFrame:
         """The prediction file of an upload; numbers to the last bit."""

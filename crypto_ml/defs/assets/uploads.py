@@ -11,8 +11,7 @@ from crypto_ml.defs.partitions import DELIVERIES
 from crypto_ml.defs.presentation import column_schema, link, links, records, table
 from crypto_ml.defs.resources import CHAMPION_KEY, Platform
 from crypto_ml.ledger.code import code_version
-from crypto_ml.ledger.deliveries import DeliveryLog
-from crypto_ml.ledger.layout import answer_keys, raw_key, receipt_key, received_key
+from crypto_ml.ledger.layout import raw_key, receipt_key, received_key
 
 if TYPE_CHECKING:
     from crypto_ml.ledger.formats.receipt_v2 import Receipt
@@ -29,21 +28,21 @@ if TYPE_CHECKING:
 )
 def raw_uploads(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult:
     """The bytes of a delivery's uploads: pinned to the version that was noticed, hashed, kept once under `raw/`."""
-    from crypto_ml.stages.raw_uploads import receive
+    from crypto_ml.stages.road import receive_uploads
 
     with explained():
         store = platform.deployment.store
-        delivery = DeliveryLog(store).get(int(context.partition_key))
-        received = receive(delivery, store, datetime.now(UTC))
+        received = receive_uploads(context.partition_key, platform.deployment, datetime.now(UTC))
+    uploads = [file.upload for file in received.files]
     kept = [raw_key(file.sha256) for file in received.files if file.sha256]
     return dg.MaterializeResult(
         data_version=dg.DataVersion(received.data_version),
         metadata={
-            "uploads": links([upload.key for upload in delivery.uploads], store),
-            "files": len(delivery.uploads),
-            "bytes": sum(upload.size for upload in delivery.uploads),
+            "uploads": links([upload.key for upload in uploads], store),
+            "files": len(uploads),
+            "bytes": sum(upload.size for upload in uploads),
             "kept": links(kept, store),
-            "dagster/uri": store.uri(received_key(delivery.id)),
+            "dagster/uri": store.uri(received_key(received.delivery)),
             "preview": records([_file_row(file) for file in received.files[:20]]),
         },
     )
@@ -60,15 +59,14 @@ def raw_uploads(context: dg.AssetExecutionContext, platform: Platform) -> dg.Mat
 )
 def cleaned_features(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult:
     """A delivery's accepted rows, sorted, with the features a row has by itself; refused rows with reasons beside."""
-    from crypto_ml.stages.cleaned_features import ACCEPTED_SCHEMA, KnownCoins, clean
+    from crypto_ml.stages.cleaned_features import ACCEPTED_SCHEMA
     from crypto_ml.stages.raw_uploads import read_received
+    from crypto_ml.stages.road import clean_rows
 
     with explained():
-        deployment = platform.deployment
-        store, history = deployment.store, deployment.history
+        store = platform.deployment.store
         received = read_received(context.partition_key, store)
-        coins = KnownCoins(history, history.version(), deployment.bundle(platform.champion.version))
-        cleaned = clean(received, coins, store, deployment.settings)
+        cleaned = clean_rows(received, platform.deployment, platform.champion)
     refused = sum(file.refused for file in cleaned.files.values())
     return dg.MaterializeResult(
         data_version=dg.DataVersion(cleaned.accepted_sha256),
@@ -104,23 +102,22 @@ def cleaned_features(context: dg.AssetExecutionContext, platform: Platform) -> d
 def market_history(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult:
     """Every accepted observation ever received, append-only, with the time it became known (Delta Lake)."""
     from crypto_ml.stages.cleaned_features import read_cleaned
-    from crypto_ml.stages.market_history import remember
     from crypto_ml.stages.raw_uploads import read_received
+    from crypto_ml.stages.road import remember_rows
     from crypto_ml.storage.history import SCHEMA
 
     with explained():
         deployment = platform.deployment
-        store, history = deployment.store, deployment.history
-        received = read_received(context.partition_key, store)
-        cleaned = read_cleaned(context.partition_key, deployment.settings, store)
-        remembered = remember(received, cleaned, history, store)
+        received = read_received(context.partition_key, deployment.store)
+        cleaned = read_cleaned(context.partition_key, deployment.settings, deployment.store)
+        remembered = remember_rows(received, cleaned, deployment)
     return dg.MaterializeResult(
         data_version=dg.DataVersion(f"{remembered.version}"),
         metadata={
             "dagster/row_count": remembered.total,
             "dagster/partition_row_count": remembered.appended,
             "dagster/column_schema": column_schema(SCHEMA),
-            "dagster/uri": history.uri,
+            "dagster/uri": deployment.history.uri,
             "table_version": remembered.version if remembered.version is not None else "no table yet",
         },
     )
@@ -143,19 +140,17 @@ def predictions(context: dg.AssetExecutionContext, platform: Platform) -> dg.Mat
     from crypto_ml.forecasting.answers import PREDICTIONS
     from crypto_ml.ledger.metrics import answer_metrics
     from crypto_ml.ledger.receipts import document
+    from crypto_ml.ledger.reports import report_key_of
     from crypto_ml.stages.cleaned_features import read_cleaned
-    from crypto_ml.stages.delivery_scoring import Sources
-    from crypto_ml.stages.predictions import answer
     from crypto_ml.stages.raw_uploads import read_received
+    from crypto_ml.stages.road import answer_uploads
 
     with explained():
         deployment, champion = platform.deployment, platform.champion
-        store, history, settings = deployment.store, deployment.history, deployment.settings
+        store = deployment.store
         received = read_received(context.partition_key, store)
-        cleaned = read_cleaned(context.partition_key, settings, store)
-        bundle = deployment.bundle(champion.version)
-        sources = Sources(store, history, history.version(), bundle, champion, settings, context.run.run_id)
-        answers = answer(received, cleaned, sources)
+        cleaned = read_cleaned(context.partition_key, deployment.settings, store)
+        answers = answer_uploads(received, cleaned, deployment, champion, context.run.run_id)
     receipts = answers.receipts
     for receipt in receipts:
         if receipt.outcome != "PREDICTED":
@@ -167,13 +162,13 @@ def predictions(context: dg.AssetExecutionContext, platform: Platform) -> dg.Mat
             "dagster/column_schema": column_schema(PREDICTIONS),
             "outcomes": records([_answer_row(receipt) for receipt in receipts[:20]]),
             "published": links(list(answers.published), store),
-            "reports": links([answer_keys(receipt.upload.key).report for receipt in receipts], store),
+            "reports": links([report_key_of(receipt, store) for receipt in receipts], store),
             **({"receipt": dg.MetadataValue.json(document(receipts[0]))} if len(receipts) == 1 else {}),
             "receipts": links([receipt_key(receipt.answer_id) for receipt in receipts], store),
             **answer_metrics(receipts),
             "model_version": champion.version,
             "champion_pointer": champion.pointer,
-            "history_version": str(sources.history_version),
+            "history_version": str(receipts[0].history.read if receipts else None),
             "preview": table(answers.preview),
         },
         check_results=list(_answer_checks(receipts)),

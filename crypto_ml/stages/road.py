@@ -1,0 +1,56 @@
+"""The road of a delivery, from its uploads to their answers: four steps, and the composition that any caller shares.
+
+Each step leaves a record in the store, so that the next may run in another process: in Dagster each is one asset. Who
+needs no lineage calls `answer_delivery`.
+"""
+
+from datetime import datetime
+
+from crypto_ml.deployment import Deployment
+from crypto_ml.ledger.deliveries import DeliveryLog
+from crypto_ml.ledger.registry import Champion
+from crypto_ml.stages.cleaned_features import Cleaned, KnownCoins, clean
+from crypto_ml.stages.delivery_scoring import Sources
+from crypto_ml.stages.market_history import Remembered, remember
+from crypto_ml.stages.predictions import Answers, answer
+from crypto_ml.stages.raw_uploads import Received, receive
+
+
+def receive_uploads(delivery: str, deployment: Deployment, now: datetime) -> Received:
+    """Read the bytes of a delivery's uploads and keep them. Raises ObjectMissing where there is no such delivery."""
+    store = deployment.store
+    return receive(DeliveryLog(store).get(int(delivery)), store, now)
+
+
+def clean_rows(received: Received, deployment: Deployment, champion: Champion) -> Cleaned:
+    """Clean what was received; series are named as the history and the champion know them."""
+    history = deployment.history
+    coins = KnownCoins(history, history.version(), deployment.bundle(champion.version))
+    return clean(received, coins, deployment.store, deployment.settings)
+
+
+def remember_rows(received: Received, cleaned: Cleaned, deployment: Deployment) -> Remembered:
+    """Append the accepted rows to the market history, once."""
+    return remember(received, cleaned, deployment.history, deployment.store)
+
+
+def answer_uploads(
+    received: Received, cleaned: Cleaned, deployment: Deployment, champion: Champion, run_id: str
+) -> Answers:
+    """Predict with the champion, from the history as it is now, and publish. run_id: what receipts name the run by."""
+    history = deployment.history
+    bundle = deployment.bundle(champion.version)
+    sources = Sources(deployment.store, history, history.version(), bundle, champion, deployment.settings, run_id)
+    return answer(received, cleaned, sources)
+
+
+def answer_delivery(delivery: str, deployment: Deployment, *, run_id: str, now: datetime) -> Answers:
+    """The whole road, with the champion of this moment. A delivery answered before is answered again.
+
+    Raises what the steps raise: Refused where the same would happen again, Unavailable where it is worth another try.
+    """
+    champion = deployment.champion()
+    received = receive_uploads(delivery, deployment, now)
+    cleaned = clean_rows(received, deployment, champion)
+    remember_rows(received, cleaned, deployment)
+    return answer_uploads(received, cleaned, deployment, champion, run_id)
