@@ -11,7 +11,7 @@ over everything else that bundle.json says, so that no byte of a bundle changes 
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -21,8 +21,9 @@ import numpy as np
 
 from crypto_ml.digest import sha256_of
 from crypto_ml.errors import Refused
+from crypto_ml.forecasting.features import is_feature
 from crypto_ml.forecasting.scaling import SeriesStatistics
-from crypto_ml.forecasting.schema import FEATURES, SCALED, WINDOW, Target
+from crypto_ml.forecasting.schema import FEATURES, WINDOW, Target
 
 if TYPE_CHECKING:
     from crypto_ml.forecasting.inference import Network
@@ -67,6 +68,11 @@ class ModelBundle:
         return target
 
     @property
+    def features(self) -> tuple[str, ...]:
+        """What the network sees of a row, in order; those that are standardised stand first."""
+        return tuple(self.manifest["features"])
+
+    @property
     def slugs(self) -> Mapping[str, str]:
         """The coin behind each symbol the scaler knows, where that was recorded."""
         slugs: Mapping[str, str] = self.manifest["slugs"]
@@ -89,7 +95,7 @@ class ModelBundle:
     def network(self) -> "Network":
         from crypto_ml.forecasting.inference import Network
 
-        return Network.from_bytes(self.files[NETWORK])
+        return Network.from_bytes(self.files[NETWORK], features=len(self.features))
 
     def document(self, name: str) -> dict[str, Any]:
         """One of the bundle's JSON documents; an empty one where the bundle has none."""
@@ -116,11 +122,10 @@ class ModelBundle:
         """A bundle from its files' bytes, each checked against the manifest. Raises BundleDamaged."""
         manifest = _read_manifest(files.get(MANIFEST, b""))
         recorded: Mapping[str, str] = manifest["files"]
-        known = manifest["format"] == FORMAT and manifest["target"] in get_args(Target)
-        if not known or manifest["features"] != list(FEATURES) or manifest["window"] != WINDOW:
+        if unknown := list(_unknown(manifest)):
             raise BundleDamaged(
-                f"the model bundle {manifest['version']} was made for other features, windows or targets than this "
-                "program computes; serve it with the version of crypto_ml that made it"
+                f"the model bundle {manifest['version']} is made for what this crypto_ml does not know: "
+                f"{', '.join(unknown)}; serve it with the release that made it, or a later one"
             )
         changed = [name for name, sha in recorded.items() if name not in files or sha256_of(files[name]) != sha]
         if changed or files[MANIFEST] != _rendered(_sealed(manifest)):
@@ -128,7 +133,10 @@ class ModelBundle:
                 f"the model bundle {manifest['version']} is not as it was written: {', '.join(changed) or MANIFEST} "
                 "differs; restore the bundle or roll back to another"
             )
-        return cls(manifest, {MANIFEST: files[MANIFEST], **{name: files[name] for name in recorded}})
+        bundle = cls(manifest, {MANIFEST: files[MANIFEST], **{name: files[name] for name in recorded}})
+        if bundle.features[: len(bundle.statistics.columns)] != bundle.statistics.columns:
+            raise BundleDamaged(f"the scaler of the model bundle {bundle.version} has other columns than its network")
+        return bundle
 
 
 def make_bundle(
@@ -161,6 +169,17 @@ def make_bundle(
     manifest["sha256"] = _identity(manifest)
     manifest["version"] = f"{label}-{manifest['sha256'][:12]}"
     return ModelBundle.from_files({MANIFEST: _rendered(_sealed(manifest)), **files})
+
+
+def _unknown(manifest: Mapping[str, Any]) -> Iterator[str]:
+    """What a manifest asks for that this release does not have."""
+    if manifest["format"] != FORMAT:
+        yield f"format {manifest['format']}"
+    if manifest["target"] not in get_args(Target):
+        yield f"target {manifest['target']}"
+    if manifest["window"] != WINDOW:
+        yield f"windows of {manifest['window']} rows"
+    yield from (f"feature {name}" for name in manifest["features"] if not is_feature(name))
 
 
 def _read_manifest(content: bytes) -> dict[str, Any]:
@@ -201,7 +220,7 @@ def write_statistics(statistics: SeriesStatistics) -> bytes:
     """Scaler statistics as JSON; Python writes the shortest decimal that reads back as the same float64."""
     return json.dumps(
         {
-            "columns": list(SCALED),
+            "columns": list(statistics.columns),
             "symbols": list(statistics.symbols),
             "mean": statistics.mean.tolist(),
             "scale": statistics.scale.tolist(),
@@ -215,12 +234,10 @@ def read_statistics(content: bytes) -> SeriesStatistics:
     """The inverse of `write_statistics`. Raises BundleDamaged."""
     try:
         data = json.loads(content)
-        columns, symbols = data["columns"], tuple(data["symbols"])
-        shape = (len(symbols), len(SCALED))
+        columns, symbols = tuple(data["columns"]), tuple(data["symbols"])
+        shape = (len(symbols), len(columns))
         mean, scale = (np.asarray(data[name], np.float64).reshape(shape) for name in ("mean", "scale"))
         gap_scale = np.asarray(data["gap_scale"], np.float64)
     except (KeyError, TypeError, ValueError) as error:
         raise BundleDamaged(f"the model bundle's {SCALER} cannot be read ({error!r})") from error
-    if columns != list(SCALED):
-        raise BundleDamaged(f"the model bundle's {SCALER} has other columns than {', '.join(SCALED)}")
-    return SeriesStatistics(symbols, mean, scale, gap_scale)
+    return SeriesStatistics(symbols, mean, scale, gap_scale, columns)

@@ -1,14 +1,18 @@
-"""From accepted rows to the network's thirteen features.
+"""From accepted rows to the features a network sees.
 
 Rows of one series stand together in date order. The definitions are those of the handed-over network: changes are
-differences from the series' row before, and 0 on its first row.
+differences from the series' row before, and 0 on its first row. A feature's name is its definition, for ever: a bundle
+names those that its network sees, and one that was made before a feature was added goes on without it.
 """
+
+from collections.abc import Sequence
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from crypto_ml.forecasting.schema import FEATURES, LEVELS, SCALED
+from crypto_ml.forecasting.schema import FEATURES
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -40,15 +44,27 @@ def series_starts(symbols: npt.ArrayLike) -> IntArray:
     return np.maximum.accumulate(np.where(first, np.arange(names.size), 0)).astype(np.int64)
 
 
-def feature_block(rows: pd.DataFrame, starts: IntArray) -> FloatArray:
-    """The features of n rows before scaling, shape (n, 13), float64, columns in the order of `FEATURES`.
+CHANGE: Final = "v_"
+"""What the name of a change begins with; the rest names the level that changes."""
+
+
+def is_feature(name: str) -> bool:
+    """Whether this release can compute a feature of that name."""
+    return name in FEATURES
+
+
+def feature_block(rows: pd.DataFrame, starts: IntArray, names: Sequence[str] = FEATURES) -> FloatArray:
+    """The features `names` of n rows before scaling, shape (n, k), float64, columns in the order of the names.
 
     `rows` carries the levels (see `add_levels`) and is sorted by series and date; `starts` is from `series_starts`.
     """
-    block = np.empty((len(rows), len(FEATURES)), np.float64)
-    block[:, : len(LEVELS)] = rows[list(LEVELS)].to_numpy(np.float64)
-    block[:, -1] = rows["log_shares"].to_numpy(np.float64)
-    block[:, len(LEVELS) : len(SCALED)] = changes(block[:, : len(LEVELS)], starts)
+    levels = list(dict.fromkeys(name.removeprefix(CHANGE) for name in names))
+    values = rows[levels].to_numpy(np.float64)
+    changed = [levels.index(name.removeprefix(CHANGE)) for name in names if name.startswith(CHANGE)]
+    is_change = np.array([name.startswith(CHANGE) for name in names])
+    block = np.empty((len(rows), len(names)), np.float64)
+    block[:, ~is_change] = values[:, [levels.index(name) for name in names if not name.startswith(CHANGE)]]
+    block[:, is_change] = changes(values[:, changed], starts)
     return block
 
 

@@ -30,12 +30,12 @@ class Network:
     row by row (tried with batches of 1 to 8192, in any order, on 1 and 2 threads), and a test holds it to that.
     """
 
-    def __init__(self, session: "onnxruntime.InferenceSession") -> None:
+    def __init__(self, session: "onnxruntime.InferenceSession", features: int) -> None:
         """Takes a session that `from_bytes` or `from_file` has made. Raises Refused where its shapes are not ours."""
         inputs, outputs = session.get_inputs(), session.get_outputs()
         ours = (
             len(inputs) == len(outputs) == 1
-            and _fits(inputs[0].shape, (WINDOW, len(FEATURES)))
+            and _fits(inputs[0].shape, (WINDOW, features))
             and _fits(outputs[0].shape, (1,))
             and inputs[0].type == outputs[0].type == "tensor(float)"
         )
@@ -46,16 +46,18 @@ class Network:
                 for value in values
             )
             raise Refused(
-                f"The network takes or gives something else than float32 windows (n, {WINDOW}, {len(FEATURES)}) and "
+                f"The network takes or gives something else than float32 windows (n, {WINDOW}, {features}) and "
                 f"outputs (n, 1): {found}; use a network that this project exported."
             )
         self._session = session
+        self._features = features
         self._input: str = inputs[0].name
         self._output: str = outputs[0].name
 
     @classmethod
-    def from_bytes(cls, content: bytes, *, threads: int = THREADS) -> Self:
-        """Loads an ONNX model held in memory; `threads` is the number of cores one call uses.
+    def from_bytes(cls, content: bytes, *, threads: int = THREADS, features: int = len(FEATURES)) -> Self:
+        """Loads an ONNX model held in memory; `threads` is the number of cores one call uses, `features` how many the
+        network sees of a row.
 
         Raises Refused where the bytes are no ONNX model or the model is not of our shapes.
         """
@@ -71,7 +73,7 @@ class Network:
             # its exceptions share no base but Exception; for the same bytes each of them comes again
             first_line = (str(error).splitlines() or [type(error).__name__])[0]
             raise Refused(f"The network cannot be loaded, export it again: {first_line}") from error
-        return cls(session)
+        return cls(session, features)
 
     @classmethod
     def from_file(cls, path: Path, *, threads: int = THREADS) -> Self:
@@ -83,13 +85,13 @@ class Network:
         return cls.from_bytes(content, threads=threads)
 
     def predict(self, windows: NDArray[np.float32]) -> NDArray[np.float64]:
-        """The network's output for each of `windows` (n, 5, 13) float32, as float64 (n,), in the units of its target.
+        """The network's output for each of `windows` (n, 5, k) float32, as float64 (n,), in the units of its target.
 
         Raises Refused where the windows have another shape or dtype, or an output is not a finite number.
         """
-        if windows.dtype != np.float32 or windows.shape[1:] != (WINDOW, len(FEATURES)):
+        if windows.dtype != np.float32 or windows.shape[1:] != (WINDOW, self._features):
             raise Refused(
-                f"Windows must be float32 (n, {WINDOW}, {len(FEATURES)}), not {windows.dtype} {windows.shape}; "
+                f"Windows must be float32 (n, {WINDOW}, {self._features}), not {windows.dtype} {windows.shape}; "
                 "make them with crypto_ml.forecasting.windows."
             )
         outputs = np.empty(len(windows), np.float64)

@@ -5,6 +5,7 @@ The estimator that learns them is `scaler_estimator`; scoring needs only these, 
 
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Final
 
 import numpy as np
 import pandas as pd
@@ -13,7 +14,7 @@ from crypto_ml.errors import Refused
 from crypto_ml.forecasting.features import FloatArray, IntArray
 from crypto_ml.forecasting.schema import SCALED
 
-V_OPEN = SCALED.index("v_open")
+V_OPEN: Final = "v_open"
 
 
 class BadStatistics(Refused):
@@ -24,8 +25,9 @@ class BadStatistics(Refused):
 class SeriesStatistics:
     """Mean and deviation of k series.
 
-    symbols: k names, sorted, unique. mean, scale: (k, 12) float64 in the order of `SCALED`, currency units (close_ratio
-    dimensionless); a scale is never 0. gap_scale: (k,) float64, deviation of open[t] − close[t−1], currency.
+    symbols: k names, sorted, unique. columns: the c features that are standardised, the first of a network's, in its
+    order; `v_open` is among them. mean, scale: (k, c) float64, currency units (close_ratio dimensionless); a scale is
+    never 0. gap_scale: (k,) float64, deviation of open[t] − close[t−1], currency.
     Raises BadStatistics where shapes, order or values are wrong.
     """
 
@@ -33,15 +35,17 @@ class SeriesStatistics:
     mean: FloatArray
     scale: FloatArray
     gap_scale: FloatArray
+    columns: tuple[str, ...] = SCALED
 
     def __post_init__(self) -> None:
-        k = len(self.symbols)
+        k, c = len(self.symbols), len(self.columns)
         wrong = [
             complaint
             for complaint, holds in (
                 ("symbols must be sorted and unique", list(self.symbols) == sorted(set(self.symbols))),
-                (f"mean must have shape ({k}, {len(SCALED)})", self.mean.shape == (k, len(SCALED))),
-                (f"scale must have shape ({k}, {len(SCALED)})", self.scale.shape == (k, len(SCALED))),
+                ("v_open must be among the columns", V_OPEN in self.columns),
+                (f"mean must have shape ({k}, {c})", self.mean.shape == (k, c)),
+                (f"scale must have shape ({k}, {c})", self.scale.shape == (k, c)),
                 (f"gap_scale must have shape ({k},)", self.gap_scale.shape == (k,)),
                 ("means must be finite", bool(np.isfinite(self.mean).all())),
                 ("scales must be finite and positive", _positive(self.scale) and _positive(self.gap_scale)),
@@ -51,17 +55,22 @@ class SeriesStatistics:
         if wrong:
             raise BadStatistics(f"these scaler statistics cannot be used: {'; '.join(wrong)}")
 
+    @property
+    def v_open(self) -> int:
+        """Which of the columns is the change of the open."""
+        return self.columns.index(V_OPEN)
+
     def codes(self, symbols: pd.Series) -> IntArray:
         """The position of each of n symbols in `self.symbols`, shape (n,), −1 where the scaler has never seen it."""
         return pd.Index(self.symbols, dtype="str").get_indexer(pd.Index(symbols)).astype(np.int64)
 
     def scale_block(self, block: FloatArray, codes: IntArray) -> FloatArray:
-        """Standardise an (n, 13) feature block: (x − mean) / scale on the first twelve columns, `log_shares` as it is.
+        """Standardise a feature block: (x − mean) / scale on the columns that are standardised, the others as they are.
 
-        Rows whose code is −1 come back as NaN in the first twelve columns.
+        Rows whose code is −1 come back as NaN in the standardised columns.
         """
         scaled = block.copy()
-        width = len(SCALED)
+        width = len(self.columns)
         if self.symbols:
             scaled[:, :width] = (block[:, :width] - self.mean[codes]) / self.scale[codes]
         scaled[codes < 0, :width] = np.nan
@@ -76,29 +85,39 @@ def _positive(values: FloatArray) -> bool:
 class OwnStatistics:
     """Statistics of each row's own earlier rows, for series the scaler has never seen.
 
-    count: (n,) earlier rows; mean, scale: (n, 12) over rows start … t−1 of the row's series; gap_scale: (n,).
+    count: (n,) earlier rows; mean, scale: (n, c) over rows start … t−1 of the row's series; gap_scale: (n,). columns:
+    as in `SeriesStatistics`.
     """
 
     count: IntArray
     mean: FloatArray
     scale: FloatArray
     gap_scale: FloatArray
+    columns: tuple[str, ...] = SCALED
+
+    @property
+    def v_open(self) -> int:
+        """Which of the columns is the change of the open."""
+        return self.columns.index(V_OPEN)
 
 
-def own_statistics(block: FloatArray, gap: FloatArray, starts: IntArray) -> OwnStatistics:
+def own_statistics(
+    block: FloatArray, gap: FloatArray, starts: IntArray, columns: tuple[str, ...] = SCALED
+) -> OwnStatistics:
     """Expanding mean and population deviation of the rows strictly before each row.
 
-    block: (n, 13) features; gap: (n,) with NaN on first rows; starts: from `series_starts`. A deviation that is 0 but
+    block: features of n rows, those to be standardised first; gap: (n,) with NaN on first rows; starts: from
+    `series_starts`. A deviation that is 0 but
     for rounding (or of no rows) counts as 1, as in scikit-learn's StandardScaler. Sums run over differences from the
     series' first row, which keeps the textbook formula E[x²] − E[x]² from cancelling (Chan, Golub, LeVeque 1983).
     """
-    n, width = len(block), len(SCALED)
+    n, width = len(block), len(columns)
     count = np.arange(n) - starts
     mean, scale = _expanding(block[:, :width], block[starts, :width], starts, count)
     first_gap = np.minimum(starts + 1, n - 1)
     known = np.nan_to_num(gap)[:, None]
     _, gap_scale = _expanding(known, known[first_gap], starts, np.maximum(count - 1, 0), skip_first=True)
-    return OwnStatistics(count=count, mean=mean, scale=scale, gap_scale=gap_scale[:, 0])
+    return OwnStatistics(count=count, mean=mean, scale=scale, gap_scale=gap_scale[:, 0], columns=columns)
 
 
 def _expanding(

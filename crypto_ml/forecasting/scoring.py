@@ -21,8 +21,8 @@ from crypto_ml.forecasting.features import (
     series_starts,
 )
 from crypto_ml.forecasting.fingerprint import Witness
-from crypto_ml.forecasting.scaling import V_OPEN, OwnStatistics, SeriesStatistics, own_statistics
-from crypto_ml.forecasting.schema import MINIMUM_OWN_ROWS, SCALED, Recovery
+from crypto_ml.forecasting.scaling import OwnStatistics, SeriesStatistics, own_statistics
+from crypto_ml.forecasting.schema import MINIMUM_OWN_ROWS, Recovery
 from crypto_ml.forecasting.windows import WindowArray, as_input, window_rows, windows
 
 PREDICTED, SEED = "predicted", "seed"
@@ -54,7 +54,7 @@ def score_rows(
     rows = add_levels(rows)
     starts = series_starts(_series_numbers(rows))
     asked = ~rows["context"].to_numpy(bool)
-    block = feature_block(rows, starts)
+    block = feature_block(rows, starts, bundle.features)
     if witness:
         witness.see(rows, block)
     prediction = _predict_changes(rows, block, starts, asked, bundle)
@@ -109,7 +109,7 @@ def _predict_changes(
         scaled = windows(statistics.scale_block(block, codes), starts, by_model)
         change[by_model] = _to_currency(bundle, rows, by_model, scaled, _Inverse.of(statistics, codes[by_model]))
     if len(by_own):
-        own = own_statistics(block, gaps(rows, starts), starts)
+        own = own_statistics(block, gaps(rows, starts), starts, bundle.statistics.columns)
         scaled = _own_windows(block, own, starts, by_own)
         change[by_own] = _to_currency(bundle, rows, by_own, scaled, _Inverse.of(own, by_own))
     scaled_by = np.full(n, UNSCALED, dtype=object)
@@ -150,14 +150,15 @@ class _Inverse:
 
     @classmethod
     def of(cls, statistics: SeriesStatistics | OwnStatistics, at: IntArray) -> "_Inverse":
-        return cls(statistics.mean[at, V_OPEN], statistics.scale[at, V_OPEN], statistics.gap_scale[at])
+        v_open = statistics.v_open
+        return cls(statistics.mean[at, v_open], statistics.scale[at, v_open], statistics.gap_scale[at])
 
 
 def _own_windows(block: FloatArray, own: OwnStatistics, starts: IntArray, at: IntArray) -> WindowArray:
-    """Windows of rows `at`, each scaled by the statistics of the rows before that row: shape (m, 5, 13), float32."""
+    """Windows of rows `at`, each scaled by the statistics of the rows before that row: shape (m, 5, k), float32."""
     index, exists = window_rows(starts, at)
     gathered = block[index]
-    width = len(SCALED)
+    width = len(own.columns)
     gathered[..., :width] = (gathered[..., :width] - own.mean[at][:, None]) / own.scale[at][:, None]
     gathered[~exists] = 0.0
     return as_input(gathered)

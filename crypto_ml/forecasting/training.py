@@ -28,7 +28,7 @@ from crypto_ml.forecasting.model_card import model_card
 from crypto_ml.forecasting.network import ONNX_TOLERANCE, agreement, export_onnx, fit, save_keras, weights_sha256
 from crypto_ml.forecasting.pictures import holdout_by_symbol, loss_curve, predicted_against_actual
 from crypto_ml.forecasting.scaling import V_OPEN, SeriesStatistics
-from crypto_ml.forecasting.schema import MINIMUM_OWN_ROWS, PRICES, SCALED, Target
+from crypto_ml.forecasting.schema import FEATURES, MINIMUM_OWN_ROWS, PRICES, SCALED, Target
 from crypto_ml.forecasting.scoring import PREDICTED, score_rows
 from crypto_ml.forecasting.windows import WindowArray, windows
 
@@ -256,8 +256,8 @@ def _examples(rows: pd.DataFrame, statistics: SeriesStatistics, target: Target) 
     at = np.flatnonzero((codes >= 0) & (np.arange(len(rows)) > starts))
     known = codes[at]
     if target == "change":
-        moved = block[at, V_OPEN]
-        values = (moved - statistics.mean[known, V_OPEN]) / statistics.scale[known, V_OPEN]
+        moved, v_open = block[at, FEATURES.index(V_OPEN)], statistics.v_open
+        values = (moved - statistics.mean[known, v_open]) / statistics.scale[known, v_open]
     else:
         values = gaps(rows, starts)[at] / statistics.gap_scale[known]
     dates = rows["date"].to_numpy("datetime64[D]")[at]

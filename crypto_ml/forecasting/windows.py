@@ -21,10 +21,10 @@ def window_rows(starts: IntArray, at: IntArray) -> tuple[IntArray, npt.NDArray[n
 
 
 def windows(scaled: FloatArray, starts: IntArray, at: IntArray) -> WindowArray:
-    """The scaled rows t−5 … t−1 for each t in `at`: shape (m, 5, 13), float32.
+    """The scaled rows t−5 … t−1 for each t in `at`: shape (m, 5, k), float32.
 
-    `scaled` is (n, 13) in the order of `FEATURES`, `starts` is from `series_starts`. Rows before the first row of a
-    series are zeros; so are values that are not finite.
+    `scaled` is (n, k) in the order of the network's features, `starts` is from `series_starts`. Rows before the first
+    row of a series are zeros; so are values that are not finite.
     """
     index, exists = window_rows(starts, at)
     gathered = as_input(scaled)[index]

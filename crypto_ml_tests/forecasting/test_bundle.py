@@ -109,7 +109,7 @@ def test_a_directory_without_a_bundle_is_refused(tmp_path: Path) -> None:
 )
 def test_a_bundle_for_another_program_says_so(changed: Mapping[str, Any]) -> None:
     manifest = json.loads(one().files[MANIFEST]) | changed
-    with pytest.raises(BundleDamaged, match="serve it with the version of crypto_ml that made it"):
+    with pytest.raises(BundleDamaged, match="serve it with the release that made it"):
         ModelBundle.from_files({**one().files, MANIFEST: json.dumps(manifest).encode()})
 
 

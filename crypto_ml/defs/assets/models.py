@@ -170,14 +170,12 @@ def _check(name: str, verdict: Any, severity: dg.AssetCheckSeverity) -> dg.Asset
 
 
 def _statistics_rows(statistics: Any) -> list[dict[str, Any]]:
-    from crypto_ml.forecasting.scaling import V_OPEN
-
     return [
         {
             "symbol": symbol,
             "mean open": statistics.mean[k, 0],
             "deviation of open": statistics.scale[k, 0],
-            "deviation of v_open": statistics.scale[k, V_OPEN],
+            "deviation of v_open": statistics.scale[k, statistics.v_open],
             "deviation of gap": statistics.gap_scale[k],
         }
         for k, symbol in enumerate(statistics.symbols[:10])
