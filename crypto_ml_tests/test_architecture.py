@@ -67,7 +67,7 @@ def test_every_module_says_what_it_is_for() -> None:
             "import crypto_ml.stages.predictions, crypto_ml.stages.cleaned_features",
             "tensorflow keras sklearn matplotlib",
         ),
-        ("import crypto_ml.stages.training", "tensorflow keras sklearn matplotlib"),
+        ("import crypto_ml.stages.trained_model", "tensorflow keras sklearn matplotlib"),
     ],
 )
 def test_an_import_stays_light(statement: str, absent: str) -> None:

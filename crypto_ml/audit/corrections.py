@@ -19,7 +19,7 @@ from crypto_ml.forecasting.schema import LOOK_BACK
 from crypto_ml.ledger.deliveries import DeliveryLog
 from crypto_ml.ledger.receipts import receipts_of
 from crypto_ml.ledger.registry import Registry
-from crypto_ml.stages.training import SOURCE, order_of
+from crypto_ml.stages.scaler import SOURCE, order_of
 from crypto_ml.storage.history import MarketHistory
 from crypto_ml.storage.objects import ObjectStore
 

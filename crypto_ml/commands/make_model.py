@@ -102,7 +102,7 @@ def _observations(upload: "pd.DataFrame") -> "pd.DataFrame":
 
 
 def _manifest(rows: "pd.DataFrame", split: "Split", sha256: str) -> dict[str, Any]:
-    """What a retrain's manifest says, of a market that has no history table (see `stages.training.prepare`)."""
+    """What a retrain's manifest says, of a market that has no history table (see `stages.scaler.prepare`)."""
     days = rows["date"].dt.date
     training, holdout = days < split.validation_from, days >= split.holdout_from
     return {

@@ -13,7 +13,7 @@ from typing import Final
 from crypto_ml.forecasting.bundle import ModelBundle
 from crypto_ml.forecasting.training import METRICS, compare_on_holdout
 from crypto_ml.ledger.registry import Champion, Gate, Registry
-from crypto_ml.stages.training import NoTrainingSet, training_rows
+from crypto_ml.stages.scaler import NoTrainingSet, training_rows
 from crypto_ml.storage.history import MarketHistory
 
 BLOCKING: Final = ("onnx_equals_keras",)

@@ -10,7 +10,8 @@ import pytest
 
 import crypto_ml
 
-STAGES = ("raw_uploads", "cleaned_features", "market_history", "predictions", "daily_forecast", "training")
+MODELS = {"scaler", "trained_model"}
+STAGES = ("raw_uploads", "cleaned_features", "market_history", "predictions", "daily_forecast", *sorted(MODELS))
 SCRIPT = f"""
 import json
 from crypto_ml.ledger.code import code_version
@@ -55,12 +56,13 @@ def test_each_stage_has_a_version_of_its_own(before: dict[str, str]) -> None:
     ("module", "stages"),
     [
         ("stages/raw_uploads", {"raw_uploads", "cleaned_features", "market_history", "predictions"}),
-        ("stages/training", {"training"}),
+        ("stages/scaler", MODELS),
         ("stages/earlier_rows", {"predictions", "daily_forecast"}),
         ("forecasting/dates", {"cleaned_features", "market_history", "predictions"}),
         ("forecasting/answers", {"predictions", "daily_forecast"}),
-        ("forecasting/scoring", {"predictions", "daily_forecast", "training"}),
-        ("forecasting/scaler_estimator", {"training"}),
+        ("forecasting/current", set(STAGES) - {"raw_uploads"}),
+        ("forecasting/scoring", {"predictions", "daily_forecast"} | MODELS),
+        ("forecasting/scaler_estimator", MODELS),
         ("forecasting/handover", set()),
         ("cli", set()),
     ],

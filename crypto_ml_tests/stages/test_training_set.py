@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from crypto_ml.forecasting.bundle import SCALER
 from crypto_ml.forecasting.schema import OBSERVATION
 from crypto_ml.forecasting.training import Plan, TooLittleHistory, fit_scaler, split_by_time, train
-from crypto_ml.stages.training import choose, prepare, rows_of, split_of
+from crypto_ml.stages.scaler import choose, prepare, rows_of, split_of
 from crypto_ml.storage.history import SCHEMA, MarketHistory
 from crypto_ml.storage.objects import ObjectStore
 from crypto_ml_tests.forecasting.markets import FIRST_DAY, market

@@ -33,18 +33,18 @@ def known_by(config: Knowledge) -> datetime:
     deps=[dg.AssetDep(market_history, partition_mapping=dg.AllPartitionMapping())],
     partitions_def=WEEKS,
     kinds={"scikitlearn"},
-    code_version=code_version("crypto_ml.forecasting.scaler_estimator"),
+    code_version=code_version("crypto_ml.stages.scaler"),
     group_name="models",
     owners=["team:ml"],
 )
 def scaler(context: dg.AssetExecutionContext, platform: Platform, config: Knowledge) -> dg.MaterializeResult:
     """A week's training set and the statistics fitted on its training rows: what the network is trained on."""
-    from crypto_ml.stages.training import prepare
+    from crypto_ml.stages.scaler import prepare
 
     week = context.partition_key
     with explained():
         store, history = platform.deployment.store, platform.deployment.history
-        code = code_version("crypto_ml.stages.training")
+        code = code_version("crypto_ml.stages.scaler")
         prepared = prepare(week, week_end(week), history, store, known_by=known_by(config), code=code)
     manifest = prepared.manifest
     return dg.MaterializeResult(
@@ -66,7 +66,7 @@ def scaler(context: dg.AssetExecutionContext, platform: Platform, config: Knowle
     deps=[scaler],
     partitions_def=WEEKS,
     kinds={"keras", "onnx", "tensorflow"},
-    code_version=code_version("crypto_ml.stages.training"),
+    code_version=code_version("crypto_ml.stages.trained_model"),
     check_specs=[
         dg.AssetCheckSpec(
             "onnx_equals_keras",
@@ -85,7 +85,7 @@ def scaler(context: dg.AssetExecutionContext, platform: Platform, config: Knowle
 )
 def trained_model(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult:
     """A candidate: the network trained on a week's training set, exported, proven and evaluated, as a model bundle."""
-    from crypto_ml.stages.training import train_week
+    from crypto_ml.stages.trained_model import train_week
 
     with explained():
         deployment = platform.deployment

@@ -1,4 +1,4 @@
-"""scaler and trained_model: a week's training set and its model, from market_history alone.
+"""scaler: a week's training set, from market_history alone, and the statistics fitted on its training rows.
 
 A training set is what was known of the market at some moment, the days before the end of the week, and the split; its
 manifest says all of it. What becomes known later never changes it. Preparing a week again adds an entry to the week's
@@ -7,7 +7,7 @@ log and never changes one.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import date, datetime
 from typing import Any, Final
 
 import pandas as pd
@@ -21,11 +21,9 @@ from crypto_ml.forecasting.current import Order
 from crypto_ml.forecasting.scaling import SeriesStatistics
 from crypto_ml.forecasting.schema import OBSERVATION
 from crypto_ml.forecasting.sorting import as_frame
-from crypto_ml.forecasting.training import Plan, Split, Trained, fit_scaler, rows_sha256, split_by_time, train
+from crypto_ml.forecasting.training import Split, fit_scaler, rows_sha256, split_by_time
 from crypto_ml.ledger.layout import MODELS, TRAINING_SETS
 from crypto_ml.ledger.log import AppendOnlyLog
-from crypto_ml.ledger.registry import Registry
-from crypto_ml.settings import Settings
 from crypto_ml.storage.history import SCHEMA, MarketHistory
 from crypto_ml.storage.objects import ObjectStore
 
@@ -143,26 +141,6 @@ def read_training_set(week: str, store: ObjectStore) -> TrainingSet:
         raise NoTrainingSet(f"no scaler was fitted for the week {week}; materialise scaler for that partition first")
     statistics = read_statistics(store.read(last.document["scaler"]["key"]))
     return _training_set(last.document, statistics)
-
-
-def train_week(
-    week: str, history: MarketHistory, store: ObjectStore, settings: Settings, now: datetime
-) -> tuple[TrainingSet, Trained]:
-    """Train on the week's training set and add the bundle to the registry, as a candidate."""
-    training_set = read_training_set(week, store)
-    manifest = training_set.manifest
-    rows = rows_of(manifest, history)
-    trained = train(
-        rows,
-        training_set.split,
-        training_set.statistics,
-        Plan(target=settings.target, epochs=settings.epochs),
-        label=week,
-        manifest=manifest,
-        created_at=now.astimezone(UTC).isoformat(),
-    )
-    Registry(store).add(trained.bundle)
-    return training_set, trained
 
 
 def _training_set(manifest: Mapping[str, Any], statistics: SeriesStatistics) -> TrainingSet:
