@@ -14,7 +14,7 @@ from crypto_ml.forecasting.reading import line_of
 from crypto_ml.ledger.formats.receipt_v2 import Receipt
 from crypto_ml.ledger.layout import raw_key
 from crypto_ml.ledger.receipts import read_receipt
-from crypto_ml.ledger.registry import Champion, Registry
+from crypto_ml.ledger.registry import Champion, Registry, repeated_champion
 from crypto_ml.settings import Settings
 from crypto_ml.stages.cleaned_features import Cleaned, download_named, read_cleaning
 from crypto_ml.stages.delivery_scoring import Sources
@@ -64,7 +64,7 @@ class Evidence:
 
     @property
     def champion(self) -> Champion:
-        return Champion(**self.receipt.champion)
+        return repeated_champion(self.receipt.champion)
 
     def sources(self) -> Sources:
         """What the delivery was answered with."""

@@ -11,7 +11,7 @@ import io
 import struct
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final, Literal
@@ -51,7 +51,7 @@ Outcome = Literal["IDENTICAL", "EQUAL", "DIFFERS"]
 
 
 @dataclass(frozen=True)
-class Verdict:
+class ReplayVerdict:
     """What a replay found. ulp: the largest difference in units in the last place of a float32, where EQUAL."""
 
     answer_id: str
@@ -67,7 +67,7 @@ class Verdict:
         return f"EQUAL WITHIN {self.ulp} ulp" if self.outcome == "EQUAL" else f"DIFFERS AT {self.stage}: {self.why}"
 
 
-def replay(answer_id: str, store: ObjectStore, *, retrain: bool = False) -> Verdict:
+def replay(answer_id: str, store: ObjectStore, *, retrain: bool = False) -> ReplayVerdict:
     """Compute an answer again; with `retrain`, the model behind it as well.
 
     Damage is a verdict, and so is a receipt that is not there. Raises StoreUnavailable where the store does not answer,
@@ -80,9 +80,11 @@ def replay(answer_id: str, store: ObjectStore, *, retrain: bool = False) -> Verd
             if retrain:
                 retrained(evidence.bundle, evidence.history)
     except Differs as found:
-        return Verdict(answer_id, "DIFFERS", found.stage, found.why)
+        return ReplayVerdict(answer_id, "DIFFERS", found.stage, found.why)
     note = _software_note(evidence)
-    return Verdict(answer_id, "EQUAL", ulp=ulp, note=note) if ulp else Verdict(answer_id, "IDENTICAL", note=note)
+    if ulp:
+        return ReplayVerdict(answer_id, "EQUAL", ulp=ulp, note=note)
+    return ReplayVerdict(answer_id, "IDENTICAL", note=note)
 
 
 def _replayed(evidence: Evidence) -> int:
@@ -127,8 +129,9 @@ def _evidence_stands(evidence: Evidence) -> None:
     with ThreadPoolExecutor(AT_ONCE) as pool:
         for looked in [pool.submit(look, part) for part in PART_STAGES if part in receipt.evidence]:
             looked.result()
-    pointed = Registry(store, evidence.settings.environment).entry(receipt.inputs.champion_pointer)
-    if asdict(pointed) != dict(receipt.champion):
+    registry = Registry(store, evidence.settings.environment)
+    pointed = at_stage("champion_model", lambda: registry.entry(receipt.inputs.champion_pointer))
+    if not pointed.is_repeated_by(receipt.champion):
         raise Differs("champion_model", "the entry of the pointer is not the one the receipt repeats")
 
 

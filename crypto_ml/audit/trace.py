@@ -22,6 +22,7 @@ from crypto_ml.ledger.deliveries import DeliveryLog
 from crypto_ml.ledger.formats.receipt_v2 import Receipt
 from crypto_ml.ledger.layout import raw_key, receipt_key
 from crypto_ml.ledger.receipts import document
+from crypto_ml.ledger.registry import repeated_champion
 from crypto_ml.ledger.reports import read_report_of
 from crypto_ml.stages.delivery_scoring import add_earlier_rows
 from crypto_ml.storage.failures import ObjectMissing
@@ -240,11 +241,11 @@ def told(found: Trace, store: ObjectStore) -> Iterator[str]:
         if "week" in trained
         else ""
     )
-    champion = receipt.champion
-    yield f"approval        entry {champion['pointer']}, {champion['action']} by {champion['by']}: {champion['why']}"
-    if champion["override"]:
-        failed = ", ".join(str(gate["name"]) for gate in champion["gates"] if not gate["passed"])
-        yield f"  overridden    {failed} failed; {champion['override']}"
+    champion = repeated_champion(receipt.champion)
+    yield f"approval        entry {champion.pointer}, {champion.action} by {champion.by}: {champion.why}"
+    if champion.override:
+        failed = ", ".join(str(gate["name"]) for gate in champion.gates if not gate["passed"])
+        yield f"  overridden    {failed} failed; {champion.override}"
     software = receipt.software
     code = ", ".join(f"{stage} {version}" for stage, version in software.code.items())
     yield f"software        crypto_ml {software.package}, Python {software.python}; code: {code}"

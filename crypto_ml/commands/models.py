@@ -33,14 +33,14 @@ def models(time: str | None, as_history: bool, environment: Environment | None, 
     if time or as_history:
         entries = list(registry.champions()) if as_history else [_champion_at(registry, str(time))]
         if as_json:
-            click.echo(json.dumps([asdict(entry) for entry in entries], indent=2))
+            click.echo(json.dumps([_document(entry) for entry in entries], indent=2))
         for entry in [] if as_json else entries:
             click.echo(_told(entry))
         return
     champion = registry.champion()
     rows = [_row(registry, version, champion) for version in registry.versions()]
     if as_json:
-        click.echo(json.dumps({"champion": asdict(champion) if champion else None, "models": rows}, indent=2))
+        click.echo(json.dumps({"champion": _document(champion) if champion else None, "models": rows}, indent=2))
         return
     if not rows:
         click.echo("no model yet: the first run adds the one of model_out/, a retrain adds a candidate", err=True)
@@ -101,6 +101,10 @@ def _champion_at(registry: "Registry", time: str) -> "Champion":
     if served is None:
         raise Refused(f"nothing served in {registry.environment} at {time}; `crypto-ml models --history` lists all")
     return served
+
+
+def _document(entry: "Champion") -> dict[str, Any]:
+    return {name: value for name, value in asdict(entry).items() if name != "recorded"}
 
 
 def _told(entry: "Champion") -> str:

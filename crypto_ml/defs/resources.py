@@ -98,4 +98,5 @@ def champion_metadata(champion: "Champion") -> dict[str, Any]:
         "action": champion.action,
         "gates": dg.MetadataValue.json(list(champion.gates)),
         "override": champion.override or "",
+        "decision": champion.decision or "",
     }

@@ -1,21 +1,25 @@
 """Model bundles in S3, and for each environment the one pointer that decides which of them serves.
 
 Bundles are written once under their version. A pointer is a log: its last entry is the champion, the entries before it
-say who made what champion, when, why, and what the gates said. `prod` takes only what `preprod` serves.
+say who made what champion, when, why, and what the gates said. A decision has an id, and the same id decides once.
+`prod` takes only what `preprod` serves.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
-from typing import Any, Literal
+from datetime import datetime
+from typing import Any, Final, Literal
 
 from crypto_ml.errors import Refused
 from crypto_ml.forecasting.bundle import MANIFEST, ModelBundle
+from crypto_ml.ledger.clock import not_before
+from crypto_ml.ledger.formats import pointer_v1, pointer_v2
+from crypto_ml.ledger.formats.reading import read_record, too_new
 from crypto_ml.ledger.layout import MODELS, Environment, bundle_prefix, champions_prefix
 from crypto_ml.ledger.log import AppendOnlyLog, Entry
-from crypto_ml.storage.failures import AlreadyExists, ObjectMissing
+from crypto_ml.storage.failures import AlreadyExists
 from crypto_ml.storage.objects import ObjectStore
 
 
@@ -39,6 +43,11 @@ class PromotionRefused(Refused):
     """A candidate that did not pass its gates, or that the environment before has not served."""
 
 
+FORMATS: Final[Mapping[int, Any]] = {
+    pointer_v1.FORMAT: pointer_v1.PointerEntry,
+    pointer_v2.FORMAT: pointer_v2.PointerEntry,
+}
+
 Action = Literal["first start", "promotion", "rollback"]
 
 
@@ -56,7 +65,8 @@ class Gate:
 class Champion:
     """One entry of the pointer: which bundle serves from `at` on (ISO 8601, UTC), who decided so and why.
 
-    gates: what the gates said. override: why it serves although some of them failed.
+    gates: what the gates said. override: why it serves although some of them failed. decision: the id of the decision
+    that it came about by, where it has one. recorded: the entry exactly as it is stored, in whichever format.
     """
 
     pointer: int
@@ -68,6 +78,24 @@ class Champion:
     action: Action = "promotion"
     gates: Sequence[Mapping[str, Any]] = field(default_factory=list)
     override: str | None = None
+    decision: str | None = None
+    recorded: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+    def repeated(self) -> dict[str, Any]:
+        """The recorded entry and its number: what a receipt repeats."""
+        return {"pointer": self.pointer, **self.recorded}
+
+    def is_repeated_by(self, document: Mapping[str, Any]) -> bool:
+        """Whether what a receipt repeats, of today or of 0.1, is this entry as it is recorded."""
+        if "format" in self.recorded:
+            return dict(document) == self.repeated()
+        return dict(document) in (self.repeated(), pointer_v1.repeated(self.pointer, self.recorded))
+
+
+def repeated_champion(document: Mapping[str, Any]) -> Champion:
+    """The entry that a receipt repeats. Raises RecordTooNew, RecordDamaged."""
+    recorded = {name: value for name, value in document.items() if name != "pointer"}
+    return _champion(document["pointer"], recorded, f"entry {document['pointer']} of the champion pointer")
 
 
 class Registry:
@@ -114,28 +142,36 @@ class Registry:
     def champion(self) -> Champion | None:
         """Who serves now; None on a deployment that has not started yet."""
         last = self._pointer.last()
-        return _champion(last) if last else None
+        return self._read(last) if last else None
 
     def champions(self) -> Iterator[Champion]:
         """Every entry of the pointer, oldest first."""
-        return map(_champion, self._pointer.entries())
+        return map(self._read, self._pointer.entries())
 
     def champion_at(self, time: datetime) -> Champion | None:
-        """Who served at `time` (aware); None before the first."""
+        """Who served at `time` (aware); None before the first.
+
+        The order of the pointer is the order of time: an entry of 0.1 that is dated before one it follows, by a clock
+        that was behind, served from when that one did.
+        """
         served = None
         for entry in self.champions():
-            if datetime.fromisoformat(entry.at) > time:
+            if datetime.fromisoformat(entry.at) > time:  # from here on the latest date so far is past `time`
                 break
             served = entry
         return served
+
+    def decided(self, decision: str) -> Champion | None:
+        """The entry that a decision led to, None where it was not carried out."""
+        return _of_decision(self.champions(), decision)
 
     def pointer_key(self, pointer: int) -> str:
         """The key of an entry of the pointer."""
         return self._pointer.key(pointer)
 
     def entry(self, pointer: int) -> Champion:
-        """An entry of the pointer. Raises ObjectMissing."""
-        return _champion(self._pointer.read(pointer))
+        """An entry of the pointer. Raises ObjectMissing, RecordTooNew, RecordDamaged."""
+        return self._read(self._pointer.read(pointer))
 
     def promote(
         self,
@@ -146,14 +182,20 @@ class Registry:
         at: datetime,
         gates: Sequence[Gate] = (),
         override: str | None = None,
+        decision: str | None = None,
+        after: int | None = None,
     ) -> Champion:
         """Make a bundle the champion. Of two promotions at the same time one succeeds.
 
         `gates` is what `stages.promotion` found; where one failed, only an `override` reason lets the bundle through,
-        and it is kept. Raises UnknownModel, BundleDamaged, UnexplainedPromotion, PromotionRefused; PromotionLost with
-        the name of who was first.
+        and it is kept. `decision` is the id of the decision: where an entry has it, that entry comes back and nothing
+        is written. `after` is the number of the entry that the decision is meant to follow, the last one by default.
+        Raises UnknownModel, BundleDamaged, UnexplainedPromotion, PromotionRefused; PromotionLost with the name of who
+        was first.
         """
-        after = self._pointer.last_number()
+        entries = list(self.champions())
+        if carried_out := _of_decision(entries, decision):
+            return carried_out
         bundle = self._explained(version, by, why)
         if self.environment == "prod":
             self._refuse_unproven(version)
@@ -163,23 +205,35 @@ class Registry:
                 f"{version} was not promoted: {' '.join(gate.explanation for gate in failed)} "
                 "To promote it all the same, give the reason as override; it is recorded"
             )
-        said = {"gates": [asdict(gate) for gate in gates], "override": override if failed else None}
-        return self._point(bundle, after, action="promotion", by=by, why=why, at=at, **said)
+        behind = entries if after is None else entries[:after]
+        return self._point(
+            bundle,
+            behind,
+            action="promotion",
+            by=by,
+            why=why,
+            at=at,
+            gates=[asdict(gate) for gate in gates],
+            override=override if failed else None,
+            decision=decision,
+        )
 
-    def roll_back(self, *, by: str, why: str, at: datetime) -> Champion:
+    def roll_back(self, *, by: str, why: str, at: datetime, decision: str | None = None) -> Champion:
         """Make the model champion again that served before. Raises as `promote`, and NothingToRollBackTo.
 
         No gate is asked: what served before is the way out of a problem. A rollback is an entry like any other, so
-        rolling back twice undoes the first.
+        rolling back twice, by two decisions, undoes the first.
         """
         entries = list(self.champions())
+        if carried_out := _of_decision(entries, decision):
+            return carried_out
         earlier = [entry for entry in entries if entry.version != entries[-1].version]
         if not earlier:
             raise NothingToRollBackTo(
                 "no other model has served before the champion, so there is nothing to go back to"
             )
         bundle = self._explained(earlier[-1].version, by, why)
-        return self._point(bundle, entries[-1].pointer, action="rollback", by=by, why=why, at=at)
+        return self._point(bundle, entries, action="rollback", by=by, why=why, at=at, decision=decision)
 
     def champion_or_first(self, first: Callable[[], ModelBundle], at: datetime) -> Champion:
         """The champion, which on a fresh deployment becomes the bundle that `first` gives."""
@@ -189,9 +243,9 @@ class Registry:
         self.add(bundle)
         try:
             why = "first start of this deployment"
-            return self._point(bundle, 0, action="first start", by="crypto_ml", why=why, at=at)
+            return self._point(bundle, [], action="first start", by="crypto_ml", why=why, at=at)
         except PromotionLost:
-            return _champion(self._pointer.read(1))
+            return self.entry(1)
 
     def _explained(self, version: str, by: str, why: str) -> ModelBundle:
         if not by.strip() or not why.strip():
@@ -207,29 +261,59 @@ class Registry:
                 "first"
             )
 
-    def _point(self, bundle: ModelBundle, after: int, *, action: Action, at: datetime, **decision: Any) -> Champion:
-        document: dict[str, Any] = {
-            "version": bundle.version,
-            "sha256": bundle.sha256,
-            "action": action,
-            "at": at.astimezone(UTC).isoformat(),
-            **decision,
-        }
-        entry = self._pointer.append(document, after=after)
-        if entry is None:
-            raise PromotionLost(_who_was_first(self._pointer, after + 1, bundle.version))
-        return _champion(entry)
+    def _point(
+        self,
+        bundle: ModelBundle,
+        behind: Sequence[Champion],
+        *,
+        action: Action,
+        by: str,
+        why: str,
+        at: datetime,
+        gates: Sequence[Mapping[str, Any]] = (),
+        override: str | None = None,
+        decision: str | None = None,
+    ) -> Champion:
+        """Write the entry that follows those of `behind`; after the write nothing can fail any more."""
+        entry = pointer_v2.PointerEntry(
+            version=bundle.version,
+            sha256=bundle.sha256,
+            by=by,
+            why=why,
+            at=not_before(at, *(before.at for before in behind)),
+            action=action,
+            gates=list(gates),
+            override=override,
+            decision=decision,
+        )
+        written = self._pointer.append(pointer_v2.written(entry), after=len(behind))
+        if written:
+            return self._read(written)
+        overtaken_by = list(map(self._read, self._pointer.entries(len(behind))))
+        if carried_out := _of_decision(overtaken_by, decision):
+            return carried_out
+        raise PromotionLost(_who_was_first(overtaken_by, bundle.version))
+
+    def _read(self, entry: Entry) -> Champion:
+        return _champion(entry.number, entry.document, self.store.uri(self.pointer_key(entry.number)))
 
 
-def _who_was_first(pointer: AppendOnlyLog, number: int, version: str) -> str:
-    try:
-        first = _champion(pointer.read(number))
-    except ObjectMissing:
+def _champion(number: int, document: Mapping[str, Any], where: str) -> Champion:
+    found = document.get("format", pointer_v1.FORMAT)
+    if found not in FORMATS:
+        raise too_new("pointer", where, found, max(FORMATS))
+    entry = read_record(FORMATS[found], document, where)
+    return Champion(pointer=number, recorded=document, **{name: getattr(entry, name) for name in vars(entry)})
+
+
+def _of_decision(entries: Iterable[Champion], decision: str | None) -> Champion | None:
+    return next((entry for entry in entries if entry.decision == decision), None) if decision else None
+
+
+def _who_was_first(overtaken_by: Sequence[Champion], version: str) -> str:
+    if not overtaken_by:
         return f"{version} was not promoted: another promotion came first"
+    first = overtaken_by[0]
     return (
         f"{version} was not promoted: {first.by} promoted {first.version} first ({first.why}); look at it and try again"
     )
-
-
-def _champion(entry: Entry) -> Champion:
-    return Champion(pointer=entry.number, **entry.document)

@@ -2,12 +2,12 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Final
 
 from crypto_ml.digest import sha256_of
 from crypto_ml.forecasting.bundle import MANIFEST, NETWORK, SCALER, TRAINING_MANIFEST, ModelBundle
+from crypto_ml.ledger.clock import not_before
 from crypto_ml.ledger.code import code_version
 from crypto_ml.ledger.deliveries import delivery_key
 from crypto_ml.ledger.formats.receipt_v2 import (
@@ -28,7 +28,7 @@ from crypto_ml.stages.cleaned_features import Cleaned
 from crypto_ml.stages.delivery_scoring import Scored, Sources
 from crypto_ml.stages.market_history import append_id, read_append
 from crypto_ml.stages.outcomes import Decided, Situation, Standing
-from crypto_ml.stages.raw_uploads import Received
+from crypto_ml.stages.raw_uploads import Received, ReceivedFile
 from crypto_ml.storage.failures import ObjectMissing
 from crypto_ml.storage.objects import ObjectStore
 
@@ -90,17 +90,12 @@ def receipt_of(
         fingerprints=scored.fingerprints if scored else Fingerprints(),
         history=HistoryVersions(read=sources.history_version, written=written),
         model=_used(sources.bundle),
-        champion=asdict(sources.champion),
+        champion=sources.champion.repeated(),
         settings=sources.settings.deciding(),
         software=software(sources.settings.image),
         evidence=evidence,
         run_id=sources.run_id,
-        timings=Timings(
-            uploaded_at=file.upload.last_modified,
-            noticed_at=received.noticed_at,
-            received_at=received.at,
-            answered_at=datetime.now(UTC).isoformat(),
-        ),
+        timings=timings_of(received, file, datetime.now(UTC)),
         ignored_columns=list(summary.ignored_columns) if summary else [],
         date_order=summary.date_order if summary else None,
         notes=_notes(cleaned, scored, decided) if scored else [],
@@ -136,6 +131,20 @@ def _standing(report: Report, moved: Collection[str]) -> Standing:
         report.upload_sha256,
         report.outcome,
         report.answer_id if stands else None,
+    )
+
+
+def timings_of(received: Received, file: ReceivedFile, answered: datetime) -> Timings:
+    """When what happened to a file: nothing before what had to come first, whatever the clocks say.
+
+    When it was written is the store's word, which may be ahead of everybody else's.
+    """
+    received_at = not_before(datetime.fromisoformat(received.at), received.noticed_at)
+    return Timings(
+        uploaded_at=file.upload.last_modified,
+        noticed_at=received.noticed_at,
+        received_at=received_at,
+        answered_at=not_before(answered, received_at),
     )
 
 

@@ -2,14 +2,17 @@
 
 The gates of a promotion: no blocking check of the candidate's own training failed; on its holdout it is no worse than
 the last close; and no worse than the champion, which is evaluated on the same rows. Worse means a greater mean relative
-error.
+error. Everything that can fail comes before the pointer is written, and the same decision is carried out once.
 """
 
+import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Final
+from uuid import uuid4
 
+from crypto_ml.digest import sha256_of
 from crypto_ml.forecasting.bundle import ModelBundle
 from crypto_ml.forecasting.training import METRICS, compare_on_holdout
 from crypto_ml.ledger.registry import Champion, Gate, Registry
@@ -25,21 +28,33 @@ CHAMPION: Final = "no_worse_than_champion"
 class Decision:
     """What somebody decided: the version that is to serve, None to go back to the one before; by whom, and why.
 
-    override: why the version may serve although gates fail.
+    override: why the version may serve although gates fail. id: what tells this decision from any other; decided again
+    under the same id, it is the same decision.
     """
 
     version: str | None
     by: str
     why: str
     override: str | None = None
+    id: str = field(default_factory=lambda: uuid4().hex)
+
+    def of_run(self, run_id: str) -> "Decision":
+        """The decision as one run takes it: the same however often the run, or a step of it, is tried again."""
+        content = json.dumps([self.version, self.by, self.why, self.override])
+        return replace(self, id=f"{run_id}-{sha256_of(content.encode())[:16]}")
 
 
 def decide(decision: Decision, registry: Registry, history: MarketHistory, at: datetime) -> Champion:
-    """Carry out a decision. Raises what `Registry.promote` and `Registry.roll_back` raise."""
+    """Carry out a decision, once; the entry of the pointer that it led to.
+
+    Raises what `Registry.promote` and `Registry.roll_back` raise.
+    """
+    if carried_out := registry.decided(decision.id):
+        return carried_out
     if decision.version is None:
-        return registry.roll_back(by=decision.by, why=decision.why, at=at)
-    candidate = registry.load(decision.version)
+        return registry.roll_back(by=decision.by, why=decision.why, at=at, decision=decision.id)
     champion = registry.champion()
+    candidate = registry.load(decision.version)
     serving = registry.load(champion.version) if champion and champion.version != candidate.version else None
     return registry.promote(
         candidate.version,
@@ -48,6 +63,8 @@ def decide(decision: Decision, registry: Registry, history: MarketHistory, at: d
         at=at,
         gates=list(gates(candidate, serving, history)),
         override=decision.override,
+        decision=decision.id,
+        after=champion.pointer if champion else 0,  # whoever serves by then is not who it was compared with
     )
 
 

@@ -85,8 +85,8 @@ def test_the_pointer_tells_who_decided_what_and_why(registry: Registry) -> None:
     second = registry.promote(OTHER.version, by="bob", why="better", at=NOW)
     assert registry.champion() == second
     assert (second.pointer, second.version, second.sha256) == (2, OTHER.version, OTHER.sha256)
-    told = [(entry.by, entry.why, entry.at) for entry in registry.champions()]
-    assert told == [("ann", "first", NOW.isoformat()), ("bob", "better", NOW.isoformat())]
+    decided = [(entry.by, entry.why, entry.at) for entry in registry.champions()]
+    assert decided == [("ann", "first", NOW.isoformat()), ("bob", "better", NOW.isoformat())]
 
 
 def test_a_rollback_is_a_promotion_of_what_served_before(registry: Registry) -> None:

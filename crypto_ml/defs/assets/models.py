@@ -1,7 +1,7 @@
 """From history to the model that serves: scaler → trained_model, one partition per week, and the champion pointer."""
 
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
@@ -10,10 +10,13 @@ from crypto_ml.defs.failures import explained
 from crypto_ml.defs.partitions import WEEKS, week_end
 from crypto_ml.defs.presentation import link, picture, records
 from crypto_ml.defs.resources import Platform, champion_metadata
-from crypto_ml.errors import Refused
+from crypto_ml.errors import CryptoMLError, Refused
 from crypto_ml.ledger.code import code_version
 from crypto_ml.ledger.layout import bundle_prefix
 from crypto_ml.times import read_time
+
+if TYPE_CHECKING:
+    from crypto_ml.ledger.registry import Champion
 
 
 class Knowledge(dg.Config):
@@ -139,7 +142,7 @@ class Promotion(dg.Config):
     group_name="models",
     owners=["team:ml"],
 )
-def champion_model(platform: Platform, config: Promotion) -> dg.MaterializeResult:
+def champion_model(context: dg.AssetExecutionContext, platform: Platform, config: Promotion) -> dg.MaterializeResult:
     """The pointer to the model that serves; its history says who promoted what, when and why."""
     from crypto_ml.stages.promotion import Decision, decide
 
@@ -148,14 +151,28 @@ def champion_model(platform: Platform, config: Promotion) -> dg.MaterializeResul
         if config.version and config.rollback:
             raise Refused("a run either promotes a version or rolls back; give version or rollback, not both")
         if config.version or config.rollback:
-            decision = Decision(config.version, config.by, config.why, config.override)
-            champion = decide(decision, deployment.registry, deployment.history, datetime.now(UTC))
-        bundle = deployment.bundle(champion.version)
-    metrics = bundle.document("metrics.json").get("holdout", {}).get("overall", {})
+            decision = Decision(config.version, config.by, config.why, config.override).of_run(_first_run(context.run))
+            decided = decide(decision, deployment.registry, deployment.history, datetime.now(UTC))
+            # carried out before, by a run that was executed again, it may have been followed by another since
+            champion = max(champion, decided, key=lambda entry: entry.pointer)
     return dg.MaterializeResult(
         data_version=dg.DataVersion(champion.sha256),
-        metadata={**champion_metadata(champion), "holdout": dg.MetadataValue.json(metrics)},
+        metadata={**champion_metadata(champion), "holdout": _holdout(champion, platform)},
     )
+
+
+def _first_run(run: dg.DagsterRun) -> str:
+    """The run that a run repeats, however often it was tried again; itself where it repeats none."""
+    return run.root_run_id or run.get_root_run_id() or run.run_id
+
+
+def _holdout(champion: "Champion", platform: Platform) -> dg.MetadataValue:
+    """How good the champion is on its holdout. The decision stands by now: a bundle out of reach is not its failure."""
+    try:
+        metrics = platform.deployment.bundle(champion.version).document("metrics.json")
+    except CryptoMLError as error:
+        return dg.MetadataValue.text(str(error))
+    return dg.MetadataValue.json(metrics.get("holdout", {}).get("overall", {}))
 
 
 def _check(name: str, verdict: Any, severity: dg.AssetCheckSeverity) -> dg.AssetCheckResult:
