@@ -109,10 +109,12 @@ def _clock(deployment: "Deployment") -> Finding:
         return Finding("clock", "skipped", "the store did not answer")
     if time is None:
         return Finding("clock", "skipped", "the store does not say what time it is")
-    skew = abs((datetime.now(UTC) - time).total_seconds())
-    if skew > MOST_SKEW:
-        return Finding("clock", "warn", f"{skew:.0f} s from the store's; set this machine's clock")
-    return Finding("clock", "ok", f"within {max(skew, 1):.0f} s of the store's")
+    ahead = (datetime.now(UTC) - time).total_seconds()
+    if abs(ahead) > MOST_SKEW:
+        where, waits = ("ahead of", "longer") if ahead > 0 else ("behind", "shorter")
+        detail = f"{abs(ahead):.0f} s {where} the store's, so waits look {waits}; set this machine's clock"
+        return Finding("clock", "warn", detail)
+    return Finding("clock", "ok", f"within {max(abs(ahead), 1):.0f} s of the store's")
 
 
 def _champion(deployment: "Deployment") -> Finding:

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from crypto_ml.ledger.clock import not_before
 from crypto_ml.ledger.layout import ANSWERED, DELIVERIES, KNOWN, UPLOADS, answered_key, is_upload
 from crypto_ml.ledger.log import AppendOnlyLog, Entry
 from crypto_ml.storage.objects import ObjectStore, StoredObject
@@ -101,6 +102,7 @@ class DeliveryLog:
         self._known: set[Identity] = set()
         self._since_segment: list[Identity] = []
         self._read_to = 0
+        self._last: Delivery | None = None
 
     @property
     def last_number(self) -> int:
@@ -128,14 +130,16 @@ class DeliveryLog:
     def assign_new(self, noticed_at: datetime, listed: Iterable[Upload] | None = None) -> list[Delivery]:
         """Assign every upload (of those listed, else of all) that no delivery has yet, and return the deliveries made.
 
-        Where another daemon appends first, what it took is left out and the rest planned anew.
+        Where another daemon appends first, what it took is left out and the rest planned anew. No delivery is noticed
+        before the one it follows, whatever the clocks of the daemons say.
         """
         made: list[Delivery] = []
         found = list(self.listed_uploads() if listed is None else listed)
         known = self.catch_up()
         while planned := plan(found, known):
             for uploads in planned:
-                document = {"noticed_at": noticed_at.isoformat(), "uploads": [asdict(upload) for upload in uploads]}
+                noticed = not_before(noticed_at, *self._last_noticed())
+                document = {"noticed_at": noticed, "uploads": [asdict(upload) for upload in uploads]}
                 entry = self._log.append(document, after=self._read_to)
                 if entry is None:
                     break
@@ -149,8 +153,15 @@ class DeliveryLog:
         answered = {found.key for found in self._store.list(ANSWERED)}
         return [number for number in range(1, self._read_to + 1) if answered_key(delivery_id(number)) not in answered]
 
+    def _last_noticed(self) -> list[str]:
+        """When the last delivery was noticed; nothing where there is none."""
+        if self._read_to and (self._last is None or self._last.number != self._read_to):  # known from a segment only
+            self._last = self.get(self._read_to)
+        return [self._last.noticed_at] if self._last else []
+
     def _note(self, entry: Entry) -> None:
-        found = [upload.identity for upload in _delivery(entry).uploads]
+        self._last = _delivery(entry)
+        found = [upload.identity for upload in self._last.uploads]
         since = self._since_segment + found
         if entry.number % SEGMENT == 0:
             # before anything further is read, so that no segment is ever left out; the first to write it is as good

@@ -4,10 +4,11 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Final
 
-from crypto_ml.ledger.deliveries import DeliveryLog, Upload, delivery_id
+from crypto_ml.ledger.clock import waited
+from crypto_ml.ledger.deliveries import DeliveryLog, delivery_id
 from crypto_ml.ledger.formats.receipt_v2 import Receipt
 from crypto_ml.ledger.layout import answered_key
 from crypto_ml.storage.failures import ObjectMissing
@@ -50,7 +51,7 @@ def measure(store: ObjectStore, now: datetime) -> Metrics:
     return Metrics(
         unanswered=len(waiting),
         oldest_unanswered=oldest.key if oldest else None,
-        lag_seconds=_age(oldest, now) if oldest else 0.0,
+        lag_seconds=waited(oldest.last_modified, now.isoformat()) if oldest else 0.0,
         deliveries=log.last_number,
         unanswered_deliveries=[delivery_id(number) for number in open_],
         outcomes=dict(outcomes),
@@ -60,13 +61,10 @@ def measure(store: ObjectStore, now: datetime) -> Metrics:
 
 def answer_metrics(receipts: Sequence[Receipt]) -> dict[str, float | int]:
     """What the answers to one delivery add: the longest time from upload to answer, and how many came to which end."""
-    waited = [
-        datetime.fromisoformat(receipt.timings.answered_at) - datetime.fromisoformat(receipt.timings.uploaded_at)
-        for receipt in receipts
-    ]
+    seconds = [waited(receipt.timings.uploaded_at, receipt.timings.answered_at) for receipt in receipts]
     counts = Counter(receipt.outcome for receipt in receipts)
     return {
-        "lag_seconds": max((one.total_seconds() for one in waited), default=0.0),
+        "lag_seconds": max(seconds, default=0.0),
         **{outcome.lower(): counts[outcome] for outcome in ("PREDICTED", "REJECTED", "SKIPPED")},
     }
 
@@ -81,7 +79,3 @@ def _outcomes(number: int, store: ObjectStore) -> dict[str, dict[str, Any]]:
 
 def _is_given_up(outcome: Mapping[str, Any]) -> bool:
     return outcome["outcome"] == "REJECTED" and outcome["answer_id"] is None
-
-
-def _age(upload: Upload, now: datetime) -> float:
-    return (now.astimezone(UTC) - datetime.fromisoformat(upload.last_modified)).total_seconds()

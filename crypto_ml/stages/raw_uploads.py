@@ -7,12 +7,13 @@ Whether the same bytes were answered before is not decided here but when the ans
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
 
 from crypto_ml.digest import sha256_of
+from crypto_ml.ledger.clock import not_before
 from crypto_ml.ledger.deliveries import Delivery, Upload
 from crypto_ml.ledger.formats.reading import read_record
 from crypto_ml.ledger.formats.receipt_v2 import Outcome
@@ -61,7 +62,7 @@ def receive(delivery: Delivery, store: ObjectStore, now: datetime) -> Received:
     with TemporaryDirectory(prefix="crypto_ml-raw-") as name, ThreadPoolExecutor(AT_ONCE) as pool:
         directory = Path(name)
         files = list(pool.map(lambda upload: _receive(upload, store, directory), delivery.uploads))
-    received = Received(delivery.id, delivery.noticed_at, now.astimezone(UTC).isoformat(), files)
+    received = Received(delivery.id, delivery.noticed_at, not_before(now, delivery.noticed_at), files)
     try:
         store.create_json(received_key(delivery.id), asdict(received))
     except AlreadyExists:  # a second run of the same delivery was faster; its record is as good

@@ -1,7 +1,8 @@
 """crypto-ml doctor, against a real store; a Dagster that runs is looked at in test_demo."""
 
 import json
-from datetime import UTC, datetime
+import time
+from datetime import UTC, datetime, tzinfo
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,23 @@ def test_an_upload_without_answer_is_counted_whether_noticed_or_not(
     assert doctor()[1]["uploads"][1].startswith("1 unanswered, the oldest uploads/a.csv")
     DeliveryLog(store).assign_new(datetime.now(UTC))
     assert doctor()[1]["uploads"][1].startswith("1 unanswered, the oldest uploads/a.csv")
+
+
+@pytest.mark.parametrize(
+    ("hours", "said"), [(1, "ahead of the store's, so waits look longer"), (-1, "behind the store's")]
+)
+def test_a_clock_that_is_not_the_store_s_is_a_warning_that_says_which_way(
+    settings: pytest.MonkeyPatch, hours: int, said: str
+) -> None:
+    class Clock(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> "Clock":
+            return cls.fromtimestamp(time.time() + 3600 * hours, tz)
+
+    settings.setattr("crypto_ml.commands.doctor.datetime", Clock)
+    state, detail = doctor()[1]["clock"]
+    assert state == "warn"
+    assert said in detail
 
 
 def test_an_instance_whose_daemon_never_ran_fails(settings: pytest.MonkeyPatch, tmp_path: Path) -> None:
