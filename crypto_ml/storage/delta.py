@@ -27,7 +27,7 @@ from deltalake.exceptions import (
 
 from crypto_ml.digest import sha256_of
 from crypto_ml.errors import Refused
-from crypto_ml.storage.failures import StoreRefused, StoreUnavailable
+from crypto_ml.storage.failures import StoreNotUsable, StoreUnavailable
 from crypto_ml.storage.objects import ObjectStore
 from crypto_ml.storage.outofcore import BATCH_ROWS
 
@@ -163,7 +163,7 @@ class GrowingTable:
         except (OSError, DeltaError) as e:
             next(self.store.list(f"{self.key}/_delta_log/"), None)  # the same store, asked by who can name its failure
             if any(word in str(e) for word in ("AccessDenied", "Forbidden", "PermissionDenied")):
-                raise StoreRefused(
+                raise StoreNotUsable(
                     f"The store does not allow these credentials to {doing} {self.uri}: grant it."
                 ) from e
             raise StoreUnavailable(f"Could not {doing} {self.uri} for now ({type(e).__name__}): try again.") from e

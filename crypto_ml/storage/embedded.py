@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Final, Self
 from botocore.exceptions import ClientError
 
 from crypto_ml.errors import Refused, Unavailable
-from crypto_ml.storage.failures import code_of, explained
+from crypto_ml.storage.failures import code_of, named_failures
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -173,7 +173,7 @@ class EmbeddedS3:
 
 def ensure_bucket(client: "S3Client", bucket: str) -> bool:
     """Create `bucket` unless it is there; True if this call made it. Raises: StoreUnavailable, StoreRefused."""
-    with explained(client, "create the bucket", f"s3://{bucket}"):
+    with named_failures(client, "create the bucket", f"s3://{bucket}"):
         try:
             client.head_bucket(Bucket=bucket)
         except ClientError as e:

@@ -29,9 +29,10 @@ from crypto_ml.storage.failures import (
     Conflict,
     ObjectChanged,
     ObjectMissing,
+    StoreNotUsable,
     StoreRefused,
     code_of,
-    explained,
+    named_failures,
     no_bucket,
 )
 from crypto_ml.storage.limits import LONGEST_KEY
@@ -93,11 +94,11 @@ class ObjectStore:
         asked: dict[str, Any] = {"Bucket": self.bucket, "Prefix": self.physical(prefix)}
         if start_after is not None:
             asked["StartAfter"] = self.physical(start_after)
-        with explained(self.client, "list", self.uri(prefix)):
+        with named_failures(self.client, "list", self.uri(prefix)):
             # the SDK asks for url-encoded keys and decodes them, which is what lets a line feed in a key survive XML
             for page in self.client.get_paginator("list_objects_v2").paginate(**asked):
                 if "IsTruncated" not in page:
-                    raise StoreRefused(
+                    raise StoreNotUsable(
                         f"The answer to listing {self.uri(prefix)} is not S3's: check where AWS_ENDPOINT_URL_S3 leads."
                     )
                 for entry in page.get("Contents", []):
@@ -115,7 +116,7 @@ class ObjectStore:
 
     def fetch(self, key: str) -> tuple[StoredObject, bytes]:
         """The object under `key` with its bytes, both from one answer. Raises: ObjectMissing."""
-        with explained(self.client, "read", self.uri(key), {404: self._missing(key)}):
+        with named_failures(self.client, "read", self.uri(key), {404: self._missing(key)}):
             answer = self.client.get_object(Bucket=self.bucket, Key=self.physical(key))
             return _stored(key, answer), answer["Body"].read()
 
@@ -139,7 +140,7 @@ class ObjectStore:
         changed = ObjectChanged(
             f"{self.uri(obj.key)} was replaced or deleted since it was listed with ETag {obj.etag}: list it again."
         )
-        with explained(self.client, "read", self.uri(obj.key), {404: changed, 412: changed}):
+        with named_failures(self.client, "read", self.uri(obj.key), {404: changed, 412: changed}):
             answer = self.client.get_object(Bucket=self.bucket, Key=self.physical(obj.key), **pin)  # type: ignore[arg-type]
             with closing(answer["Body"]) as body:
                 while piece := body.read(size):
@@ -173,7 +174,10 @@ class ObjectStore:
         """
         partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}.part")
         try:
-            with explained(self.client, "read", self.uri(key), {404: self._missing(key)}), partial.open("xb") as out:
+            with (
+                named_failures(self.client, "read", self.uri(key), {404: self._missing(key)}),
+                partial.open("xb") as out,
+            ):
                 answer = self.client.get_object(Bucket=self.bucket, Key=self.physical(key))
                 with closing(answer["Body"]) as body:
                     shutil.copyfileobj(body, out, 1 << 20)
@@ -284,7 +288,7 @@ class ObjectStore:
 
         Credentials of a role expire, so ask anew for every operation. Raises: StoreRefused where there are none.
         """
-        with explained(self.client, "open", self.uri("")):
+        with named_failures(self.client, "open", self.uri("")):
             # the client offers no public way to its own credentials, and a second chain could find others
             found = self.client._get_credentials()  # type: ignore[attr-defined]
             if found is None:
@@ -318,11 +322,11 @@ class ObjectStore:
     def _head(self, key: str) -> "HeadObjectOutputTypeDef | None":
         missing = self._missing(key)
         try:
-            with explained(self.client, "look at", self.uri(key), {404: missing}):
+            with named_failures(self.client, "look at", self.uri(key), {404: missing}):
                 answer = self.client.head_object(Bucket=self.bucket, Key=self.physical(key))
         except ObjectMissing:
             if not self._bucket_seen:  # HEAD has no body, so a missing bucket looks like a missing object
-                with explained(self.client, "look at", self.uri(""), {404: no_bucket(self.bucket)}):
+                with named_failures(self.client, "look at", self.uri(""), {404: no_bucket(self.bucket)}):
                     self.client.head_bucket(Bucket=self.bucket)
                 self._bucket_seen = True
             return None
@@ -349,12 +353,12 @@ def connect(bucket: str, prefix: str = "") -> ObjectStore:
     try:
         session = boto3.session.Session()
         if session.region_name is None:
-            raise StoreRefused("No AWS region is set: set AWS_DEFAULT_REGION, or choose a profile that names one.")
+            raise StoreNotUsable("No AWS region is set: set AWS_DEFAULT_REGION, or choose a profile that names one.")
         # how often to try is left to AWS_MAX_ATTEMPTS
         config = Config(retries={"mode": "standard"}, connect_timeout=5, read_timeout=60, max_pool_connections=32)
         client = session.client("s3", config=config)
     except (BotoCoreError, ValueError) as e:
-        raise StoreRefused(f"The AWS settings cannot be used ({code_of(e)}): {e}") from e
+        raise StoreNotUsable(f"The AWS settings cannot be used ({code_of(e)}): {e}") from e
     return ObjectStore(client, bucket, prefix)
 
 

@@ -14,7 +14,7 @@ from email.utils import parsedate_to_datetime
 from botocore.exceptions import BotoCoreError, ClientError
 
 from crypto_ml.errors import CryptoMLError
-from crypto_ml.storage.failures import AlreadyExists, Conflict, StoreNotTrusted, code_of, explained
+from crypto_ml.storage.failures import AlreadyExists, Conflict, StoreNotTrusted, code_of, named_failures
 from crypto_ml.storage.objects import ObjectStore
 
 log = logging.getLogger(__name__)
@@ -54,7 +54,7 @@ def probe_conditional_writes(store: ObjectStore) -> None:
 
 def clock_of(store: ObjectStore) -> datetime | None:
     """What time the store says it is; None where it says nothing."""
-    with explained(store.client, "list", store.uri("")):
+    with named_failures(store.client, "list", store.uri("")):
         answer = store.client.list_objects_v2(Bucket=store.bucket, MaxKeys=1)
     said = answer["ResponseMetadata"]["HTTPHeaders"].get("date")
     return parsedate_to_datetime(said) if said else None

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from botocore.exceptions import ClientError
 
 from crypto_ml.errors import Refused
-from crypto_ml.storage.failures import StoreUnavailable, explained, status_of
+from crypto_ml.storage.failures import StoreUnavailable, named_failures, status_of
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -48,7 +48,7 @@ def settled(
         meanings[404] = lost  # what was to be replaced is gone
     for attempt in range(CONFLICT_ATTEMPTS):
         try:
-            with explained(client, "write", uri, meanings):
+            with named_failures(client, "write", uri, meanings):
                 return send(marked).strip('"')
         except (Refused, StoreUnavailable) as failure:
             cause = failure.__cause__
@@ -68,7 +68,7 @@ def _written(client: "S3Client", where: tuple[str, str], mark: str | None) -> st
     """ETag of what is there now, if it carries `mark` (None: whatever is there)."""
     bucket, key = where
     try:
-        with explained(client, "look at", f"s3://{bucket}/{key}"):
+        with named_failures(client, "look at", f"s3://{bucket}/{key}"):
             answer = client.head_object(Bucket=bucket, Key=key)
     except Refused:
         return None
