@@ -11,6 +11,7 @@ import click
 
 from crypto_ml.commands import audit, demo, doctor, drop, handover, make_model, models, score
 from crypto_ml.errors import CryptoMLError
+from crypto_ml.visible import visible
 
 DEBUG: Final = "CRYPTO_ML_DEBUG"
 
@@ -19,7 +20,7 @@ class Failed(click.ClickException):
     """A failure as one line on standard error; the exit code is 1."""
 
     def show(self, file: IO[Any] | None = None) -> None:
-        click.echo(f"Error: {' '.join(self.message.split())}", file=file, err=True)
+        click.echo(f"Error: {visible(' '.join(self.message.split()))}", file=file, err=True)
 
 
 class Commands(click.Group):

@@ -1,12 +1,12 @@
 """`crypto-ml trace`, `replay`, `corrections`: where a number comes from, whether it comes out again, what used it."""
 
-import json
 from dataclasses import asdict
 from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
 import click
 
+from crypto_ml.commands.printing import print_json, say
 from crypto_ml.errors import Refused
 
 if TYPE_CHECKING:
@@ -32,10 +32,10 @@ def trace(reference: str, symbol: str | None, day: datetime | None, as_json: boo
     store = _store()
     found = tracing.trace(resolve(reference, store, symbol=symbol, day=day.date() if day else None), store)
     if as_json:
-        click.echo(json.dumps(found.document(), indent=2, default=str))
+        print_json(found.document())
         return
     for line in tracing.told(found, store):
-        click.echo(line)
+        say(line)
 
 
 @click.command("replay")
@@ -53,9 +53,12 @@ def replay(reference: str, retrain: bool, as_json: bool) -> None:
 
     store = _store()
     verdict = compute_again(resolve(reference, store).answer_id, store, retrain=retrain)
-    click.echo(json.dumps({**asdict(verdict), "verdict": str(verdict)}, indent=2) if as_json else str(verdict))
+    if as_json:
+        print_json({**asdict(verdict), "verdict": str(verdict)})
+    else:
+        say(str(verdict))
     if verdict.note:
-        click.echo(verdict.note, err=True)
+        say(verdict.note, err=True)
     if verdict.outcome == "DIFFERS":
         raise Refused(f"answer {verdict.answer_id} does not come out again: {verdict.stage}")
 
@@ -71,10 +74,10 @@ def corrections(reference: str, as_json: bool) -> None:
     store = _store()
     found = correcting.corrections(resolve(reference, store).answer_id, store)
     if as_json:
-        click.echo(json.dumps(asdict(found), indent=2, default=str))
+        print_json(asdict(found))
         return
     for line in correcting.told(found):
-        click.echo(line)
+        say(line)
 
 
 def _store() -> "ObjectStore":

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
+from crypto_ml.commands.printing import in_rich, say
 from crypto_ml.errors import Refused, Unavailable
 
 if TYPE_CHECKING:
@@ -71,7 +72,8 @@ def command(once: bool, port: int | None, state: Path) -> None:
             _show(report, seconds, running)
             answered = True
             if not once:
-                click.echo("\nIt stays up until Ctrl-C.", err=True)
+                say(err=True)
+                say("It stays up until Ctrl-C.", err=True)
                 while True:
                     signal.pause()
     except KeyboardInterrupt:
@@ -80,9 +82,9 @@ def command(once: bool, port: int | None, state: Path) -> None:
     except Unavailable as error:
         reason, *lines = str(error).splitlines()
         for line in lines:  # the end of a log; the reason alone is the one line that an error is
-            click.echo(line, err=True)
+            say(line, err=True)
         raise type(error)(reason) from error
-    click.echo("stopped; nothing of it runs any more", err=True)
+    say("stopped; nothing of it runs any more", err=True)
 
 
 def _interrupted(_number: int, _frame: FrameType | None) -> None:
@@ -116,7 +118,7 @@ def _start(state: Path, port: int | None, stack: ExitStack) -> _Running:
     state = state.absolute()
     _claim(state, stack)
     if elsewhere := os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL"):
-        click.echo(f"The demo uses an S3 server of its own, and leaves {elsewhere} alone.", err=True)
+        say(f"The demo uses an S3 server of its own, and leaves {elsewhere} alone.", err=True)
     with _step("S3 server on loopback"):
         server = stack.enter_context(EmbeddedS3(state / "s3"))
         for name in [name for name in os.environ if name.startswith("AWS_") and name != "AWS_CA_BUNDLE"]:
@@ -167,19 +169,19 @@ def _wait_for(look: Callable[[], T | None], since: float, running: _Running) -> 
 def _show(report: "Report", seconds: float, running: _Running) -> None:
     store = running.store
     predictions = store.read(str(report.document["predictions"])).decode().splitlines()
-    click.echo()
+    say()
     for line in predictions[: 1 + ROWS_SHOWN]:
-        click.echo(f"  {line}")
-    click.echo(f"  … {len(predictions) - 1:,} rows, {seconds:.1f} s after the file was dropped")
-    click.echo()
-    click.echo(f"  Dagster UI    {running.dagster.url}")
-    click.echo(f"  drop files    {store.uri('uploads/')}")
-    click.echo(f"  answers       {store.uri('predictions/')}")
-    click.echo()
-    click.echo("  In another shell, so that crypto-ml drop and any S3 client find it:")
+        say(f"  {line}")
+    say(f"  … {len(predictions) - 1:,} rows, {seconds:.1f} s after the file was dropped")
+    say()
+    say(f"  Dagster UI    {running.dagster.url}")
+    say(f"  drop files    {store.uri('uploads/')}")
+    say(f"  answers       {store.uri('predictions/')}")
+    say()
+    say("  In another shell, so that crypto-ml drop and any S3 client find it:")
     mine = {name: value for name, value in os.environ.items() if name in ("CRYPTO_ML_BUCKET", "CRYPTO_ML_PREFIX")}
     for name, value in (running.environment | mine | {"DAGSTER_HOME": str(running.dagster.home)}).items():
-        click.echo(f"    export {name}={shlex.quote(value)}")
+        say(f"    export {name}={shlex.quote(value)}")
 
 
 @contextmanager
@@ -189,9 +191,9 @@ def _step(what: str) -> Iterator[None]:
 
     console = Console(stderr=True, highlight=False)
     began = time.monotonic()
-    with console.status(f"{what} …"):
+    with console.status(f"{in_rich(what)} …"):
         yield
-    console.print(f"[green]✓[/green] {what} [dim]{time.monotonic() - began:.1f} s[/dim]")
+    console.print(f"[green]✓[/green] {in_rich(what)} [dim]{time.monotonic() - began:.1f} s[/dim]")
 
 
 COMMANDS: Final[tuple[Any, ...]] = (command,)

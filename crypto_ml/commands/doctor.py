@@ -1,7 +1,6 @@
 """`crypto-ml doctor`: is everything reachable and running, and if not, what to do."""
 
 import contextlib
-import json
 import os
 import statistics
 import time
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 import click
 
+from crypto_ml.commands.printing import print_json, say
 from crypto_ml.errors import CryptoMLError, Refused
 
 if TYPE_CHECKING:
@@ -53,10 +53,10 @@ def command(as_json: bool) -> None:
     findings = list(examine(examined))
     if as_json:
         told = {"findings": [asdict(finding) for finding in findings], "metrics": examined.metrics}
-        click.echo(json.dumps(told, indent=2))
+        print_json(told)
     else:
         for finding in findings:
-            click.echo(f"{MARKS[finding.state]} {finding.what}: {finding.detail}")
+            say(f"{MARKS[finding.state]} {finding.what}: {finding.detail}")
     failed = [finding.what for finding in findings if finding.state == "fail"]
     if failed:
         raise Refused(f"not well: {', '.join(failed)}")

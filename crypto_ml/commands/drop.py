@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
+from crypto_ml.commands.printing import say
 from crypto_ml.errors import Refused
 from crypto_ml.ledger.layout import CSV, UPLOADS, has_csv_name
 
@@ -52,7 +53,7 @@ def command(files: Sequence[Path], name: str | None, wait: bool, timeout: float)
     store = Deployment.reading(Settings.from_environment()).store
     dropped = [drop(path, key, store) for path, key in zip(files, keys, strict=True)]
     for one in dropped:
-        click.echo(store.uri(one.key))
+        say(store.uri(one.key))
     if wait:
         reports = wait_for_answers(dropped, store, timeout)
         for report in reports.values():
@@ -104,7 +105,7 @@ def _new_report(dropped: Dropped, store: "ObjectStore") -> "Report | None":
 def _show(report: "Report", store: "ObjectStore") -> None:
     document = report.document
     where = store.uri(document["predictions"]) if document["predictions"] else ""
-    click.echo(" ".join(filter(None, [report.upload_key, report.outcome, where, document["reason"]])))
+    say(" ".join(filter(None, [report.upload_key, report.outcome, where, document["reason"]])))
 
 
 COMMANDS: Final = (command,)

@@ -5,6 +5,7 @@ from typing import Final
 
 import click
 
+from crypto_ml.commands.printing import say
 from crypto_ml.errors import Refused
 
 
@@ -22,13 +23,13 @@ def command(network: Path, scaler: Path, out: Path, slugs: Path | None, register
         raise Refused(f"{out} is there already; name a folder that is new or empty")
     bundle = bundle_from_handover(network, scaler, slugs)
     bundle.write(out)
-    click.echo(f"{bundle.version} in {out}", err=True)
+    say(f"{bundle.version} in {out}", err=True)
     if register:
         from crypto_ml.deployment import Deployment
         from crypto_ml.settings import Settings
 
         Deployment(Settings.from_environment()).registry.add(bundle)
-        click.echo(f"registered as a candidate: crypto-ml promote {bundle.version} --by … --why …", err=True)
+        say(f"registered as a candidate: crypto-ml promote {bundle.version} --by … --why …", err=True)
 
 
 COMMANDS: Final = (command,)

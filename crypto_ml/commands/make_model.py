@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from crypto_ml import sample
+from crypto_ml.commands.printing import say
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,9 +42,9 @@ def command(out: Path | None, epochs: int) -> None:
     trained = train_on_simulated_market(epochs)
     replace_bundle(trained, directory)
     network = trained.evaluation.overall.network
-    click.echo(f"{trained.bundle.version} in {directory}: holdout MASE {network.mase:.4f}", err=True)
-    click.echo(trained.onnx.explanation, err=True)
-    click.echo(trained.baseline.explanation, err=True)
+    say(f"{trained.bundle.version} in {directory}: holdout MASE {network.mase:.4f}", err=True)
+    say(trained.onnx.explanation, err=True)
+    say(trained.baseline.explanation, err=True)
 
 
 def train_on_simulated_market(epochs: int) -> "Trained":

@@ -1,12 +1,12 @@
 """`crypto-ml models`, `promote`, `rollback`: the registry, and the pointer that decides what serves."""
 
-import json
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, get_args
 
 import click
 
+from crypto_ml.commands.printing import print_json, say
 from crypto_ml.errors import Refused
 from crypto_ml.ledger.layout import Environment
 from crypto_ml.times import read_time
@@ -33,24 +33,24 @@ def models(time: str | None, as_history: bool, environment: Environment | None, 
     if time or as_history:
         entries = list(registry.champions()) if as_history else [_champion_at(registry, str(time))]
         if as_json:
-            click.echo(json.dumps([_document(entry) for entry in entries], indent=2))
+            print_json([_document(entry) for entry in entries])
         for entry in [] if as_json else entries:
-            click.echo(_told(entry))
+            say(_in_words(entry))
         return
     champion = registry.champion()
     rows = [_row(registry, version, champion) for version in registry.versions()]
     if as_json:
-        click.echo(json.dumps({"champion": _document(champion) if champion else None, "models": rows}, indent=2))
+        print_json({"champion": _document(champion) if champion else None, "models": rows})
         return
     if not rows:
-        click.echo("no model yet: the first run adds the one of model_out/, a retrain adds a candidate", err=True)
+        say("no model yet: the first run adds the one of model_out/, a retrain adds a candidate", err=True)
     for row in rows:
         mark = "*" if row["champion"] else " "
         error = "–" if row["mean_relative_error"] is None else f"{100 * row['mean_relative_error']:.3f} %"
         mase = "–" if row["mase"] is None else f"{row['mase']:.3f}"
-        click.echo(f"{mark} {row['version']}  {row['target']}  error {error}  MASE {mase}")
+        say(f"{mark} {row['version']}  {row['target']}  error {error}  MASE {mase}")
     if champion:
-        click.echo(f"* {_told(champion)}", err=True)
+        say(f"* {_in_words(champion)}", err=True)
 
 
 @click.command("promote")
@@ -66,7 +66,7 @@ def promote(version: str, by: str, why: str, override: str | None, environment: 
     the champion. prod takes only what preprod serves.
     """
     champion = _decide(version, by, why, override, environment)
-    click.echo(f"{champion.version} serves from now on (entry {champion.pointer} of the pointer)", err=True)
+    say(f"{champion.version} serves from now on (entry {champion.pointer} of the pointer)", err=True)
 
 
 @click.command("rollback")
@@ -76,7 +76,7 @@ def promote(version: str, by: str, why: str, override: str | None, environment: 
 def rollback(by: str, why: str, environment: Environment | None) -> None:
     """Go back to the model that served before the champion."""
     champion = _decide(None, by, why, None, environment)
-    click.echo(f"{champion.version} serves again (entry {champion.pointer} of the pointer)", err=True)
+    say(f"{champion.version} serves again (entry {champion.pointer} of the pointer)", err=True)
 
 
 def _decide(
@@ -107,7 +107,7 @@ def _document(entry: "Champion") -> dict[str, Any]:
     return {name: value for name, value in asdict(entry).items() if name != "recorded"}
 
 
-def _told(entry: "Champion") -> str:
+def _in_words(entry: "Champion") -> str:
     failed = [str(gate["name"]) for gate in entry.gates if not gate["passed"]]
     overridden = f"; although {', '.join(failed)} failed: {entry.override}" if entry.override else ""
     return f"{entry.version} since {entry.at}, {entry.action} by {entry.by}: {entry.why}{overridden}"

@@ -1,6 +1,5 @@
 """`crypto-ml score`: a local file in, a local file out, with no Dagster and no S3."""
 
-import json
 import os
 import time
 from dataclasses import asdict
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Final, cast
 
 import click
 
+from crypto_ml.commands.printing import print_json, say
 from crypto_ml.forecasting.schema import Recovery
 
 if TYPE_CHECKING:
@@ -41,16 +41,16 @@ def command(upload: Path, out: Path, model: str | None, recovery: str | None, as
     how = cast(Recovery, recovery or settings.recovery)
     done = score_file(upload, out, bundle, how, rules, room=room)
     seconds = time.monotonic() - began
-    click.echo(
+    say(
         f"{done.received:,} rows received, {done.refused:,} refused, {done.repeated:,} repeated; "
         f"{done.predicted:,} predicted, {done.seed:,} with too few earlier rows; "
         f"{seconds:.1f} s, {done.received / seconds:,.0f} rows/s, model {done.model_version}",
         err=True,
     )
     if done.rejected_rows:
-        click.echo(f"refused rows and reasons: {done.rejected_rows}", err=True)
+        say(f"refused rows and reasons: {done.rejected_rows}", err=True)
     if as_json:
-        click.echo(json.dumps(asdict(done) | {"seconds": seconds, "out": str(out)}, default=str))
+        print_json(asdict(done) | {"seconds": seconds, "out": str(out)}, indent=None)
 
 
 def chosen_bundle(model: str | None, deployment: "Deployment") -> "ModelBundle":

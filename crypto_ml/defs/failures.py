@@ -7,6 +7,7 @@ from typing import Final
 import dagster as dg
 
 from crypto_ml.errors import Refused, Unavailable
+from crypto_ml.visible import visible
 
 TRIES: Final = 3
 SECONDS_BETWEEN: Final = 5
@@ -18,6 +19,6 @@ def explained() -> Iterator[None]:
     try:
         yield
     except Refused as refused:
-        raise dg.Failure(str(refused), allow_retries=False) from refused
+        raise dg.Failure(visible(str(refused)), allow_retries=False) from refused
     except Unavailable as unavailable:
         raise dg.RetryRequested(TRIES, SECONDS_BETWEEN) from unavailable

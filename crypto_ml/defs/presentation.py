@@ -1,19 +1,24 @@
-"""How rows, objects and pictures look in the Dagster UI."""
+"""How rows, objects and pictures look in the Dagster UI, and how text from outside is kept from looking like more."""
 
 import base64
+import re
 from collections.abc import Mapping, Sequence
+from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
 import dagster as dg
 
 from crypto_ml.storage.objects import ObjectStore
+from crypto_ml.visible import visible
 
 if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
 MOST_LINKS: Final = 20
+ACTIVE: Final = re.compile(r"[\\`*_{}\[\]()#+!<>~|&$]")
+"""Characters that may mean something to Markdown."""
 
 DESCRIPTIONS: Final = {
     "symbol": "name of the series",
@@ -49,21 +54,41 @@ def column_schema(schema: "pa.Schema") -> dg.TableSchema:
     return dg.TableSchema(columns)
 
 
+def in_markdown(text: str) -> str:
+    """Text from outside as Markdown that shows exactly it: one line, with no picture, link, tag, row or emphasis in it.
+
+    Dagster renders Markdown without scripts, but fetches the pictures it names and believes its rows.
+    """
+    return ACTIVE.sub(r"\\\g<0>", visible(text))
+
+
 def table(rows: "pd.DataFrame") -> dg.MarkdownMetadataValue:
     """Rows as a table."""
-    return dg.MetadataValue.md(rows.to_markdown(index=False) if len(rows) else "no rows")
+    return _table([str(column) for column in rows.columns], list(rows.itertuples(index=False, name=None)))
 
 
 def records(rows: Sequence[Mapping[str, Any]]) -> dg.MarkdownMetadataValue:
-    """Plain records as a table."""
-    import pandas as pd
+    """Plain records, all with the same fields, as a table."""
+    return _table(list(rows[0]) if rows else [], [list(row.values()) for row in rows])
 
-    return table(pd.DataFrame(rows))
+
+def _table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> dg.MarkdownMetadataValue:
+    if not rows:
+        return dg.MetadataValue.md("no rows")
+    sides = ["--:" if all(isinstance(cell, Real) for cell in column) else ":--" for column in zip(*rows, strict=True)]
+    lines = [[in_markdown(column) for column in columns], sides, *([_cell(cell) for cell in row] for row in rows)]
+    return dg.MetadataValue.md("\n".join(f"| {' | '.join(line)} |" for line in lines))
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, Real) and not isinstance(value, Integral):
+        return f"{value:g}"
+    return "" if value is None else in_markdown(str(value))
 
 
 def picture(png: bytes, what: str) -> dg.MarkdownMetadataValue:
     """A picture, embedded: it is still there when the object it came from is out of reach."""
-    return dg.MetadataValue.md(f"![{what}](data:image/png;base64,{base64.b64encode(png).decode()})")
+    return dg.MetadataValue.md(f"![{in_markdown(what)}](data:image/png;base64,{base64.b64encode(png).decode()})")
 
 
 def link(key: str, store: ObjectStore) -> dg.UrlMetadataValue:
@@ -73,6 +98,6 @@ def link(key: str, store: ObjectStore) -> dg.UrlMetadataValue:
 
 def links(keys: Sequence[str], store: ObjectStore) -> dg.MarkdownMetadataValue:
     """The addresses of several objects, as a list."""
-    shown = [f"- [{store.uri(key)}]({link(key, store).url})" for key in keys[:MOST_LINKS]]
+    shown = [f"- [{in_markdown(store.uri(key))}]({link(key, store).url})" for key in keys[:MOST_LINKS]]
     more = [f"- and {len(keys) - MOST_LINKS} more"] if len(keys) > MOST_LINKS else []
     return dg.MetadataValue.md("\n".join(shown + more) or "none")

@@ -11,6 +11,7 @@ from pydantic import Field, PrivateAttr, create_model
 
 from crypto_ml.deployment import Deployment
 from crypto_ml.settings import Settings
+from crypto_ml.visible import visible
 
 if TYPE_CHECKING:
     from crypto_ml.ledger.registry import Champion
@@ -92,11 +93,11 @@ def champion_metadata(champion: "Champion") -> dict[str, Any]:
         "model_version": champion.version,
         "bundle_sha256": champion.sha256,
         "pointer": champion.pointer,
-        "by": champion.by,
-        "why": champion.why,
+        "by": visible(champion.by),
+        "why": visible(champion.why),
         "since": champion.at,
         "action": champion.action,
         "gates": dg.MetadataValue.json(list(champion.gates)),
-        "override": champion.override or "",
+        "override": visible(champion.override or ""),
         "decision": champion.decision or "",
     }

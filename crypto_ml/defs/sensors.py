@@ -19,6 +19,7 @@ from crypto_ml.defs.resources import Platform
 from crypto_ml.defs.watch import Watch, watch
 from crypto_ml.errors import CryptoMLError
 from crypto_ml.ledger.deliveries import Delivery
+from crypto_ml.visible import visible
 
 LONGEST_WAIT: Final = 10.0
 """Seconds a tick looks for uploads before it ends; Dagster gives it 60."""
@@ -43,7 +44,7 @@ def uploads_sensor(context: dg.SensorEvaluationContext, platform: Platform) -> d
     try:
         return _tick(watch(platform.deployment), context.instance)
     except CryptoMLError as error:  # a failed listing is never "nothing there": say so, and look again
-        return dg.SkipReason(f"could not look for uploads: {error}")
+        return dg.SkipReason(f"could not look for uploads: {visible(str(error))}")
 
 
 def _tick(watch: "Watch", instance: dg.DagsterInstance) -> dg.SensorResult | dg.SkipReason:

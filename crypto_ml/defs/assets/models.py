@@ -14,6 +14,7 @@ from crypto_ml.errors import CryptoMLError, Refused
 from crypto_ml.ledger.code import code_version
 from crypto_ml.ledger.layout import bundle_prefix
 from crypto_ml.times import read_time
+from crypto_ml.visible import visible
 
 if TYPE_CHECKING:
     from crypto_ml.ledger.registry import Champion
@@ -171,7 +172,7 @@ def _holdout(champion: "Champion", platform: Platform) -> dg.MetadataValue:
     try:
         metrics = platform.deployment.bundle(champion.version).document("metrics.json")
     except CryptoMLError as error:
-        return dg.MetadataValue.text(str(error))
+        return dg.MetadataValue.text(visible(str(error)))
     return dg.MetadataValue.json(metrics.get("holdout", {}).get("overall", {}))
 
 

@@ -12,6 +12,7 @@ from crypto_ml.defs.presentation import column_schema, link, links, records, tab
 from crypto_ml.defs.resources import CHAMPION_KEY, Platform
 from crypto_ml.ledger.code import code_version
 from crypto_ml.ledger.layout import raw_key, receipt_key, received_key
+from crypto_ml.visible import visible
 
 if TYPE_CHECKING:
     from crypto_ml.ledger.formats.receipt_v2 import Receipt
@@ -154,7 +155,7 @@ def predictions(context: dg.AssetExecutionContext, platform: Platform) -> dg.Mat
     receipts = answers.receipts
     for receipt in receipts:
         if receipt.outcome != "PREDICTED":
-            context.log.warning("%s: %s: %s", receipt.upload.key, receipt.outcome, receipt.reason)
+            context.log.warning(visible(f"{receipt.upload.key}: {receipt.outcome}: {receipt.reason}"))
     return dg.MaterializeResult(
         data_version=dg.DataVersion(answers.data_version),
         metadata={
