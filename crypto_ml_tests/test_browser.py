@@ -1,15 +1,21 @@
 """The Dagster UI in a real browser: what a person sees of a deployment that has just answered a file."""
 
 import shutil
+import threading
 import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from crypto_ml.commands.local_dagster import LocalDagster, free_port
+from crypto_ml.ledger.layout import ANSWERED
 from crypto_ml.ledger.reports import read_report
 from crypto_ml.sample import sample_upload
 from crypto_ml.storage.objects import ObjectStore
+from crypto_ml.visible import visible
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 QUIET = [
@@ -52,3 +58,71 @@ def test_a_person_sees_the_graph_the_answer_and_why_a_file_was_refused(
             page.goto(f"{dagster.url}/assets/predictions?view=checks")
             expect(page.get_by_text("every_upload_predicted").first).to_be_visible(timeout=30_000)
             browser.close()
+
+
+class Pictures(ThreadingHTTPServer):
+    """A server somewhere else, which remembers what it was asked for."""
+
+    asked: list[str]
+
+
+class _Picture(BaseHTTPRequestHandler):
+    server: Pictures
+
+    def do_GET(self) -> None:
+        self.server.asked.append(self.path)
+        self.send_error(404)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def elsewhere() -> Iterator[Pictures]:
+    with Pictures(("127.0.0.1", 0), _Picture) as server:
+        server.asked = []
+        thread = threading.Thread(target=server.serve_forever, args=[0.05])
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.browser
+def test_a_key_that_spells_markdown_fetches_no_picture_and_forges_no_row(
+    store: ObjectStore, s3_environment: dict[str, str], tmp_path: Path, elsewhere: Pictures
+) -> None:
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        pytest.skip("chromium is not installed; it shows the UI to this test")
+    from playwright.sync_api import expect, sync_playwright
+
+    address = f"http://127.0.0.1:{elsewhere.server_port}"
+    keys = [f"uploads/![x]({address}/i.png).csv", "uploads/a\n| forged | row |\n.csv", "uploads/<b>bold</b>.csv"]
+    settings = {"CRYPTO_ML_BUCKET": store.bucket, "CRYPTO_ML_PREFIX": store.prefix}
+    with LocalDagster(tmp_path, s3_environment | settings, REPOSITORY / "dagster.yaml", free_port()) as dagster:
+        dagster.wait_until_watching()
+        for key in keys:
+            store.replace(key, b"symbol,date\nBTC,2018-01-01\n")
+        deadline = time.monotonic() + 120
+        while not all(read_report(key, store) for key in keys):
+            assert time.monotonic() < deadline, dagster.log_tail()
+            time.sleep(0.2)
+        with sync_playwright() as playwright:
+            browser = playwright.chromium.launch(executable_path=chromium, args=QUIET)
+            page = browser.new_page(viewport={"width": 1500, "height": 2000})
+            requested: list[str] = []
+            page.on("request", lambda request: requested.append(request.url))
+            cells: list[str] = []
+            for answered in store.list(ANSWERED):
+                delivery = answered.key.removeprefix(ANSWERED).removesuffix(".json")
+                for asset in ("raw_uploads", "predictions"):
+                    page.goto(f"{dagster.url}/assets/{asset}?view=partitions&partition={delivery}")
+                    expect(page.locator(".dagster-markdown td").first).to_be_attached(timeout=30_000)
+                    cells += page.locator(".dagster-markdown td").all_inner_texts()
+                    assert not page.locator(".dagster-markdown b").count()
+            browser.close()
+    assert {cell for cell in cells if cell.startswith("uploads/")} == {visible(key) for key in keys}
+    assert "forged" not in cells
+    assert not [url for url in requested if url.startswith(address)]
+    assert not elsewhere.asked

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 MOST_LINKS: Final = 20
-ACTIVE: Final = re.compile(r"[\\`*_{}\[\]()#+!<>~|&$]")
-"""Characters that may mean something to Markdown."""
+ACTIVE: Final = re.compile(r"[\\`*_{}\[\]()#+!<>~|&$:@]|(?<=[wW]{3})\.")
+"""Characters that may mean something to Markdown as GitHub has it, the marks of a bare address among them."""
 
 DESCRIPTIONS: Final = {
     "symbol": "name of the series",

@@ -80,4 +80,8 @@ def test_numbers_are_aligned_and_shortened_and_nothing_is_shown_for_none() -> No
 
 
 def test_plain_words_stay_plain() -> None:
-    assert in_markdown("uploads/prices-2018.csv: 3 rows, 1.5 %") == "uploads/prices-2018.csv: 3 rows, 1.5 %"
+    assert in_markdown("uploads/prices-2018.csv, 3 rows, 1.5 %") == "uploads/prices-2018.csv, 3 rows, 1.5 %"
+
+
+def test_a_bare_address_is_spelled_so_that_nothing_behind_it_is_swallowed() -> None:
+    assert in_markdown("http://h/i.png) www.h/a_b a@b") == r"http\://h/i.png\) www\.h/a\_b a\@b"
