@@ -24,7 +24,7 @@ ADDITIONS = (
     # fields of a receipt, of one of its parts, and of the champion pointer
     ("ledger/formats/receipt_v2.py", "    seed: int = 0\n", "    painted: int = 0\n"),
     ("ledger/formats/receipt_v2.py", "    earlier_answer: str | None = None\n", '    colour: str = "red"\n'),
-    # ("ledger/formats/pointer_v2.py", "    decision: str | None\n", '    colour: str = "red"\n'),
+    ("ledger/formats/pointer_v2.py", "    decision: str | None\n", '    colour: str = "red"\n'),
     # a column of the history, and one of the prediction log
     ("storage/history.py", 'pa.field("cleaning", pa.int32()),\n', '        pa.field("source", pa.string()),\n'),
     (
