@@ -12,10 +12,9 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from crypto_ml.audit.evidence import Evidence
-from crypto_ml.audit.trace import OBSERVED, EarlierRow, known_rows
-from crypto_ml.forecasting.bundle import TRAINING_MANIFEST, ModelBundle
+from crypto_ml.audit.trace import OBSERVED, EarlierRow, known_rows, made_from, scored_again
+from crypto_ml.forecasting.bundle import TRAINING_MANIFEST
 from crypto_ml.forecasting.current import rank
-from crypto_ml.forecasting.schema import LOOK_BACK
 from crypto_ml.ledger.deliveries import DeliveryLog
 from crypto_ml.ledger.receipts import receipts_of
 from crypto_ml.ledger.registry import Registry
@@ -110,21 +109,15 @@ def _answers(evidence: Evidence, days: Mapping[Day, Correction], directory: Path
 
 def _predictions_from(evidence: Evidence, days: Mapping[Day, Correction]) -> Iterator[str]:
     """The prediction ids of an answer that were made from a value which was corrected later."""
-    receipt, bundle = evidence.receipt, evidence.bundle
+    receipt = evidence.receipt
     own = evidence.accepted({symbol for symbol, _ in days})
     known = known_rows(evidence, own)
-    for row in own.select(["symbol", "date", "line", "slug"]).to_pylist():
+    scaled_by = {int(row["line"]): row["scaled_by"] for row in scored_again(evidence, own).to_dict("records")}
+    for row in own.select(["symbol", "date", "line"]).to_pylist():
         symbol = row["symbol"]
-        before = [earlier for earlier in known[symbol] if earlier.date < row["date"]]
-        if _scaled_by_model(bundle, symbol, known[symbol]):
-            before = before[-LOOK_BACK:]
+        before = made_from(known[symbol], row["date"], scaled_by[row["line"]])
         if any(_is_old(earlier, days.get((symbol, earlier.date))) for earlier in before):
             yield f"{receipt.answer_id}-{row['line']}"
-
-
-def _scaled_by_model(bundle: ModelBundle, symbol: str, known: Sequence[EarlierRow]) -> bool:
-    other = any(bundle.is_other_coin(symbol, row.observed["slug"]) for row in known)
-    return symbol in bundle.coins and not other
 
 
 def _is_old(row: EarlierRow, correction: Correction | None) -> bool:

@@ -15,8 +15,9 @@ from crypto_ml.audit.evidence import Evidence
 from crypto_ml.audit.references import Reference, UnknownAnswer
 from crypto_ml.digest import sha256_of
 from crypto_ml.forecasting.bundle import TRAINING_MANIFEST
+from crypto_ml.forecasting.scaled_by import BY_MODEL, BY_OWN_ROWS
 from crypto_ml.forecasting.schema import LOOK_BACK
-from crypto_ml.forecasting.scoring import BY_MODEL, BY_OWN_ROWS, score
+from crypto_ml.forecasting.scoring import score
 from crypto_ml.forecasting.sorting import RowSorter
 from crypto_ml.ledger.deliveries import DeliveryLog
 from crypto_ml.ledger.formats.receipt_v2 import Receipt
@@ -118,7 +119,7 @@ def trace_rows(evidence: Evidence, references: Sequence[Reference]) -> list[Trac
         raise UnknownAnswer(f"answer {receipt.answer_id} has no rows: {receipt.outcome}, {receipt.reason}")
     named = [_named(evidence, reference) for reference in references]
     own = evidence.accepted({symbol for symbol, _, _ in named})
-    scored = {int(row["line"]): row for row in _scored(evidence, own).to_dict("records")}
+    scored = {int(row["line"]): row for row in scored_again(evidence, own).to_dict("records")}
     known = known_rows(evidence, own)
     return [_row(evidence, row, scored[row[2]], known[row[0]]) for row in named]
 
@@ -127,11 +128,6 @@ def _row(
     evidence: Evidence, named: tuple[str, date, int], answered: Mapping[Any, Any], known: Sequence[EarlierRow]
 ) -> TracedRow:
     symbol, day, line = named
-    before = [row for row in known if row.date < day]
-    if answered["scaled_by"] == BY_MODEL:
-        before = before[-LOOK_BACK:]
-    elif answered["scaled_by"] != BY_OWN_ROWS:
-        before = []
     return TracedRow(
         prediction_id=f"{evidence.receipt.answer_id}-{line}",
         symbol=symbol,
@@ -142,7 +138,7 @@ def _row(
         val_open=float(answered["val_open"]),
         status=str(answered["status"]),
         scaled_by=str(answered["scaled_by"]),
-        earlier_rows=before,
+        earlier_rows=made_from(known, day, str(answered["scaled_by"])),
     )
 
 
@@ -156,8 +152,16 @@ def _named(evidence: Evidence, reference: Reference) -> tuple[str, date, int]:
     return str(found[0]["symbol"]), found[0]["date"], int(found[0]["line"])
 
 
-def _scored(evidence: Evidence, own: pa.Table) -> pd.DataFrame:
-    """Series of the upload, scored again."""
+def made_from(known: Sequence[EarlierRow], day: date, scaled_by: str) -> list[EarlierRow]:
+    """Of the rows known of a series, those that a prediction for a day was made from, by what scaled it."""
+    before = [row for row in known if row.date < day]
+    if scaled_by == BY_MODEL:
+        return before[-LOOK_BACK:]
+    return before if scaled_by == BY_OWN_ROWS else []
+
+
+def scored_again(evidence: Evidence, own: pa.Table) -> pd.DataFrame:
+    """Series of the upload, scored again: columns of `scoring.score`."""
     sources = evidence.sources()
     with TemporaryDirectory(dir=evidence.directory) as name, RowSorter(Path(name)) as sorter:
         sorter.add(own.append_column("context", pa.repeat(False, own.num_rows)))

@@ -83,10 +83,6 @@ class ModelBundle:
         """The symbols that the scaler knows, each with its slug or None."""
         return {symbol: self.slugs.get(symbol) for symbol in self.statistics.symbols}
 
-    def is_other_coin(self, symbol: str, slug: str | None) -> bool:
-        """Whether a slug says that this is not the coin whose statistics the scaler has under the symbol."""
-        return slug is not None and self.slugs.get(symbol, slug) != slug
-
     @cached_property
     def statistics(self) -> SeriesStatistics:
         return read_statistics(self.files[SCALER])

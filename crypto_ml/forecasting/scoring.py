@@ -21,12 +21,12 @@ from crypto_ml.forecasting.features import (
     series_starts,
 )
 from crypto_ml.forecasting.fingerprint import Witness
+from crypto_ml.forecasting.scaled_by import BY_MODEL, BY_OWN_ROWS, UNSCALED, other_coins
 from crypto_ml.forecasting.scaling import OwnStatistics, SeriesStatistics, own_statistics
 from crypto_ml.forecasting.schema import MINIMUM_OWN_ROWS, Recovery
 from crypto_ml.forecasting.windows import WindowArray, as_input, window_rows, windows
 
 PREDICTED, SEED = "predicted", "seed"
-BY_MODEL, BY_OWN_ROWS, UNSCALED = "model", "own rows", ""
 
 
 def score(
@@ -119,13 +119,8 @@ def _predict_changes(
 
 
 def _codes(rows: pd.DataFrame, starts: IntArray, bundle: ModelBundle) -> IntArray:
-    """Position of each row's series in the scaler, −1 where it was never seen or is another coin of the same symbol."""
-    codes = bundle.statistics.codes(rows["symbol"])
-    if bundle.slugs:
-        expected = rows["symbol"].map(dict(bundle.slugs))
-        other = (expected.notna() & rows["slug"].notna() & (expected != rows["slug"])).to_numpy(bool)
-        codes[np.isin(starts, starts[other])] = -1
-    return codes
+    """Position of each row's series in the scaler, −1 where the model does not scale it (see `scaled_by`)."""
+    return np.where(other_coins(rows, starts, bundle.slugs), -1, bundle.statistics.codes(rows["symbol"]))
 
 
 def _to_currency(

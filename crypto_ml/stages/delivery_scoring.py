@@ -14,7 +14,8 @@ from crypto_ml.forecasting.answers import PREDICTIONS, append_table, with_predic
 from crypto_ml.forecasting.bundle import ModelBundle
 from crypto_ml.forecasting.current import Order
 from crypto_ml.forecasting.fingerprint import ACCEPTED, RowsHash, Witness, runs
-from crypto_ml.forecasting.scoring import BY_OWN_ROWS, SEED, score
+from crypto_ml.forecasting.scaled_by import BY_OWN_ROWS, is_other_coin
+from crypto_ml.forecasting.scoring import SEED, score
 from crypto_ml.forecasting.sorting import RowSorter, as_frame
 from crypto_ml.ledger.formats.receipt_v2 import Fingerprints
 from crypto_ml.ledger.registry import Champion
@@ -114,7 +115,7 @@ def accepted_rows(accepted: Path, only: int | None = None) -> Iterator[pa.Record
 def add_earlier_rows(sorter: RowSorter, sources: Sources) -> None:
     """Add to accepted rows what the history had before them."""
     bundle = sources.bundle
-    other = {symbol for symbol, slug in sorter.coins() if bundle.is_other_coin(symbol, slug)}
+    other = {symbol for symbol, slug in sorter.coins() if is_other_coin(bundle.slugs.get(symbol), slug)}
     coins = {symbol: slug for symbol, slug in bundle.coins.items() if symbol not in other}
     for earlier in earlier_rows(sources.history, sorter.spans(), coins, sources.history_version, sources.current):
         sorter.add(earlier)

@@ -12,6 +12,7 @@ import pandas as pd
 import pyarrow as pa
 
 from crypto_ml.forecasting.current import ORDERING, Order, current_sql
+from crypto_ml.forecasting.scaled_by import other_coin_sql
 from crypto_ml.forecasting.schema import LOOK_BACK
 from crypto_ml.forecasting.sorting import ROWS
 from crypto_ml.storage.history import MarketHistory
@@ -35,8 +36,7 @@ NEEDED_SQL: Final = f"""
         {{current}}
     ), before AS (
         SELECT spans.file, current.*, spans.first, spans.known_to_scaler,
-               coalesce(bool_or(current.slug <> spans.scalers_slug)
-                        OVER (PARTITION BY spans.file, current.symbol), false) AS other_coin,
+               {other_coin_sql("spans.scalers_slug", "current.slug", "spans.file, current.symbol")} AS other_coin,
                row_number() OVER (PARTITION BY spans.file, current.symbol, current.date < spans.first
                                   ORDER BY current.date DESC) AS back
         FROM current JOIN spans ON current.symbol = spans.symbol AND current.date < spans.last

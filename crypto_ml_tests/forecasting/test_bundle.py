@@ -21,6 +21,7 @@ from crypto_ml.forecasting.bundle import (
     read_statistics,
     write_statistics,
 )
+from crypto_ml.forecasting.scaled_by import is_other_coin
 from crypto_ml.forecasting.scaling import SeriesStatistics
 from crypto_ml.forecasting.schema import FEATURES, WINDOW
 from crypto_ml_tests.forecasting.markets import model, statistics
@@ -164,7 +165,6 @@ def test_statistics_of_another_shape_are_refused(changed: Mapping[str, Any]) -> 
 
 def test_a_slug_tells_another_coin_of_the_same_symbol() -> None:
     bundle = one()
-    assert bundle.is_other_coin("BTC", "batcoin")
-    assert not bundle.is_other_coin("BTC", "bitcoin")
-    assert not bundle.is_other_coin("BTC", None)
-    assert not bundle.is_other_coin("NEW", "anything")
+    said = {slug: is_other_coin(bundle.slugs.get("BTC"), slug) for slug in ("batcoin", "bitcoin", None)}
+    assert said == {"batcoin": True, "bitcoin": False, None: False}
+    assert not is_other_coin(bundle.slugs.get("NEW"), "anything")

@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crypto_ml.forecasting.bundle import ModelBundle
+from crypto_ml.forecasting.scaled_by import BY_MODEL, BY_OWN_ROWS
 from crypto_ml.forecasting.schema import LOOK_BACK, PRICES, SCALED, Recovery, Target
-from crypto_ml.forecasting.scoring import BY_MODEL, BY_OWN_ROWS, PREDICTED, SEED, score, score_rows
+from crypto_ml.forecasting.scoring import PREDICTED, SEED, score, score_rows
 from crypto_ml_tests.forecasting import reference
 from crypto_ml_tests.forecasting.markets import KNOWN, market, model, records
 
