@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from crypto_ml.forecasting.limits import MOST_EXPANSION
 from crypto_ml.ledger.clock import not_before
 from crypto_ml.ledger.layout import ANSWERED, DELIVERIES, KNOWN, UPLOADS, answered_key, is_upload
 from crypto_ml.ledger.log import AppendOnlyLog, Entry
@@ -17,7 +18,7 @@ from crypto_ml.storage.objects import ObjectStore, StoredObject
 
 MOST_FILES: Final = 1_000
 MOST_BYTES: Final = 64 << 20
-"""A delivery takes files together up to this many bytes; a larger file is a delivery of its own."""
+"""A delivery takes files together up to this many bytes (see `weight`); a larger file is a delivery of its own."""
 
 SEGMENT: Final = 100
 """Deliveries whose uploads are written together once more."""
@@ -71,6 +72,12 @@ def delivery_id(number: int) -> str:
     return f"{number:08d}"
 
 
+def weight(upload: Upload) -> int:
+    """The bytes an upload may come to: of gzip, as many as it may expand to before it is refused. From about 330 kB of
+    gzip on a file is alone, and some hundred files of 1 kB still go together."""
+    return upload.size * MOST_EXPANSION if upload.key.lower().endswith(".gz") else upload.size
+
+
 def plan(listed: Iterable[Upload], known: set[Identity]) -> list[list[Upload]]:
     """Group uploads that are not known yet into deliveries, oldest first.
 
@@ -81,11 +88,11 @@ def plan(listed: Iterable[Upload], known: set[Identity]) -> list[list[Upload]]:
     deliveries: list[list[Upload]] = []
     room_files, room_bytes = 0, 0
     for upload in new:
-        if room_files < 1 or room_bytes < upload.size:
+        if room_files < 1 or room_bytes < weight(upload):
             deliveries.append([])
             room_files, room_bytes = MOST_FILES, MOST_BYTES
         deliveries[-1].append(upload)
-        room_files, room_bytes = room_files - 1, room_bytes - upload.size
+        room_files, room_bytes = room_files - 1, room_bytes - weight(upload)
     return deliveries
 
 

@@ -3,13 +3,15 @@
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from itertools import pairwise
 from threading import Barrier
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crypto_ml.ledger.deliveries import MOST_BYTES, MOST_FILES, Delivery, DeliveryLog, Upload, plan
+from crypto_ml.forecasting.limits import MOST_EXPANSION
+from crypto_ml.ledger.deliveries import MOST_BYTES, MOST_FILES, Delivery, DeliveryLog, Upload, plan, weight
 from crypto_ml.ledger.layout import KNOWN, answered_key
 from crypto_ml.storage.objects import ObjectStore
 
@@ -17,9 +19,11 @@ NOW = datetime(2018, 3, 26, tzinfo=UTC)
 UPLOADS = st.lists(
     st.builds(
         Upload,
-        key=st.integers(0, 40).map(lambda number: f"uploads/{number}.csv"),
+        key=st.tuples(st.integers(0, 40), st.sampled_from(["", ".gz", ".GZ"])).map(
+            lambda name: f"uploads/{name[0]}.csv{name[1]}"
+        ),
         etag=st.sampled_from("abc"),
-        size=st.one_of(st.integers(0, 100), st.integers(0, 3 * MOST_BYTES)),
+        size=st.one_of(st.integers(0, 100), st.integers(0, 1_000_000), st.integers(0, 3 * MOST_BYTES)),
         last_modified=st.sampled_from(["2018-03-26T00:00:00+00:00", "2018-03-26T00:00:01+00:00"]),
     ),
     unique=True,
@@ -48,12 +52,33 @@ def test_each_new_upload_is_planned_once_within_the_limits_and_a_known_one_never
     for uploads in planned:
         assert uploads
         assert len(uploads) <= MOST_FILES
-        assert len(uploads) == 1 or sum(upload.size for upload in uploads) <= MOST_BYTES
+        assert len(uploads) == 1 or sum(map(weight, uploads)) <= MOST_BYTES
+    # no more deliveries than needed: what is in two that follow each other would not have gone into one
+    for one, next_one in pairwise(planned):
+        assert len(one) == MOST_FILES or sum(map(weight, [*one, next_one[0]])) > MOST_BYTES
 
 
 def test_many_small_files_make_few_deliveries() -> None:
     listed = [Upload(f"uploads/{number}.csv", "a", 10, "2018-03-26T00:00:00+00:00") for number in range(10_000)]
     assert [len(uploads) for uploads in plan(listed, set())] == [MOST_FILES] * 10
+
+
+@given(sizes=st.lists(st.integers(1, 1_000), min_size=1, max_size=50), times=st.integers(1, 200))
+def test_many_small_files_of_gzip_make_few_deliveries(sizes: list[int], times: int) -> None:
+    listed = [
+        Upload(f"uploads/{number}.csv.gz", "a", size, "2018-03-26T00:00:00+00:00")
+        for number, size in enumerate(sizes * times)
+    ]
+    together = MOST_BYTES // (MOST_EXPANSION * max(sizes))
+    assert len(plan(listed, set())) <= 1 + len(listed) // min(together, MOST_FILES)
+
+
+def test_some_hundred_kilobytes_of_gzip_are_a_delivery_of_their_own() -> None:
+    names = ["a.csv", "b.csv.gz", "c.csv", "d.CSV.GZ", "e.csv"]
+    listed = [Upload(f"uploads/{name}", "a", 400_000, "2018-03-26T00:00:00+00:00") for name in names]
+    assert [len(uploads) for uploads in plan(listed, set())] == [1] * 5
+    plain = [upload for upload in listed if not upload.key.lower().endswith(".gz")]
+    assert [len(uploads) for uploads in plan(plain, set())] == [3]
 
 
 def test_a_look_assigns_what_is_new_and_nothing_twice(store: ObjectStore) -> None:
