@@ -96,7 +96,7 @@ def _observations(upload: "pd.DataFrame") -> "pd.DataFrame":
         day_after = sample.FIRST_DAY + timedelta(days=sample.TRAINING_DAYS)
         intake = take_in(path, IntakeRules(day_after), sorter)
         if intake.refusal or intake.refused_rows:
-            reasons = sorter.commonest_reasons(file=0, most=3)
+            reasons = sorter.refusals.commonest_reasons(file=0, most=3)
             raise click.ClickException(f"the simulated market has rows that are refused: {intake.refusal or reasons}")
         chunks = list(settled_chunks(sorter, Repeats()))
     return pd.concat(chunks, ignore_index=True)[list(OBSERVATION)]

@@ -48,7 +48,8 @@ def command(upload: Path, out: Path, model: str | None, recovery: str | None, as
         err=True,
     )
     if done.rejected_rows:
-        say(f"refused rows and reasons: {done.rejected_rows}", err=True)
+        cut = f" ({done.listed:,} of {done.refused:,} refused rows are listed)" if done.listed < done.refused else ""
+        say(f"refused rows and reasons: {done.rejected_rows}{cut}", err=True)
     if as_json:
         print_json(asdict(done) | {"seconds": seconds, "out": str(out)}, indent=None)
 

@@ -1,7 +1,7 @@
 """Which rows of an upload are accepted, and why the others are not.
 
 Row rules look at one row at a time and are listed in `row_rules`, in the order in which a reason is chosen; the rule
-that takes more than one row is `without_repeats`. What concerns the whole file is in `reading` and `dates`.
+that takes more than one row is in `settling`. What concerns the whole file is in `reading` and `dates`.
 """
 
 from collections.abc import Callable
@@ -15,7 +15,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from crypto_ml.forecasting.dates import read_date
+from crypto_ml.forecasting.dates import FIRST_DAY, read_date
 from crypto_ml.forecasting.schema import PRICES, DateOrder
 
 TOLERANCE: Final = 1e-6
@@ -25,32 +25,44 @@ LARGEST_PRICE: Final = 1e15
 """No market quotes higher; beyond it squares and ratios of prices leave what float64 can hold."""
 
 LONGEST_SYMBOL: Final = 100
+"""Characters of a symbol, and of a slug, which may become a part of the series' name."""
+
+FORMULA_STARTS: Final = ("=", "+", "-", "@")
+"""Where a cell begins with one of these, a spreadsheet that opens an answer runs it. (Space round a symbol, tabs and
+returns among it, is taken off before.)"""
+
+_CONTROL: Final = r"\p{Cc}"
+_INVISIBLE: Final = r"[\p{Cf}\p{Zl}\p{Zp}]"
+"""Characters that nobody sees, or that change how the text round them is shown: two series would look like one."""
+
 _NUMBER: Final = r"^\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,4})?\s*$"
 
 
 @dataclass(frozen=True)
-class Cleaned:
+class CleanedRows:
     """accepted: columns of OBSERVATION and `line`. refused: `line` and `reason`."""
 
     accepted: pd.DataFrame
     refused: pd.DataFrame
 
 
-def clean_rows(text: pa.Table, order: DateOrder | None, today: date) -> Cleaned:
+def clean_rows(text: pa.Table, order: DateOrder | None, today: date) -> CleanedRows:
     """Apply the row rules to a table of text (see `reading.UploadReader`).
 
     order: how slashed dates are read; None where the file has none. today: the UTC day on which the upload is read;
     later dates are refused. Lines without any value are left out silently.
     """
     rows = _typed(text.filter(_has_values(text)), order)
-    reason = np.full(len(rows), "", dtype=object)
-    for name, breaks in row_rules(today).items():
-        reason[(reason == "") & breaks(rows)] = name
-    accepted = reason == ""
+    rules = row_rules(today)
+    broken = np.zeros(len(rows), np.int16)  # the number of the first rule that a row breaks, 0 for none
+    for number, breaks in enumerate(rules.values(), 1):
+        broken[(broken == 0) & breaks(rows)] = number
+    accepted = broken == 0
+    reasons = np.array(["", *rules], dtype=object)
     kept = rows[accepted].drop(columns="unread_market")
-    return Cleaned(
+    return CleanedRows(
         accepted=kept.reset_index(drop=True),
-        refused=pd.DataFrame({"line": rows["line"][~accepted].to_numpy(), "reason": reason[~accepted]}),
+        refused=pd.DataFrame({"line": rows["line"][~accepted].to_numpy(), "reason": reasons[broken[~accepted]]}),
     )
 
 
@@ -60,17 +72,19 @@ Rule = Callable[[pd.DataFrame], npt.NDArray[np.bool_]]
 def row_rules(today: date) -> dict[str, Rule]:
     """Reason → which rows it applies to. The first reason that applies is the one reported."""
     tomorrow = np.datetime64(today, "s") + np.timedelta64(1, "D")
+    first_day = np.datetime64(FIRST_DAY, "s")
 
     def price(name: str, test: Callable[[pd.Series], pd.Series]) -> Rule:
         return lambda rows: test(rows[name]).to_numpy(bool)
 
     rules: dict[str, Rule] = {
         "symbol: empty": lambda rows: (rows["symbol"] == "").to_numpy(bool),
-        f"symbol: longer than {LONGEST_SYMBOL} characters": lambda rows: (
-            rows["symbol"].str.len() > LONGEST_SYMBOL
-        ).to_numpy(bool),
-        "symbol: has control characters": lambda rows: rows["symbol"].str.contains(r"[\x00-\x1f\x7f]").to_numpy(bool),
+        **_name_rules("symbol"),
+        f"symbol: begins with {' '.join(FORMULA_STARTS)}, so a spreadsheet would run it as a formula": lambda rows: (
+            rows["symbol"].str.startswith(FORMULA_STARTS).to_numpy(bool)
+        ),
         "date: not readable as YYYY-MM-DD, d/m/y or m/d/y": lambda rows: rows["date"].isna().to_numpy(bool),
+        f"date: before {FIRST_DAY}": lambda rows: (rows["date"] < first_day).to_numpy(bool),
         "date: in the future": lambda rows: (rows["date"] >= tomorrow).to_numpy(bool),
     }
     for name in PRICES:
@@ -85,38 +99,27 @@ def row_rules(today: date) -> dict[str, Rule]:
         ).to_numpy(bool)
     rules["market: not a number"] = lambda rows: rows["unread_market"].to_numpy(bool)
     rules["market: negative"] = lambda rows: (rows["market"] < 0).to_numpy(bool)
-    return rules
+    return rules | _name_rules("slug")
 
 
-@dataclass(frozen=True)
-class Settled:
-    """accepted: each series and date once. refused: `file`, `line`, `reason`. repeated: `file` of each row left out."""
+def _name_rules(column: str) -> dict[str, Rule]:
+    """The rules for a text that becomes the name of a series, or a part of it."""
 
-    accepted: pd.DataFrame
-    refused: pd.DataFrame
-    repeated: pd.Series
+    def matches(pattern: str) -> Rule:
+        return lambda rows: _matches(rows[column], pattern)
+
+    return {
+        f"{column}: longer than {LONGEST_SYMBOL} characters": lambda rows: (
+            rows[column].str.len() > LONGEST_SYMBOL
+        ).to_numpy(bool),
+        f"{column}: has control characters": matches(_CONTROL),
+        f"{column}: has invisible characters, or such as change the direction of text": matches(_INVISIBLE),
+    }
 
 
-def without_repeats(rows: pd.DataFrame) -> Settled:
-    """Settle rows of the same file, series and date: equal ones count once, contradicting ones are all refused.
-
-    rows: accepted rows with `file` and `line`, sorted by file, symbol, date and line, no series cut in two.
-    """
-    key = rows[["file", "symbol", "date"]]
-    same = key.duplicated(keep=False)
-    if not same.any():
-        return Settled(rows, rows.loc[[], ["file", "line"]].assign(reason=""), rows["file"].iloc[:0])
-    group = [rows["file"], rows["symbol"], rows["date"]]
-    contradicted = same & (rows.loc[same, [*PRICES, "market", "volume"]].groupby([k[same] for k in group])
-        .transform("nunique", dropna=False).gt(1).any(axis=1).reindex(rows.index, fill_value=False))  # fmt: skip
-    first = rows["line"].groupby(group).transform("min")
-    refused = rows.loc[contradicted, ["file", "line"]].assign(
-        reason="symbol and date: more than once, with different values (first in line "
-        + first[contradicted].astype(str)
-        + ")"
-    )
-    repeated = same & ~contradicted & (rows["line"] != first)
-    return Settled(rows[~contradicted & ~repeated].reset_index(drop=True), refused, rows.loc[repeated, "file"])
+def _matches(texts: pd.Series, pattern: str) -> npt.NDArray[np.bool_]:
+    """Where a text has something that the pattern (of RE2) describes; a missing one has nothing."""
+    return np.asarray(pc.fill_null(pc.match_substring_regex(pa.array(texts), pattern), False).to_numpy(False), bool)
 
 
 def read_numbers(text: pa.ChunkedArray) -> npt.NDArray[np.float64]:

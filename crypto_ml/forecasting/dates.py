@@ -10,8 +10,14 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Final
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from crypto_ml.forecasting.reading import UnreadableUpload
 from crypto_ml.forecasting.schema import DateOrder
+
+FIRST_DAY: Final = date(2009, 1, 3)
+"""The day of the first block of the first chain: no coin has a price before it."""
 
 SETTING: Final = "CRYPTO_ML_DATE_ORDER"
 _SLASHED: Final = re.compile(r"(\d{1,2})/(\d{1,2})/(\d{4})(?:[ T].*)?")
@@ -42,6 +48,10 @@ class DateEvidence:
                 either = either or text
         return DateEvidence(only_dmy, only_mdy, either)
 
+    def with_column(self, dates: pa.ChunkedArray) -> "DateEvidence":
+        """This evidence and that of a column of text."""
+        return self.with_dates(pc.unique(dates.filter(pc.match_substring(dates, "/"))).to_pylist())
+
     def order(self, setting: DateOrder | None) -> DateOrder:
         """The one order in which the file can be read. Raises UnreadableUpload where there is no such order."""
         if setting:
@@ -61,9 +71,9 @@ class DateEvidence:
         )
 
 
-def is_slashed(text: str) -> bool:
-    """Whether a date is written with slashes, and so needs a `DateOrder` to be read."""
-    return "/" in text
+def has_slashes(dates: pa.ChunkedArray) -> bool:
+    """Whether any date of a column of text is written with slashes, and so needs a `DateOrder` to be read."""
+    return bool(pc.any(pc.match_substring(dates, "/")).as_py())
 
 
 def read_date(text: str, order: DateOrder | None) -> date | None:

@@ -17,10 +17,10 @@ from crypto_ml.digest import sha256_of, sha256_of_file
 from crypto_ml.errors import Refused
 from crypto_ml.forecasting.answers import PREDICTIONS, REJECTED_ROWS, append_csv, with_prediction_ids
 from crypto_ml.forecasting.bundle import ModelBundle
-from crypto_ml.forecasting.intake import IntakeRules, Repeats, nothing_left, settled_chunks, take_in
+from crypto_ml.forecasting.intake import IntakeRules, Repeats, name_series, nothing_left, settled_chunks, take_in
+from crypto_ml.forecasting.refusals import LISTED
 from crypto_ml.forecasting.schema import Recovery
 from crypto_ml.forecasting.scoring import SEED, score
-from crypto_ml.forecasting.series import series_names
 from crypto_ml.forecasting.sorting import RowSorter
 
 FILE: Final = 0
@@ -38,7 +38,7 @@ class UnusableOutput(Refused):
 class FileScore:
     """What became of a file's rows: received = accepted + refused + repeated, accepted = predicted + seed.
 
-    rejected_rows: the file that holds the refused rows and their reasons, where there are any.
+    rejected_rows: the file that holds the refused rows and their reasons, where there are any; the first `listed` ones.
     """
 
     answer_id: str
@@ -52,6 +52,7 @@ class FileScore:
     ignored_columns: tuple[str, ...]
     date_order: str | None
     rejected_rows: Path | None
+    listed: int
 
 
 def score_file(
@@ -76,7 +77,7 @@ def score_file(
     sorting = TemporaryDirectory(prefix=".crypto_ml-score-", dir=room or out.parent)
     with sorting as name, RowSorter(Path(name)) as sorter, _whole(out) as partial:
         intake = take_in(upload, rules, sorter, FILE)
-        sorter.rename(series_names(sorter.coins(), bundle.slugs))
+        name_series(sorter, lambda _: bundle.slugs)
         chunks = score(settled_chunks(sorter, repeats), bundle, recovery)
         append_csv(partial, PREDICTIONS, pd.DataFrame(columns=PREDICTIONS.names))
         for part in chunks if not intake.refusal else ():
@@ -87,7 +88,8 @@ def score_file(
         rejected_rows = _write_refused(sorter, refused, rejected_rows_path(out))
         if intake.refusal or not counts:
             why = intake.refusal or nothing_left(sorter, FILE)
-            where = f"; each is in {rejected_rows}" if rejected_rows else ""
+            each = "each is" if refused <= LISTED else f"the first {LISTED:,} of {refused:,} refused rows are"
+            where = f"; {each} in {rejected_rows}" if rejected_rows else ""
             raise FileRejected(f"{upload} is rejected: {why}{where}")
     answered, seed = sum(counts.values()), counts.get(SEED, 0)
     return FileScore(
@@ -102,6 +104,7 @@ def score_file(
         ignored_columns=intake.ignored_columns,
         date_order=intake.date_order,
         rejected_rows=rejected_rows,
+        listed=min(refused, LISTED),
     )
 
 
@@ -140,6 +143,6 @@ def _write_refused(sorter: RowSorter, count: int, path: Path) -> Path | None:
         return None
     with _whole(path) as partial:
         append_csv(partial, REJECTED_ROWS, pd.DataFrame(columns=REJECTED_ROWS.names))
-        for batch in sorter.refused(FILE):
+        for batch in sorter.refusals.listed(FILE):
             append_csv(partial, REJECTED_ROWS, batch.to_pandas())
     return path if count else None

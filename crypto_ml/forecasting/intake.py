@@ -3,8 +3,9 @@
 A file is refused as a whole or row by row; either way the outcome says everything a report needs.
 """
 
+import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
 from pathlib import Path
@@ -15,11 +16,14 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from crypto_ml.forecasting.cleaning import Cleaned, clean_rows, without_repeats
-from crypto_ml.forecasting.dates import DateEvidence, is_slashed
+from crypto_ml.forecasting.cleaning import FORMULA_STARTS, CleanedRows, clean_rows
+from crypto_ml.forecasting.dates import DateEvidence, has_slashes
 from crypto_ml.forecasting.reading import SHOWN_TEXT, UnreadableUpload, UploadReader
+from crypto_ml.forecasting.refusals import LISTED, REFUSED
 from crypto_ml.forecasting.schema import DateOrder
-from crypto_ml.forecasting.sorting import REFUSED, ROWS, RowSorter, as_rows
+from crypto_ml.forecasting.series import series_names
+from crypto_ml.forecasting.settling import Settled, Settling
+from crypto_ml.forecasting.sorting import ROWS, RowSorter, as_rows, whole_series
 
 SHOWN_VALUE: Final = 40
 """Characters of a refused row's value that are repeated."""
@@ -29,6 +33,11 @@ REASONS_NAMED: Final = 3
 SMALL_BYTES: Final = 64 << 10
 MOST_TOGETHER: Final = 500
 """Small files that are cleaned in one go: a one-row file costs as much to clean as a thousand rows."""
+
+SMALL_TEXT: Final = 1 << 20
+MOST_TEXT_TOGETHER: Final = 32 << 20
+"""Bytes of rows and names, as they are held, of one small file and of those that are cleaned in one go. A file of
+SMALL_BYTES may expand to two hundred times as much."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +95,7 @@ def take_in_all(uploads: Iterable[tuple[int, Path]], rules: IntakeRules, sorter:
     """
     intakes: dict[int, FileIntake] = {}
     together: list[_SmallFile] = []
+    text = 0
     for file, path in uploads:
         small = None
         try:
@@ -98,15 +108,16 @@ def take_in_all(uploads: Iterable[tuple[int, Path]], rules: IntakeRules, sorter:
             intakes[file] = take_in(path, rules, sorter, file)
             continue
         together.append(small)
-        if len(together) >= MOST_TOGETHER:
+        text += small.bytes
+        if len(together) >= MOST_TOGETHER or text >= MOST_TEXT_TOGETHER:
             intakes |= _take_in_together(together, rules, sorter)
-            together = []
+            together, text = [], 0
     return intakes | _take_in_together(together, rules, sorter)
 
 
 def nothing_left(sorter: RowSorter, file: int) -> str:
     """Why a file has no valid row, from its refused rows' reasons."""
-    reasons = sorter.commonest_reasons(file, REASONS_NAMED)
+    reasons = sorter.refusals.commonest_reasons(file, REASONS_NAMED)
     if not reasons:
         return "the file has a header and no rows"
     return "no valid row is left: " + "; ".join(f"{why} ({count} row{'s' * (count > 1)})" for why, count in reasons)
@@ -122,7 +133,7 @@ def _take_in(reader: UploadReader, rules: IntakeRules, sorter: RowSorter, file: 
 
     reader.when_many = refuse_ragged
     for table in reader:
-        if order is None and _has_slashes(table["date"]):
+        if order is None and has_slashes(table["date"]):
             order = _file_order(reader, rules)
         cleaned = clean_rows(table, order, rules.today)
         received += len(cleaned.accepted)
@@ -143,15 +154,33 @@ class _SmallFile:
     ragged: pd.DataFrame
     ignored: tuple[str, ...]
 
+    @property
+    def bytes(self) -> int:
+        """About how much memory it takes."""
+        texts = [*self.ragged["text"], *self.ragged["reason"], *self.ignored]
+        return int(self.rows.nbytes) + sum(map(sys.getsizeof, texts))
+
 
 def _read_small(file: int, path: Path, rules: IntakeRules) -> _SmallFile | None:
-    """A small file, or None where its dates have slashes, which the whole of the file decides how to read."""
+    """A small file, or None where it expands to a large one, or where its dates have slashes, which the whole of the
+    file decides how to read."""
     reader = UploadReader(path, rules.max_bytes)
-    tables = list(reader)
-    if any(_has_slashes(table["date"]) for table in tables):
+    tables: list[pa.Table] = []
+    many_ragged = False
+
+    def give_up() -> None:
+        nonlocal many_ragged
+        many_ragged = True
+        reader.ragged.clear()
+
+    reader.when_many = give_up
+    for table in reader:
+        tables.append(table)
+        if many_ragged or sum(table.nbytes for table in tables) > SMALL_TEXT or has_slashes(table["date"]):
+            return None
+    if many_ragged or not tables:
         return None
-    rows = pa.concat_tables(tables) if tables else None
-    return None if rows is None else _SmallFile(file, rows, _ragged(reader), tuple(reader.ignored))
+    return _SmallFile(file, pa.concat_tables(tables), _ragged(reader), tuple(reader.ignored))
 
 
 def _take_in_together(small: Sequence[_SmallFile], rules: IntakeRules, sorter: RowSorter) -> dict[int, FileIntake]:
@@ -185,20 +214,25 @@ def _take_in_together(small: Sequence[_SmallFile], rules: IntakeRules, sorter: R
 
 def _refuse(sorter: RowSorter, rows: pd.DataFrame) -> int:
     if len(rows):
-        sorter.refuse(pa.Table.from_pandas(rows, schema=REFUSED, preserve_index=False))
+        sorter.refusals.add(pa.Table.from_pandas(rows, schema=REFUSED, preserve_index=False))
     return len(rows)
 
 
 def _ragged(reader: UploadReader) -> pd.DataFrame:
     """The lines that did not fit the header since this was last asked."""
     lines = reader.ragged
-    rows = {name: [getattr(line, name) for line in lines] for name in ("line", "reason", "text")}
+    rows = {
+        "line": [line.line for line in lines],
+        "reason": [line.reason for line in lines],
+        "text": [_as_text(line.text) for line in lines],
+    }
     lines.clear()
     return pd.DataFrame(rows)
 
 
-def _has_slashes(dates: pa.ChunkedArray) -> bool:
-    return any(is_slashed(text) for text in pc.unique(dates).to_pylist())
+def _as_text(line: str) -> str:
+    """A line as a cell that no spreadsheet runs as a formula: where it would be one, an apostrophe stands before it."""
+    return f"'{line}" if line.startswith((*FORMULA_STARTS, "\t", "\r")) else line
 
 
 def _file_order(reader: UploadReader, rules: IntakeRules) -> DateOrder:
@@ -207,11 +241,11 @@ def _file_order(reader: UploadReader, rules: IntakeRules) -> DateOrder:
     dates = UploadReader(reader.path, reader.limit, columns=("date",))
     dates.when_many = dates.ragged.clear
     for table in dates:
-        evidence = evidence.with_dates(pc.unique(table["date"]).to_pylist())
+        evidence = evidence.with_column(table["date"])
     return evidence.order(rules.date_order)
 
 
-def _with_text(cleaned: Cleaned, table: pa.Table) -> pd.DataFrame:
+def _with_text(cleaned: CleanedRows, table: pa.Table) -> pd.DataFrame:
     """Refused rows with what stood in them, so that nobody has to open the file to see what was wrong."""
     if cleaned.refused.empty:
         return cleaned.refused.assign(text="")
@@ -232,14 +266,45 @@ class Repeats:
 
 
 def settled_chunks(sorter: RowSorter, repeats: Repeats) -> Iterator[pd.DataFrame]:
-    """The sorted rows with repeats settled (see `cleaning.without_repeats`).
+    """The sorted rows with repeats settled (see `settling`), each series whole.
 
     Rows that contradict each other are refused in `sorter`; how many were left out is noted in `repeats`.
     """
-    for chunk in sorter.chunks():
-        settled = without_repeats(chunk)
-        for file, rows in settled.refused.groupby("file"):
-            repeats.contradicting[int(str(file))] += _refuse(sorter, rows.assign(text=""))
-        repeats.repeated.update(int(file) for file in settled.repeated)
-        if len(settled.accepted):
-            yield settled.accepted
+
+    def left(settled: Settled) -> pd.DataFrame:
+        for file, days in settled.contradictions.groupby("file"):
+            repeats.contradicting[int(str(file))] += int(days["rows"].sum())
+        if len(settled.contradictions):
+            refused = settled.refused.assign(text="")
+            listed = pa.Table.from_pandas(refused, schema=REFUSED, preserve_index=False)
+            sorter.refusals.add_days(settled.contradictions, listed)
+        repeats.repeated.update(settled.repeated)
+        return settled.accepted
+
+    def batches() -> Iterator[tuple[pd.DataFrame, pd.DataFrame]]:
+        settling = Settling(LISTED)
+        for batch in sorter.batches():
+            yield batch, left(settling.settle(batch))
+        if last := settling.rest():
+            accepted = left(last)
+            yield accepted[:0], accepted
+
+    yield from whole_series(batches())
+
+
+def name_series(sorter: RowSorter, known: Callable[[Collection[str]], Mapping[str, str]]) -> dict[str, tuple[str, str]]:
+    """Give each row of the sorter the name of its series (see `series.series_names`).
+
+    known: for some symbols, symbol → slug of the coin that is known under it. Returns name → (symbol, slug) of the
+    series that are not named by their symbol alone, the first ones where there are very many.
+    """
+
+    def names() -> Iterator[dict[tuple[str, str], str]]:
+        holder: list[tuple[str, str]] = []  # the first coin of the symbol at which the coins before were cut
+        for coins in sorter.coins():
+            given = series_names([*holder, *coins], known({symbol for symbol, _ in coins}))
+            yield {(symbol, slug): given[symbol, slug] for symbol, slug in coins if given[symbol, slug] != symbol}
+            last = coins[-1][0]
+            holder = next([coin] for coin in (*holder, *coins) if coin[0] == last)
+
+    return sorter.rename(names())

@@ -12,16 +12,19 @@ import itertools
 import re
 import zlib
 from array import array
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, Final, cast
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.csv as pa_csv
 
 from crypto_ml.errors import Refused
+from crypto_ml.forecasting.limits import MOST_EXPANSION, SMALL_EXPANDED
 from crypto_ml.forecasting.schema import PRICES
 
 REQUIRED: Final = ("symbol", "date", *PRICES, "market")
@@ -30,10 +33,16 @@ ALIASES: Final = {"marketcap": "market", "market_cap": "market"}
 RECOMPUTED: Final = frozenset({"close_ratio", "spread"})
 KNOWN_UNUSED: Final = frozenset({"name", "ranknow", "index", ""}) | RECOMPUTED
 LONGEST_LINE: Final = 1 << 20
+MOST_COLUMNS: Final = 4_096
+"""More than a table has in any of the usual databases."""
+
 SHOWN_TEXT: Final = 500
 """Characters of a line that a reason repeats."""
 MOST_RAGGED: Final = 20_000
 BLOCK: Final = 8 << 20
+LINES_AT_ONCE: Final = 1 << 18
+"""Lines of a block that are given on at once: eight million empty ones would take a hundred times their size."""
+
 GZIP_MAGIC: Final = b"\x1f\x8b"
 _VALUE: Final = rb'(?:"[^"\n]*+(?:""[^"\n]*+)*+"[^,\n]*+|[^",\n][^,\n]*+|)'
 _CLOSED_LINES: Final = re.compile(rb"(?:%b(?:,%b)*+\n)*+" % (_VALUE, _VALUE))
@@ -58,7 +67,8 @@ class RaggedLine:
 class UploadReader:
     """One upload, read as blocks of text.
 
-    path: a CSV file, plain or gzip. limit: largest size in bytes after decompression. Iterating yields tables with the
+    path: a CSV file, plain or gzip. limit: largest size in bytes after decompression, which is also at most
+    MOST_EXPANSION times the size before it (or SMALL_EXPANDED). Iterating yields tables with the
     columns of `REQUIRED` and those of `OPTIONAL` that are there, all strings, and `line` (int64, the line in the file,
     the header being 1). Lines that do not fit the header are in `ragged`, which whoever iterates may empty between
     two tables; when_many is called where MOST_RAGGED have gathered before there is a table, to empty it earlier.
@@ -72,6 +82,7 @@ class UploadReader:
     ignored: list[str] = field(default_factory=list, init=False)
     ragged: list[RaggedLine] = field(default_factory=list, init=False)
     _names: list[str] = field(default_factory=list, init=False)
+    _next_line: int = field(default=2, init=False)
     _skipped: "array[int]" = field(default_factory=lambda: array("q"), init=False)
 
     def __post_init__(self) -> None:
@@ -81,24 +92,32 @@ class UploadReader:
 
     def __iter__(self) -> Iterator[pa.Table]:
         self.ragged.clear()
-        self._skipped = array("q")
+        self._next_line, self._skipped = 2, array("q")
         wanted = [name for name in self._names if name in (self.columns or (*REQUIRED, *OPTIONAL))]
-        next_line = 2
         with self._open() as stream:
             try:
                 for batch in self._batches(stream, wanted):
-                    lines = np.arange(next_line, next_line + batch.num_rows + len(self._skipped))
-                    lines = lines[~np.isin(lines, self._skipped)][: batch.num_rows]
-                    if batch.num_rows:
-                        next_line = int(lines[-1]) + 1
-                        self._skipped = array("q", (line for line in self._skipped if line >= next_line))
+                    lines = self._lines_of(batch.num_rows)
                     yield pa.Table.from_batches([batch]).append_column("line", pa.array(lines, pa.int64()))
             except pa.ArrowInvalid as error:
                 raise UnreadableUpload(f"the file cannot be read as CSV: {error}") from error
 
+    def _lines_of(self, rows: int) -> npt.NDArray[np.int64]:
+        """The lines of the next so many rows: those that were not skipped."""
+        skipped = np.frombuffer(self._skipped, np.int64) if self._skipped else np.zeros(0, np.int64)
+        lines = np.arange(self._next_line, self._next_line + rows + len(skipped))
+        lines = lines[~np.isin(lines, skipped)][:rows]
+        if rows:
+            self._next_line = int(lines[-1]) + 1
+            self._skipped = array("q", skipped[skipped >= self._next_line].tobytes())
+        return lines
+
     def _batches(self, stream: "_CheckedText", wanted: list[str]) -> Iterator[pa.RecordBatch]:
         def note(row: pa_csv.InvalidRow) -> str:
-            self._skipped.append(row.number)
+            if row.number == self._next_line and not self._skipped:  # no row before it waits for its line
+                self._next_line += 1
+            else:
+                self._skipped.append(row.number)
             if row.text.strip(_NOTHING):
                 reason = f"the line has {row.actual_columns} values where the header names {row.expected_columns}"
                 self.ragged.append(RaggedLine(row.number, row.text[:SHOWN_TEXT], reason))
@@ -123,14 +142,23 @@ class UploadReader:
         )
 
     def _open(self) -> "_CheckedText":
-        return _CheckedText(lambda: open_bytes(self.path), self.limit)
+        limits = [_TooLarge(self.limit, _BEYOND_LIMIT.format(self.limit))]
+        if is_gzip(self.path):
+            packed = self.path.stat().st_size
+            expanded = max(SMALL_EXPANDED, MOST_EXPANSION * packed)
+            limits.append(_TooLarge(expanded, _BEYOND_EXPANSION.format(packed, MOST_EXPANSION)))
+        return _CheckedText(lambda: open_bytes(self.path), min(limits, key=lambda limit: limit.bytes))
+
+
+def is_gzip(path: Path) -> bool:
+    """Whether an upload is gzip, whatever its name is."""
+    with path.open("rb") as raw:
+        return raw.read(len(GZIP_MAGIC)) == GZIP_MAGIC
 
 
 def open_bytes(path: Path) -> BinaryIO:
     """The bytes of an upload, decompressed where they are gzip."""
-    with path.open("rb") as raw:
-        compressed = raw.read(len(GZIP_MAGIC)) == GZIP_MAGIC
-    return cast(BinaryIO, gzip.open(path, "rb")) if compressed else path.open("rb")
+    return cast(BinaryIO, gzip.open(path, "rb")) if is_gzip(path) else path.open("rb")
 
 
 def line_of(path: Path, number: int) -> str:
@@ -139,13 +167,30 @@ def line_of(path: Path, number: int) -> str:
         return next(itertools.islice(text, number - 1, None), "").removesuffix("\n")
 
 
+_BEYOND_LIMIT: Final = (
+    "the file is larger than the limit of {:,} bytes after decompression; split it, or raise CRYPTO_ML_MAX_UPLOAD_BYTES"
+)
+_BEYOND_EXPANSION: Final = (
+    "the {:,} bytes of gzip expand to more than {} times as many, which market data does not; upload the file as plain "
+    "CSV if it is what it should be"
+)
+
+
+@dataclass(frozen=True)
+class _TooLarge:
+    """So many bytes after decompression are accepted, and what is said where there are more."""
+
+    bytes: int
+    reason: str
+
+
 class _CheckedText(io.RawIOBase):
     """A stream of text that refuses, while it is read, what no CSV reader should be given.
 
     Every line comes out ended by a line feed, also those that ended in CR LF, CR, or with the file.
     """
 
-    def __init__(self, opener: Callable[[], BinaryIO], limit: int) -> None:
+    def __init__(self, opener: Callable[[], BinaryIO], limit: _TooLarge) -> None:
         super().__init__()
         self._source = opener()
         self._limit = limit
@@ -154,6 +199,7 @@ class _CheckedText(io.RawIOBase):
         self._lines = 0
         self._after_return = False
         self._pending = b""  # the unfinished last line, for the checks that are about a line
+        self._ready = deque[bytes]()
 
     def readable(self) -> bool:
         return True
@@ -163,7 +209,12 @@ class _CheckedText(io.RawIOBase):
         super().close()
 
     def read(self, size: int | None = -1) -> bytes:
-        asked = BLOCK if size is None or size < 0 else size
+        if not self._ready:
+            self._ready.extend(self._next_block(BLOCK if size is None or size < 0 else size))
+        return self._ready.popleft()
+
+    def _next_block(self, asked: int) -> Iterator[bytes]:
+        """The text of the next block in pieces of LINES_AT_ONCE lines; an empty one at the end of the file."""
         text, ended = b"", False
         while not text and not ended:
             try:
@@ -177,14 +228,18 @@ class _CheckedText(io.RawIOBase):
             text = self._with_line_feeds(chunk if self._seen else chunk.removeprefix(codecs.BOM_UTF8), ended)
             self._seen += len(chunk)
             self._check_lines(text)
-        return text
+        begin = 0
+        if text.count(b"\n") > LINES_AT_ONCE:
+            ends = np.flatnonzero(np.frombuffer(text, np.uint8) == ord("\n"))
+            for end in (ends[LINES_AT_ONCE - 1 :: LINES_AT_ONCE] + 1).tolist():
+                yield text[begin:end]
+                begin = end
+        if begin < len(text) or not text:
+            yield text[begin:]
 
     def _check(self, chunk: bytes, ended: bool) -> None:
-        if self._seen + len(chunk) > self._limit:
-            raise UnreadableUpload(
-                f"the file is larger than the limit of {self._limit:,} bytes after decompression; split it, or raise "
-                "CRYPTO_ML_MAX_UPLOAD_BYTES"
-            )
+        if self._seen + len(chunk) > self._limit.bytes:
+            raise UnreadableUpload(self._limit.reason)
         if not self._seen and chunk.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
             raise UnreadableUpload("the file is UTF-16; save it as CSV in UTF-8")
         if (zero := chunk.find(b"\0")) >= 0:
@@ -242,6 +297,11 @@ def _read_header(line: str) -> tuple[list[str], list[str]]:
         given = next(csv.reader([line]), [])
     except csv.Error as error:
         raise UnreadableUpload(f"the header cannot be read as CSV ({error})") from error
+    if len(given) > MOST_COLUMNS:
+        raise UnreadableUpload(
+            f"the header has {len(given):,} columns, more than the {MOST_COLUMNS:,} that are read; leave out those "
+            "that are not needed"
+        )
     names = [ALIASES.get(name, name) for name in (column.strip().lower() for column in given)]
     used = (*REQUIRED, *OPTIONAL)
     missing = [name for name in REQUIRED if name not in names]

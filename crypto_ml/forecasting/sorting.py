@@ -3,19 +3,22 @@
 The sort itself is DuckDB's, which spills to disk beyond its memory limit.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
 import duckdb
-import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from crypto_ml.forecasting.refusals import Refusals
 from crypto_ml.forecasting.schema import OBSERVATION, PRICES
 
 CHUNK_ROWS: Final = 100_000
+COINS_AT_ONCE: Final = 50_000
+SPANS_AT_ONCE: Final = 100_000
+MOST_RENAMED_SHOWN: Final = 10_000
 MEMORY_LIMIT: Final = "400MB"
 
 ROWS: Final = pa.schema(
@@ -31,14 +34,17 @@ ROWS: Final = pa.schema(
 )
 """Rows on their way: the file of the delivery they are from, the observation, its line, whether it is only context."""
 
-REFUSED: Final = pa.schema([("file", pa.int32()), ("line", pa.int64()), ("reason", pa.string()), ("text", pa.string())])
-"""Rows that stay behind: the file and line they stood in, why, and what stood there."""
+
+_SPANS: Final = """
+    SELECT file, symbol, min(date) AS first, max(date) AS last, count(*) AS rows FROM rows
+    WHERE NOT context GROUP BY ALL ORDER BY ALL
+"""
 
 
 class RowSorter:
     """Takes tables with the columns of `ROWS` in any order and gives them back by file, symbol, date and line.
 
-    It also keeps the rows that are refused, which may be as many, and gives them back by line.
+    What is refused instead is in `refusals`, which may be added to while rows are read.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -53,9 +59,9 @@ class RowSorter:
             },
         )
         self._connection.execute("SET enable_progress_bar = false")  # it would go to standard output, among the data
-        for name, schema in (("rows", ROWS), ("refused", REFUSED)):
-            self._connection.register("empty", schema.empty_table())
-            self._connection.execute(f"CREATE TABLE {name} AS SELECT * FROM empty")  # noqa: S608
+        self._connection.register("empty", ROWS.empty_table())
+        self._connection.execute("CREATE TABLE rows AS SELECT * FROM empty")
+        self.refusals = Refusals(self._connection)
 
     def __enter__(self) -> Self:
         return self
@@ -71,68 +77,106 @@ class RowSorter:
         self._connection.execute(f"INSERT INTO rows SELECT {', '.join(ROWS.names)} FROM incoming")  # noqa: S608
         self._connection.unregister("incoming")
 
-    def refuse(self, rows: pa.Table) -> None:
-        """Keep rows with the columns of `REFUSED`; also while `chunks` is being read."""
-        with self._connection.cursor() as cursor:
-            cursor.register("incoming", rows)
-            cursor.execute(f"INSERT INTO refused SELECT {', '.join(REFUSED.names)} FROM incoming")  # noqa: S608
-
-    def refused(self, file: int) -> Iterator[pa.RecordBatch]:
-        """The refused rows of a file in order of lines, with the columns of `REFUSED`, at most CHUNK_ROWS at once."""
-        with self._connection.cursor() as cursor:
-            found = cursor.sql("SELECT * FROM refused WHERE file = ? ORDER BY line", params=[file])
-            yield from found.to_arrow_reader(CHUNK_ROWS)
-
-    def commonest_reasons(self, file: int, most: int) -> list[tuple[str, int]]:
-        """The reasons for which most rows of a file were refused, and how many."""
-        query = "SELECT reason, count(*) AS rows FROM refused WHERE file = ? GROUP BY ALL ORDER BY rows DESC, min(line)"
-        return self._connection.execute(f"{query} LIMIT {most}", [file]).fetchall()
-
     def discard(self, file: int) -> None:
         """Take back the rows of a file, refused ones too."""
-        for table in ("rows", "refused"):
-            self._connection.execute(f"DELETE FROM {table} WHERE file = ?", [file])  # noqa: S608
+        self._connection.execute("DELETE FROM rows WHERE file = ?", [file])
+        self.refusals.discard(file)
 
-    def coins(self) -> list[tuple[str, str | None]]:
-        """Each (symbol, slug) there is, in order of first appearance."""
-        return self._connection.execute(
-            "SELECT symbol, slug FROM rows GROUP BY ALL ORDER BY min(file), min(line), symbol, slug"
+    def coins(self) -> Iterator[list[tuple[str, str]]]:
+        """Each (symbol, slug) there is, for rows that have a slug: symbols in order, slugs in that in which they first
+        appear. At most COINS_AT_ONCE come at once, so that a file may have as many as it has rows."""
+        with self._connection.cursor() as cursor:
+            found = cursor.execute(
+                "SELECT symbol, slug FROM rows WHERE slug IS NOT NULL GROUP BY ALL "
+                "ORDER BY symbol, min(file), min(line), slug"
+            )
+            while coins := found.fetchmany(COINS_AT_ONCE):
+                yield coins
+
+    def rename(self, names: Iterable[Mapping[tuple[str, str], str]]) -> dict[str, tuple[str, str]]:
+        """Give rows the name of their series, from (symbol, slug) → name for those not named by their symbol alone.
+
+        Returns name → (symbol, slug) of the first MOST_RENAMED_SHOWN of them, in the order in which they first appear.
+        """
+        self._connection.execute("CREATE OR REPLACE TABLE named (symbol VARCHAR, slug VARCHAR, name VARCHAR)")
+        for some in names:
+            if some:
+                symbols, slugs = zip(*some, strict=True)
+                incoming = pa.table({"symbol": symbols, "slug": slugs, "name": list(some.values())})
+                self._connection.register("incoming", incoming)
+                self._connection.execute("INSERT INTO named SELECT symbol, slug, name FROM incoming")
+                self._connection.unregister("incoming")
+        first = self._connection.execute(
+            "SELECT name, symbol, slug FROM rows JOIN named USING (symbol, slug) GROUP BY ALL "
+            "ORDER BY min(file), min(line), symbol, slug LIMIT ?",
+            [MOST_RENAMED_SHOWN],
         ).fetchall()
-
-    def rename(self, names: Mapping[tuple[str, str | None], str]) -> None:
-        """Give rows the name of their series (see `series.series_names`)."""
-        for (symbol, slug), name in names.items():
-            if name != symbol:
-                self._connection.execute(
-                    "UPDATE rows SET symbol = ? WHERE symbol = ? AND slug = ?", [name, symbol, slug]
-                )
+        if first:  # one pass, however many names there are, and no memory of what each row was called before
+            self._connection.execute(
+                "CREATE TABLE renamed AS SELECT rows.* REPLACE (coalesce(named.name, rows.symbol) AS symbol) "
+                "FROM rows LEFT JOIN named ON rows.symbol = named.symbol AND rows.slug = named.slug"
+            )
+            self._connection.execute("DROP TABLE rows")
+            self._connection.execute("ALTER TABLE renamed RENAME TO rows")
+        return {name: (symbol, slug) for name, symbol, slug in first}
 
     def spans(self) -> pd.DataFrame:
         """For each `file` and `symbol` the `first` and `last` date and the number of `rows` that are not context."""
-        return self._connection.execute(
-            "SELECT file, symbol, min(date) AS first, max(date) AS last, count(*) AS rows FROM rows "
-            "WHERE NOT context GROUP BY ALL ORDER BY ALL"
-        ).df()
+        return self._connection.execute(_SPANS).df()
+
+    def spans_in_parts(self) -> Iterator[pd.DataFrame]:
+        """`spans`, about SPANS_AT_ONCE at a time; rows may be added in between."""
+        with self._connection.cursor() as cursor:
+            for part in cursor.sql(_SPANS).to_arrow_reader(SPANS_AT_ONCE):
+                yield part.to_pandas(date_as_object=False)
+
+    def batches(self) -> Iterator[pd.DataFrame]:
+        """All rows, sorted, in frames of about CHUNK_ROWS rows that are cut anywhere."""
+        yield from self._batches(CHUNK_ROWS)
 
     def chunks(self, rows_per_chunk: int = CHUNK_ROWS) -> Iterator[pd.DataFrame]:
         """All rows, sorted, in frames of about `rows_per_chunk` rows; no series of a file is cut in two.
 
-        A row of context gives way to a row of its own file for the same series and date.
+        A row of context gives way to a row of its own file for the same series and date. A series is held whole, so
+        its days must be settled (see `settling`).
         """
+        batches = self._batches(rows_per_chunk)
+        for chunk in whole_series(((batch, batch) for batch in batches), rows_per_chunk):
+            yield _without_outranked(chunk)
+
+    def _batches(self, rows_per_batch: int) -> Iterator[pd.DataFrame]:
         query = "SELECT * FROM rows ORDER BY file, symbol, date, context, line"
-        reader = self._connection.sql(query).to_arrow_reader(rows_per_chunk)
-        pending: list[pd.DataFrame] = []
-        for batch in reader:
-            pending.append(as_frame(pa.Table.from_batches([batch])))
-            if sum(map(len, pending)) < rows_per_chunk:
-                continue
+        for batch in self._connection.sql(query).to_arrow_reader(rows_per_batch):
+            if batch.num_rows:
+                yield as_frame(pa.Table.from_batches([batch]))
+
+
+def whole_series(
+    batches: Iterable[tuple[pd.DataFrame, pd.DataFrame]], rows_per_chunk: int = CHUNK_ROWS
+) -> Iterator[pd.DataFrame]:
+    """Sorted rows, cut anywhere, in frames that cut no series of a file in two.
+
+    batches: sorted rows, and what is left of them, of which the last series may come with a later batch. It is cut
+    where a series begins, once `rows_per_chunk` rows have come, whether or not they are left.
+    """
+    pending: list[pd.DataFrame] = []
+    rows, series, of_series = 0, (-1, ""), 0  # since the last cut: all of them, the last series, and its rows
+    for batch, left in batches:
+        pending.append(left)
+        if batch.empty:
+            continue
+        begin = last_series_start(batch)
+        last = int(batch["file"].iloc[-1]), str(batch["symbol"].iloc[-1])
+        of_series = len(batch) - begin + (of_series if begin == 0 and last == series else 0)
+        rows, series = rows + len(batch), last
+        if rows >= rows_per_chunk and of_series < rows:
             frame = pd.concat(pending, ignore_index=True)
-            cut = last_series_start(frame)
+            cut = len(frame) - _rows_of_series(frame, *series)
             if cut:
-                yield _without_outranked(frame[:cut])
-            pending = [frame[cut:].reset_index(drop=True)]
-        if pending and (rest := pd.concat(pending, ignore_index=True)).size:
-            yield _without_outranked(rest)
+                yield frame[:cut]
+            pending, rows = [frame[cut:].reset_index(drop=True)], of_series
+    if pending and (rest := pd.concat(pending, ignore_index=True)).size:
+        yield rest
 
 
 def _without_outranked(frame: pd.DataFrame) -> pd.DataFrame:
@@ -147,8 +191,11 @@ def _without_outranked(frame: pd.DataFrame) -> pd.DataFrame:
 def last_series_start(frame: pd.DataFrame) -> int:
     """Index of the first row of the last series of a sorted frame."""
     last = frame.iloc[-1]
-    same = (frame["symbol"] == last["symbol"]).to_numpy() & (frame["file"] == last["file"]).to_numpy()
-    return int(np.argmax(same))
+    return len(frame) - _rows_of_series(frame, last["file"], last["symbol"])
+
+
+def _rows_of_series(frame: pd.DataFrame, file: int, symbol: str) -> int:
+    return int(((frame["symbol"] == symbol).to_numpy(bool) & (frame["file"] == file).to_numpy(bool)).sum())
 
 
 def as_frame(table: pa.Table) -> pd.DataFrame:

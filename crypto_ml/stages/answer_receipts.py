@@ -24,7 +24,7 @@ from crypto_ml.ledger.layout import bundle_prefix, received_key
 from crypto_ml.ledger.registry import Registry
 from crypto_ml.ledger.reports import Report
 from crypto_ml.ledger.software import software
-from crypto_ml.stages.cleaned_features import Cleaned
+from crypto_ml.stages.cleaned_features import Cleaned, CleanedFile
 from crypto_ml.stages.delivery_scoring import Scored, Sources
 from crypto_ml.stages.market_history import append_id, read_append
 from crypto_ml.stages.outcomes import Decided, Situation, Standing
@@ -98,7 +98,7 @@ def receipt_of(
         timings=timings_of(received, file, datetime.now(UTC)),
         ignored_columns=list(summary.ignored_columns) if summary else [],
         date_order=summary.date_order if summary else None,
-        notes=_notes(cleaned, scored, decided) if scored else [],
+        notes=[*_cut_list(summary), *(_notes(cleaned, scored, decided) if scored else [])],
         earlier_answer=decided.repeats,
     )
 
@@ -178,13 +178,20 @@ def version_written(cleaned: Cleaned, store: ObjectStore) -> int | None:
         ) from missing
 
 
+def _cut_list(summary: CleanedFile | None) -> list[str]:
+    if summary is None or summary.listed is None:
+        return []
+    return [f"{summary.listed:,} of {summary.refused:,} refused rows are listed, the first ones"]
+
+
 def _notes(cleaned: Cleaned, scored: Scored, decided: Decided) -> list[str]:
     notes = []
     if decided.replaces:
         notes.append(f"replaces answer {decided.replaces}; `crypto-ml corrections` lists what used it")
     if scored.own_scaled:
         notes.append(
-            f"{_named(scored.own_scaled)}: not known to the model's scaler, scaled by the series' own earlier rows"
+            f"{_named(scored.own_scaled, scored.own_scaled_series)}: not known to the model's scaler, scaled by the "
+            "series' own earlier rows"
         )
     if scored.seed:
         rows = "1 row has" if scored.seed == 1 else f"{scored.seed:,} rows have"
@@ -194,9 +201,9 @@ def _notes(cleaned: Cleaned, scored: Scored, decided: Decided) -> list[str]:
     return notes
 
 
-def _named(symbols: Sequence[str]) -> str:
-    more = len(symbols) - MOST_SYMBOLS_NAMED
-    return ", ".join(symbols[:MOST_SYMBOLS_NAMED]) + (f" and {more} more" if more > 0 else "")
+def _named(symbols: Sequence[str], count: int) -> str:
+    more = count - len(symbols)
+    return ", ".join(symbols) + (f" and {more} more" if more > 0 else "")
 
 
 def _used(bundle: ModelBundle) -> UsedModel:

@@ -22,9 +22,17 @@ from crypto_ml.digest import sha256_of, sha256_of_file
 from crypto_ml.forecasting.bundle import ModelBundle
 from crypto_ml.forecasting.current import Order
 from crypto_ml.forecasting.features import add_levels
-from crypto_ml.forecasting.intake import FileIntake, IntakeRules, Repeats, nothing_left, settled_chunks, take_in_all
-from crypto_ml.forecasting.series import series_names
-from crypto_ml.forecasting.sorting import REFUSED as REFUSED_SCHEMA
+from crypto_ml.forecasting.intake import (
+    FileIntake,
+    IntakeRules,
+    Repeats,
+    name_series,
+    nothing_left,
+    settled_chunks,
+    take_in_all,
+)
+from crypto_ml.forecasting.refusals import LISTED
+from crypto_ml.forecasting.refusals import REFUSED as REFUSED_SCHEMA
 from crypto_ml.forecasting.sorting import ROWS, RowSorter
 from crypto_ml.ledger.code import code_version
 from crypto_ml.ledger.formats.reading import read_record
@@ -50,7 +58,10 @@ ACCEPTED_SCHEMA: Final = pa.schema(
 
 @dataclass(frozen=True)
 class CleanedFile:
-    """One file: received = accepted + refused + repeated rows. `refusal`: why the file was refused as a whole."""
+    """One file: received = accepted + refused + repeated rows. `refusal`: why the file was refused as a whole.
+
+    listed: how many of the refused rows are in REFUSED, where that is not all of them.
+    """
 
     received: int
     accepted: int
@@ -59,6 +70,7 @@ class CleanedFile:
     date_order: str | None
     ignored_columns: Sequence[str]
     refusal: str | None
+    listed: int | None = None
 
 
 @dataclass(frozen=True)
@@ -137,9 +149,7 @@ def clean_into(
     rules = IntakeRules(datetime.fromisoformat(received.at).date(), settings.date_order, settings.max_upload_bytes)
     with RowSorter(directory / "sort") as sorter:
         intakes = take_in_all(_uploads(received, store, directory), rules, sorter)
-        given = sorter.coins()
-        names = series_names(given, coins.under({symbol for symbol, slug in given if slug is not None}))
-        sorter.rename(names)
+        renamed = name_series(sorter, coins.under)
         repeats = Repeats()
         preview = _write_accepted(sorter, repeats, directory / ACCEPTED)
         _write_refused(intakes, sorter, directory / REFUSED)
@@ -149,7 +159,7 @@ def clean_into(
         code=stage_code(settings),
         accepted_sha256=sha256_of_file(directory / ACCEPTED),
         files=files,
-        renamed={name: [symbol, slug or ""] for (symbol, slug), name in names.items() if name != symbol},
+        renamed={name: list(coin) for name, coin in renamed.items()},
         named_by={"history_version": coins.history_version, "champion": coins.champion.version},
         preview=preview,
     )
@@ -211,7 +221,7 @@ def _write_accepted(sorter: RowSorter, repeats: Repeats, path: Path) -> list[dic
 def _write_refused(files: Iterable[int], sorter: RowSorter, path: Path) -> None:
     with pq.ParquetWriter(path, REFUSED_SCHEMA, compression="zstd") as writer:
         for number in files:
-            for batch in sorter.refused(number):
+            for batch in sorter.refusals.listed(number):
                 writer.write_batch(batch)
 
 
@@ -227,6 +237,7 @@ def _summary(intake: FileIntake, repeats: Repeats, sorter: RowSorter, number: in
         date_order=intake.date_order,
         ignored_columns=list(intake.ignored_columns),
         refusal=intake.refusal or (None if accepted else nothing_left(sorter, number)),
+        listed=LISTED if refused > LISTED else None,
     )
 
 

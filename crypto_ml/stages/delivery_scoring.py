@@ -27,6 +27,7 @@ from crypto_ml.storage.objects import ObjectStore
 
 PREVIEW_ROWS: Final = 5
 PREDICTED_PARQUET: Final = "predicted.parquet"
+OWN_SCALED_NAMED: Final = 20
 
 
 @dataclass(frozen=True)
@@ -57,13 +58,15 @@ PREDICTED_ROWS: Final = pa.schema(
 
 @dataclass
 class Scored:
-    """The predictions of one file on local disk, and what they are made of."""
+    """The predictions of one file on local disk, and what they are made of. own_scaled: the first OWN_SCALED_NAMED of
+    the series that were scaled by their own rows."""
 
     path: Path
     fingerprints: Fingerprints = field(default_factory=Fingerprints)
     predicted: int = 0
     seed: int = 0
     own_scaled: list[str] = field(default_factory=list)
+    own_scaled_series: int = 0
     preview: list[pd.DataFrame] = field(default_factory=list)
 
 
@@ -115,10 +118,12 @@ def accepted_rows(accepted: Path, only: int | None = None) -> Iterator[pa.Record
 def add_earlier_rows(sorter: RowSorter, sources: Sources) -> None:
     """Add to accepted rows what the history had before them."""
     bundle = sources.bundle
-    other = {symbol for symbol, slug in sorter.coins() if is_other_coin(bundle.slugs.get(symbol), slug)}
+    slugs = bundle.slugs
+    other = {name for coins in sorter.coins() for name, slug in coins if is_other_coin(slugs.get(name), slug)}
     coins = {symbol: slug for symbol, slug in bundle.coins.items() if symbol not in other}
-    for earlier in earlier_rows(sources.history, sorter.spans(), coins, sources.history_version, sources.current):
-        sorter.add(earlier)
+    for spans in sorter.spans_in_parts():
+        for earlier in earlier_rows(sources.history, spans, coins, sources.history_version, sources.current):
+            sorter.add(earlier)
 
 
 def _write(chunk: pd.DataFrame, names: Mapping[int, str], scored: dict[int, Scored], directory: Path) -> None:
@@ -133,6 +138,8 @@ def _write(chunk: pd.DataFrame, names: Mapping[int, str], scored: dict[int, Scor
         append_table(file.path, table.slice(rows.start, rows.stop - rows.start))
         file.seed += int(seeds[rows].sum())
         file.predicted += int((~seeds[rows]).sum())
-        file.own_scaled += list(dict.fromkeys(symbols[rows][by_own[rows]]))
+        own = list(dict.fromkeys(symbols[rows][by_own[rows]]))
+        file.own_scaled += own[: max(0, OWN_SCALED_NAMED - len(file.own_scaled))]
+        file.own_scaled_series += len(own)
         if not file.preview and len(scored) <= PREVIEW_ROWS:
             file.preview.append(named[rows].loc[~seeds[rows], PREDICTIONS.names].head(PREVIEW_ROWS))

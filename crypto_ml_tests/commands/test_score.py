@@ -14,6 +14,7 @@ from click.testing import CliRunner, Result
 
 from crypto_ml.cli import DEBUG, main
 from crypto_ml.forecasting.answers import PREDICTIONS
+from crypto_ml.forecasting.refusals import LISTED
 from crypto_ml.forecasting.simulation import simulate_market
 from crypto_ml.ledger.registry import Registry
 from crypto_ml.model_out import first_bundle
@@ -97,6 +98,18 @@ def test_refused_rows_go_beside_the_predictions_with_line_and_reason(upload: Pat
     assert result.exit_code == 0
     (refused,) = rows_of(tmp_path / "out_rejected_rows.csv")
     assert (refused["line"], refused["reason"]) == ("1002", "open: not positive")
+
+
+def test_of_very_many_refused_rows_the_first_are_listed_and_the_summary_says_so(upload: Path, tmp_path: Path) -> None:
+    with upload.open("a") as file:
+        file.write("SIM001,x,y,2023-01-01,-1,2,1,1,0,5\n" * (LISTED + 5))
+    result = score(upload, "-o", tmp_path / "out.csv", "--json")
+    assert result.exit_code == 0
+    assert "10,005 refused" in result.stderr
+    assert "(10,000 of 10,005 refused rows are listed)" in result.stderr
+    counts = json.loads(result.stdout)
+    assert (counts["refused"], counts["listed"]) == (LISTED + 5, LISTED)
+    assert [int(row["line"]) for row in rows_of(tmp_path / "out_rejected_rows.csv")] == list(range(1002, 1002 + LISTED))
 
 
 @pytest.mark.parametrize("content", [b"", b"symbol,date\nBTC,2018-01-01\n", b"\x00\xff\x00garbage"])

@@ -122,7 +122,7 @@ def test_any_bytes_are_taken_in_or_refused_and_every_row_is_accounted_for(
                 settled.update(chunk["file"].tolist())
             for seed, intake in intakes.items():
                 contradicting, repeated = repeats.contradicting[seed], repeats.repeated[seed]
-                refused = sum(batch.num_rows for batch in sorter.refused(seed))
+                refused = sum(batch.num_rows for batch in sorter.refusals.listed(seed))
                 assert refused == intake.refused_rows + contradicting, seed
                 assert intake.received_rows == settled[seed] + refused + repeated, seed
                 assert intake.refusal is None or intake.refusal.strip(), seed
@@ -148,7 +148,7 @@ def test_small_files_that_are_cleaned_together_come_out_as_each_by_itself(tmp_pa
         repeats = Repeats()
         chunks = list(settled_chunks(sorter, repeats))
         rows = pd.concat(chunks, ignore_index=True)
-        refused = {seed: [row for batch in sorter.refused(seed) for row in batch.to_pylist()] for seed in seeds}
+        refused = {seed: [row for batch in sorter.refusals.listed(seed) for row in batch.to_pylist()] for seed in seeds}
     for seed in seeds:
         alone = take(mutant(seed))
         assert intakes[seed] == alone.intake, seed

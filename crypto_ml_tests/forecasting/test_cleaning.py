@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crypto_ml.forecasting.cleaning import LARGEST_PRICE, TOLERANCE, read_numbers, without_repeats
+from crypto_ml.forecasting.cleaning import LARGEST_PRICE, TOLERANCE, read_numbers
 from crypto_ml.forecasting.schema import OBSERVATION, PRICES
 from crypto_ml_tests.forecasting.uploads import HEADER, csv, line, take
 
@@ -39,9 +39,20 @@ def accepted(**values: str) -> pd.Series:
         ({"symbol": "🚀" * 101}, "symbol: longer than 100 characters"),
         ({"symbol": "B\x07TC"}, "symbol: has control characters"),
         ({"symbol": "B\tTC"}, "symbol: has control characters"),
+        ({"symbol": "B\x85TC"}, "symbol: has control characters"),
+        *(
+            ({"symbol": f"B{character}TC"}, "symbol: has invisible characters, or such as change the direction of text")
+            for character in "\u00ad\u200b\u200d\u202a\u202e\u2028\u2029\u2066\u2069\ufeff\U000e0041"
+        ),
+        *(
+            ({"symbol": symbol}, "symbol: begins with = + - @, so a spreadsheet would run it as a formula")
+            for symbol in ("=1+1", "+1", "-", "@SUM(A1)", "  =1+1", "\t=1+1", '"=HYPERLINK(""http://x"")"')
+        ),
         ({"date": ""}, "date: not readable as YYYY-MM-DD, d/m/y or m/d/y"),
         ({"date": "2018-02-29"}, "date: not readable as YYYY-MM-DD, d/m/y or m/d/y"),
         ({"date": "2018-03-27"}, "date: in the future"),
+        ({"date": "2009-01-02"}, "date: before 2009-01-03"),
+        ({"date": "0001-01-01"}, "date: before 2009-01-03"),
         ({"open": "13"}, "open: outside low..high"),
         ({"open": "8"}, "open: outside low..high"),
         ({"close": "12.1"}, "close: outside low..high"),
@@ -89,10 +100,35 @@ def test_a_number_is_read_in_each_of_its_spellings(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "symbol", ["BTC", "a b", "X/Y", "../up", "🚀", "Ünï-cödé", "-", "=1+1", "S" * 100, "nan", "NULL"]
+    "symbol", ["BTC", "a b", "X/Y", "../up", "🚀", "❤️", "Ünï-cödé", "1=1", "A+B-C@D", "S" * 100, "nan", "NULL"]
 )
-def test_a_symbol_may_be_any_text(symbol: str) -> None:
+def test_a_symbol_may_be_any_text_that_can_be_seen(symbol: str) -> None:
     assert accepted(symbol=symbol)["symbol"] == symbol
+
+
+@pytest.mark.parametrize("text", ["2009-01-03", "20090103", "2009-01-03T23:59:59"])
+def test_the_first_day_of_all_is_accepted(text: str) -> None:
+    assert str(accepted(date=text)["date"].date()) == "2009-01-03"
+
+
+@pytest.mark.parametrize(
+    ("slug", "reason"),
+    [
+        ("s" * 101, "slug: longer than 100 characters"),
+        ("bit\x07coin", "slug: has control characters"),
+        ("bit\u202ecoin", "slug: has invisible characters, or such as change the direction of text"),
+    ],
+)
+def test_a_slug_that_may_become_part_of_a_name_is_held_to_the_same_rules(slug: str, reason: str) -> None:
+    taken = take(csv(line() + f",{slug}", line(symbol="LTC") + ",litecoin", header=f"{HEADER},slug"))
+    assert taken.refused == [(2, reason)]
+    assert taken.rows["slug"].tolist() == ["litecoin"]
+
+
+@pytest.mark.parametrize("slug", ["s" * 100, "-", "=1", "", "ünï cödé"])
+def test_a_slug_never_begins_a_cell_so_it_may_be_any_text_that_can_be_seen(slug: str) -> None:
+    taken = take(csv(line() + f",{slug}", header=f"{HEADER},slug"))
+    assert taken.refused == []
 
 
 def test_space_round_a_value_is_not_part_of_it() -> None:
@@ -171,30 +207,6 @@ def test_the_same_day_written_in_two_ways_is_one_day() -> None:
     taken = take(csv(line(date="2018-03-01"), line(date="2018-03-01T10:00:00"), line(date="20180302", open="9.5")))
     assert taken.rows["line"].tolist() == [2, 4]
     assert taken.repeats.repeated[0] == 1
-
-
-@given(
-    st.lists(
-        st.tuples(st.integers(0, 1), st.sampled_from("AB"), st.integers(0, 3), st.sampled_from([1.0, 2.0])), max_size=30
-    )
-)
-def test_repeats_are_settled_as_a_loop_over_groups_would(given_rows: list[tuple[int, str, int, float]]) -> None:
-    rows = pd.DataFrame(given_rows, columns=["file", "symbol", "day", "price"])
-    rows["line"] = np.arange(len(rows))
-    rows["date"] = pd.Timestamp("2018-01-01") + pd.to_timedelta(rows["day"], "D")
-    rows = rows.assign(**dict.fromkeys((*PRICES, "market"), rows["price"]), volume=np.nan)
-    rows = rows.sort_values(["file", "symbol", "date", "line"], ignore_index=True)
-    accepted_lines, refused_lines, repeated = [], [], 0
-    for _, group in rows.groupby(["file", "symbol", "date"]):
-        if group["price"].nunique() > 1:
-            refused_lines += group["line"].tolist()
-        else:
-            accepted_lines.append(int(group["line"].min()))
-            repeated += len(group) - 1
-    settled = without_repeats(rows)
-    assert sorted(settled.accepted["line"]) == sorted(accepted_lines)
-    assert sorted(settled.refused["line"]) == sorted(refused_lines)
-    assert len(settled.repeated) == repeated
 
 
 @given(

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crypto_ml.forecasting.dates import DateEvidence, read_date
+from crypto_ml.forecasting.dates import FIRST_DAY, DateEvidence, read_date
 from crypto_ml.forecasting.reading import UnreadableUpload
 from crypto_ml.forecasting.schema import DateOrder
 from crypto_ml_tests.forecasting.uploads import csv, line, take
@@ -155,6 +155,9 @@ def test_the_day_of_the_upload_is_accepted_and_the_next_is_not() -> None:
     assert taken.rows["line"].tolist() == [2, 4]
 
 
-def test_a_date_before_all_markets_is_still_a_date() -> None:
-    taken = take(dated("0001-01-01", "1600-02-29"))
-    assert taken.rows["date"].dt.year.tolist() == [1, 1600]
+def test_no_day_before_the_first_block_is_accepted_however_it_is_written() -> None:
+    taken = take(
+        dated("0001-01-01", "1600-02-29", "2/1/2009", "2009-01-02T23:59:59", "20090102", "3/1/2009", "31/1/2009")
+    )
+    assert taken.rows["date"].dt.date.tolist() == [FIRST_DAY, date(2009, 1, 31)]
+    assert taken.refused == [(line, "date: before 2009-01-03") for line in range(2, 7)]

@@ -5,21 +5,36 @@ import gzip
 from collections.abc import Sequence
 from datetime import date, timedelta
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crypto_ml.forecasting.intake import IntakeRules, Repeats, settled_chunks, take_in
+from crypto_ml.forecasting import intake
+from crypto_ml.forecasting.cleaning import FORMULA_STARTS
+from crypto_ml.forecasting.intake import (
+    FileIntake,
+    IntakeRules,
+    Repeats,
+    name_series,
+    settled_chunks,
+    take_in,
+    take_in_all,
+)
 from crypto_ml.forecasting.reading import MOST_RAGGED
+from crypto_ml.forecasting.refusals import LISTED
 from crypto_ml.forecasting.schema import OBSERVATION, PRICES
-from crypto_ml.forecasting.sorting import RowSorter
-from crypto_ml_tests.forecasting.uploads import TODAY, csv, line, take
+from crypto_ml.forecasting.series import series_names
+from crypto_ml.forecasting.sorting import RowSorter, as_rows
+from crypto_ml_tests.forecasting.markets import market
+from crypto_ml_tests.forecasting.uploads import HEADER, TODAY, csv, line, take
 
-NAMES = st.text(st.characters(exclude_categories=["Cc", "Cs", "Zl", "Zp"]), min_size=1, max_size=12)
-SYMBOLS = NAMES.filter(lambda name: name == name.strip() and not name.startswith("\ufeff"))
+NAMES = st.text(st.characters(exclude_categories=["Cc", "Cf", "Cs", "Zl", "Zp"]), min_size=1, max_size=12)
+SYMBOLS = NAMES.filter(lambda name: name == name.strip() and not name.startswith(FORMULA_STARTS))
 
 
 class Day(NamedTuple):
@@ -155,21 +170,119 @@ def test_contradictions_are_told_of_the_file_they_stand_in(tmp_path: Path) -> No
             take_in(path, IntakeRules(TODAY), sorter, number)
         repeats = Repeats()
         list(settled_chunks(sorter, repeats))
-        refused = [batch.column("line").to_pylist() for number in (0, 1) for batch in sorter.refused(number)]
+        refused = [batch.column("line").to_pylist() for number in (0, 1) for batch in sorter.refusals.listed(number)]
     assert refused == [[2, 3]]
     assert dict(repeats.contradicting) == {1: 2}
     assert dict(repeats.repeated) == {0: 1}
 
 
-def test_more_ragged_lines_than_are_gathered_at_once_are_each_refused_where_they_stand() -> None:
+def test_more_ragged_lines_than_are_gathered_at_once_are_each_counted_and_the_first_listed_where_they_stand() -> None:
     ragged = MOST_RAGGED + 7
     for content in (csv(*["a,b"] * ragged, line()), csv(line(), *["a,b"] * ragged)):
         taken = take(content)
         (good,) = taken.rows["line"]
-        assert [number for number, _ in taken.refused] == [n for n in range(2, ragged + 3) if n != good]
+        assert [number for number, _ in taken.refused] == [n for n in range(2, ragged + 3) if n != good][:LISTED]
+        assert taken.intake.refused_rows == ragged
         assert taken.adds_up
     undated = csv(*["a,b"] * ragged, line(date="2/3/2018"), line(date="13/2/2018"))
     assert take(undated).intake.date_order == "dmy"
+
+
+@pytest.mark.parametrize(
+    ("ragged", "text"),
+    [
+        ('=HYPERLINK("http://x","BTC")', """'=HYPERLINK("http://x","BTC")"""),
+        ("@SUM(A1)", "'@SUM(A1)"),
+        ("-1,2", "'-1,2"),
+        ("+1,2", "'+1,2"),
+        ("\t=1,2", "'\t=1,2"),
+        ("BTC,=1", "BTC,=1"),
+        (" =1,2", " =1,2"),
+        ("'quoted,1", "'quoted,1"),
+    ],
+)
+def test_the_text_of_a_refused_line_is_never_a_formula_and_else_as_it_stood(ragged: str, text: str) -> None:
+    (row,) = take(csv(line(), ragged)).refused_rows.to_pylist()
+    assert row["text"] == text
+
+
+@given(texts=st.lists(st.text(st.characters(exclude_categories=["Cs"], exclude_characters='\0\r\n"')), max_size=8))
+def test_no_text_of_a_refused_row_begins_as_a_formula_does(texts: list[str]) -> None:
+    taken = take(csv(line(), *texts, *(line(symbol=f'"{text}"', open="-1") for text in texts)))
+    shown = taken.refused_rows["text"].to_pylist()
+    assert not [text for text in shown if text.startswith(("=", "+", "-", "@", "\t", "\r"))]
+    assert taken.adds_up
+
+
+def test_small_files_that_expand_to_large_ones_are_not_held_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    together: list[int] = []
+    taken_in_together = intake._take_in_together
+
+    def note(small: Sequence[intake._SmallFile], rules: IntakeRules, sorter: RowSorter) -> dict[int, FileIntake]:
+        together.append(sum(one.bytes for one in small))
+        return taken_in_together(small, rules, sorter)
+
+    monkeypatch.setattr(intake, "_take_in_together", note)
+    monkeypatch.setattr(intake, "MOST_TEXT_TOGETHER", 1_000_000)
+    contents = [
+        *(gzip.compress(csv(*[line(symbol=f"S{number}")] * 50_000)) for number in range(3)),
+        *(
+            csv(line() + "," * 4_000, header=HEADER + "".join(f",{file}{number}" for number in range(4_000)))
+            for file in range(8)
+        ),
+        *(gzip.compress(csv(line(), *["a,b"] * 100_000)) for _ in range(2)),
+        csv(line()),
+    ]
+    paths = [tmp_path / str(number) for number in range(len(contents))]
+    for path, content in zip(paths, contents, strict=True):
+        path.write_bytes(content)
+        assert path.stat().st_size < intake.SMALL_BYTES
+    with RowSorter(tmp_path / "sort") as sorter:
+        intakes = take_in_all(enumerate(paths), IntakeRules(TODAY), sorter)
+        rows = pd.concat(list(settled_chunks(sorter, Repeats())))
+    assert [intakes[number].received_rows for number in range(len(paths))] == [50_000] * 3 + [1] * 8 + [100_001] * 2 + [
+        1
+    ]
+    assert rows["file"].tolist() == list(range(len(paths)))
+    assert len(together) > 1
+    assert max(together) < 2_000_000
+
+
+COINS = st.lists(
+    st.tuples(st.sampled_from("AB"), st.sampled_from([None, "x", "y", "z"]), st.integers(0, 1)), min_size=1, max_size=12
+)
+
+
+@given(coins=COINS, known=st.dictionaries(st.sampled_from("AB"), st.sampled_from("xyz")), at_once=st.integers(1, 4))
+def test_series_are_named_the_same_however_many_coins_come_at_once(
+    coins: list[tuple[str, str | None, int]], known: dict[str, str], at_once: int
+) -> None:
+    rows = market({"A": len(coins)}).assign(
+        symbol=[symbol for symbol, _, _ in coins],
+        slug=pd.Series([slug for _, slug, _ in coins], dtype="str"),
+        file=[file for _, _, file in coins],
+    )
+    appeared = sorted(
+        {(symbol, slug) for symbol, slug, _ in coins},
+        key=lambda coin: (*rows[own(rows, coin)][["file", "line"]].min(), coin[0], coin[1] or "\U0010ffff"),
+    )
+    names = series_names(appeared, known)
+    with TemporaryDirectory() as name, RowSorter(Path(name)) as sorter, pytest.MonkeyPatch.context() as patch:
+        patch.setattr("crypto_ml.forecasting.sorting.COINS_AT_ONCE", at_once)
+        for file in (0, 1):
+            sorter.add(as_rows(rows[rows["file"] == file], file=file))
+        shown = name_series(
+            sorter, lambda symbols: {symbol: slug for symbol, slug in known.items() if symbol in symbols}
+        )
+        found = pd.concat(list(sorter.chunks())).sort_values("line")
+    assert list(shown.items()) == [(name, coin) for coin, name in names.items() if name != coin[0]]
+    assert found["symbol"].tolist() == [names[symbol, slug] for symbol, slug, _ in coins]
+
+
+def own(rows: pd.DataFrame, coin: tuple[str, str | None]) -> pd.Series:
+    return (rows["symbol"] == coin[0]) & (rows["slug"].isna() if coin[1] is None else rows["slug"] == coin[1])
 
 
 def test_the_same_file_is_taken_in_the_same_way_a_day_later_but_for_its_future(tmp_path: Path) -> None:

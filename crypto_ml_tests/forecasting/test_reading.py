@@ -2,13 +2,22 @@
 
 import gzip
 import io
+import re
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crypto_ml.forecasting.reading import BLOCK, LONGEST_LINE, UnreadableUpload, UploadReader
+from crypto_ml.forecasting.limits import MOST_EXPANSION, SMALL_EXPANDED
+from crypto_ml.forecasting.reading import (
+    BLOCK,
+    LINES_AT_ONCE,
+    LONGEST_LINE,
+    MOST_COLUMNS,
+    UnreadableUpload,
+    UploadReader,
+)
 from crypto_ml_tests.forecasting.uploads import GOOD, HEADER, csv, line, take
 
 ROW = line()
@@ -59,6 +68,11 @@ def refusal(content: bytes, max_bytes: int = 1 << 30) -> str:
         pytest.param(
             csv(ROW, header=HEADER + "," + "x" * 200_000), "the header cannot be read as CSV", id="a very long column"
         ),
+        pytest.param(
+            csv(header=HEADER + "," * 4_090),
+            "the header has 4,097 columns, more than the 4,096 that are read; leave out those that are not needed",
+            id="more columns than a table has",
+        ),
     ],
 )
 def test_a_file_that_is_not_csv_is_refused_with_its_reason(content: bytes, reason: str) -> None:
@@ -97,6 +111,41 @@ def test_the_limit_counts_what_gzip_unpacks_to() -> None:
     packed = gzip.compress(csv(*([ROW] * 100_000)))
     assert len(packed) < 100_000
     assert "CRYPTO_ML_MAX_UPLOAD_BYTES" in refusal(packed, max_bytes=1_000_000)
+
+
+def test_a_file_of_as_many_columns_as_are_read_is_read() -> None:
+    more = MOST_COLUMNS - len(HEADER.split(","))
+    taken = take(csv(ROW + "," * more, header=HEADER + "".join(f",c{number}" for number in range(more))))
+    assert taken.rows["line"].tolist() == [2]
+    assert len(taken.intake.ignored_columns) == more
+
+
+REPEATED = csv(*([ROW] * 600_000))
+EXPANDS = (
+    r"the [\d,]+ bytes of gzip expand to more than 200 times as many, which market data does not; upload the file as"
+)
+
+
+@pytest.mark.parametrize("members", [1, 30])
+def test_gzip_that_expands_beyond_all_measure_is_refused_with_what_to_do(members: int) -> None:
+    piece = REPEATED[: len(REPEATED) // members + 1]
+    packed = gzip.compress(csv(ROW)) + b"".join(gzip.compress(piece) for _ in range(members))
+    assert MOST_EXPANSION * len(packed) < SMALL_EXPANDED < members * len(piece)
+    assert re.match(EXPANDS, refusal(packed))
+
+
+def test_gzip_of_little_is_read_however_far_it_expands() -> None:
+    content = REPEATED[:SMALL_EXPANDED].rpartition(b"\n")[0]
+    taken = take(gzip.compress(content))
+    assert taken.intake.refusal is None
+    assert taken.repeats.repeated[0] == content.count(b"\n") - 1
+
+
+def test_gzip_of_much_is_read_where_it_expands_as_market_data_does() -> None:
+    lines = [f"S{number % 5_000},2018-03-01,10,12,9,11,{number}" for number in range(600_000)]
+    packed = gzip.compress(csv(*lines), 1)
+    assert len(csv(*lines)) > SMALL_EXPANDED
+    assert take(packed).intake.received_rows == len(lines)
 
 
 @pytest.mark.parametrize("header", ["market", "marketcap", "market_cap", "MarketCap", " MARKET_CAP "])
@@ -213,6 +262,12 @@ def test_line_numbers_stay_right_across_blocks(end: str, tmp_path: Path) -> None
     reader = UploadReader(tmp_path / "upload", 1 << 30)
     assert sum(table.num_rows for table in reader) >= len(expected)
     assert [bad.line for bad in reader.ragged] == ragged
+
+
+def test_line_numbers_stay_right_where_a_block_has_more_lines_than_are_given_on_at_once(tmp_path: Path) -> None:
+    blank = LINES_AT_ONCE - 1
+    lines = [*[""] * blank, line(symbol="A"), *[""] * blank, line(symbol="B"), "a,b", *[""] * blank, line(symbol="C")]
+    assert lines_of(csv(*lines), tmp_path / "upload") == {"A": blank + 2, "B": 2 * blank + 3, "C": 3 * blank + 5}
 
 
 def test_a_return_and_its_line_feed_in_two_blocks_end_one_line(tmp_path: Path) -> None:

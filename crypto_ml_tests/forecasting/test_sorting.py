@@ -76,7 +76,8 @@ def test_numbers_come_back_to_the_last_bit() -> None:
 def test_no_rows_give_no_chunk() -> None:
     with sorter() as sort:
         assert list(sort.chunks()) == []
-        assert sort.coins() == []
+        assert list(sort.coins()) == []
+        assert sort.rename([]) == {}
         assert sort.spans().empty
 
 
@@ -112,15 +113,56 @@ def test_equal_rows_of_one_day_all_come_back_because_settling_them_is_not_sortin
     assert chunk["line"].tolist() == [2, 12, 3, 13]
 
 
-def test_coins_come_in_the_order_in_which_they_first_appear() -> None:
+def test_coins_come_by_symbol_in_the_order_in_which_they_first_appear(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("crypto_ml.forecasting.sorting.COINS_AT_ONCE", 2)
     rows = market({"A": 3, "B": 3})
     slugs = pd.Series(["late", "early", None, "x", "x", "x"])
     with sorter() as sort:
         sort.add(as_rows(rows.assign(slug=slugs, line=[7, 2, 4, 3, 5, 9]), file=1))
         sort.add(as_rows(market({"Z": 1}), file=0))
-        assert sort.coins() == [("Z", None), ("A", "early"), ("B", "x"), ("A", None), ("A", "late")]
-        sort.rename({("A", "early"): "A", ("A", "late"): "A:late", ("A", None): "A", ("B", "x"): "B", ("Z", None): "Z"})
-        assert [name for name, _ in sort.coins()] == ["Z", "A", "B", "A", "A:late"]
+        assert list(sort.coins()) == [[("A", "early"), ("A", "late")], [("B", "x")]]
+
+
+def test_renamed_rows_have_the_name_of_their_series_and_the_others_are_as_they_were() -> None:
+    slugs = pd.Series(["late", "early", None, "x", "y", "x"])
+    rows = market({"A": 3, "B": 3}).assign(slug=slugs, line=[7, 2, 4, 3, 5, 9])
+    with sorter() as sort:
+        sort.add(as_rows(rows, file=1))
+        sort.add(as_rows(rows[:1], file=0))
+        (before,) = sort.chunks()
+        shown = sort.rename([{("A", "late"): "A:late"}, {}, {("B", "y"): "B:y", ("C", "z"): "C:z"}])
+        (after,) = sort.chunks()
+    assert list(shown.items()) == [("A:late", ("A", "late")), ("B:y", ("B", "y"))]
+    names = {("A", "late"): "A:late", ("B", "y"): "B:y"}
+    coins = zip(before["symbol"], before["slug"], strict=True)
+    expected = before.assign(
+        symbol=pd.Series([names.get((symbol, slug), symbol) for symbol, slug in coins], dtype="str")
+    )
+    expected = expected.sort_values(["file", "symbol", "date"], ignore_index=True)
+    pd.testing.assert_frame_equal(after, expected)
+
+
+def test_of_very_many_renamed_series_the_first_are_shown_and_all_renamed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("crypto_ml.forecasting.sorting.MOST_RENAMED_SHOWN", 2)
+    rows = market({"A": 5}).assign(slug=list("edcba"))
+    with sorter() as sort:
+        sort.add(as_rows(rows, file=0))
+        shown = sort.rename([{("A", slug): f"A:{slug}" for slug in "abcde"}])
+        assert list(shown) == ["A:e", "A:d"]
+        assert [chunk["symbol"].tolist() for chunk in sort.chunks()] == [[f"A:{slug}" for slug in "abcde"]]
+
+
+def test_spans_in_parts_are_the_same_spans_though_rows_are_added_in_between(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("crypto_ml.forecasting.sorting.SPANS_AT_ONCE", 2_048)
+    names = [f"S{number:05d}" for number in range(5_000)]
+    with sorter() as sort:
+        sort.add(as_rows(market(dict.fromkeys(names, 1)), file=0))
+        whole, parts = sort.spans(), []
+        for part in sort.spans_in_parts():
+            parts.append(part)
+            sort.add(as_rows(market({"A": 2}), file=0, context=True))
+    assert [len(part) for part in parts] == [2_048, 2_048, 904]
+    pd.testing.assert_frame_equal(pd.concat(parts, ignore_index=True), whole, check_dtype=False)
 
 
 def test_spans_are_of_the_rows_asked_about() -> None:

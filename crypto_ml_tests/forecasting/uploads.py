@@ -9,8 +9,9 @@ import pandas as pd
 import pyarrow as pa
 
 from crypto_ml.forecasting.intake import FileIntake, IntakeRules, Repeats, settled_chunks, take_in
+from crypto_ml.forecasting.refusals import LISTED, REFUSED
 from crypto_ml.forecasting.schema import OBSERVATION, DateOrder
-from crypto_ml.forecasting.sorting import REFUSED, RowSorter
+from crypto_ml.forecasting.sorting import RowSorter
 
 TODAY = date(2018, 3, 26)
 HEADER = "symbol,date,open,high,low,close,market"
@@ -47,7 +48,7 @@ class Taken:
         intake, contradicting = self.intake, self.repeats.contradicting[0]
         settled = len(self.rows) + contradicting + self.repeats.repeated[0]
         return (
-            len(self.refused_rows) == intake.refused_rows + contradicting
+            len(self.refused_rows) == min(LISTED, intake.refused_rows + contradicting)
             and intake.received_rows == intake.accepted_rows + intake.refused_rows
             and intake.accepted_rows == settled
         )
@@ -64,5 +65,5 @@ def take(
         repeats = Repeats()
         empty = pd.DataFrame({name: [] for name in (*OBSERVATION, "line")})
         chunks = list(settled_chunks(sorter, repeats))
-        refused = pa.Table.from_batches(sorter.refused(0), REFUSED)
+        refused = pa.Table.from_batches(sorter.refusals.listed(0), REFUSED)
         return Taken(intake, pd.concat(chunks, ignore_index=True) if chunks else empty, repeats, refused)

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 
 import pytest
 
+from crypto_ml.forecasting.refusals import LISTED
 from crypto_ml.ledger.deliveries import DeliveryLog
 from crypto_ml.ledger.layout import answer_keys
 from crypto_ml.ledger.receipts import read_receipt
@@ -131,13 +132,43 @@ def test_any_key_is_answered_beside_itself(store: ObjectStore, name: str) -> Non
     assert all(found.key.startswith(PREFIXES) for found in store.list())
 
 
-@pytest.mark.parametrize("symbol", ["A B", "A/B", "🚀", '"A,B"', "=1+1"])
+@pytest.mark.parametrize("symbol", ["A B", "A/B", "🚀", '"A,B"', "1+1="])
 def test_odd_symbols_are_symbols(store: ObjectStore, symbol: str) -> None:
     drop(store, {"odd.csv": series(symbol)})
     answer_all(store)
     answered = rows_of(store, "predictions/odd_preds.csv")
     assert {found["symbol"] for found in answered} == {symbol.strip('"')}
     assert len(answered) == 20
+
+
+def test_no_cell_of_an_answer_is_run_by_a_spreadsheet(store: ObjectStore) -> None:
+    lines = [
+        '=HYPERLINK("http://x"),2\n',
+        "@SUM(A1)\n",
+        row('"=HYPERLINK(""http://x"")"'),
+        row("+1"),
+        row("-1", open="-1"),
+    ]
+    drop(store, {"formulas.csv": series() + "".join(lines)})
+    answer_all(store)
+    published = [rows_of(store, f"predictions/formulas_{what}.csv") for what in ("preds", "rejected_rows")]
+    assert [len(rows) for rows in published] == [20, 5]
+    texts = [row[name] for rows in published for row in rows for name in ("symbol", "text", "reason") if name in row]
+    assert not [text for text in texts if text.startswith(("=", "+", "-", "@"))]
+
+
+def test_of_very_many_refused_rows_the_first_are_listed_and_the_report_says_so(store: ObjectStore) -> None:
+    more = "".join(row(f"S{number}", open="-1") for number in range(LISTED + 5))
+    drop(store, {"some.csv": series() + more, "none.csv": HEADER + more})
+    answer_all(store)
+    for name, good in (("some", 20), ("none", 0)):
+        said = report(store, f"{name}.csv").document
+        assert said["rows"]["refused"] == LISTED + 5
+        assert said["rows"]["received"] == LISTED + 5 + good
+        assert said["notes"][0] == "10,000 of 10,005 refused rows are listed, the first ones"
+        refused = rows_of(store, f"predictions/{name}_rejected_rows.csv")
+        assert [int(found["line"]) for found in refused] == list(range(2 + good, 2 + good + LISTED))
+    assert report(store, "none.csv").document["reason"] == "no valid row is left: open: not positive (10005 rows)"
 
 
 def test_refused_rows_are_named_with_their_lines_and_the_rest_is_scored(store: ObjectStore) -> None:
