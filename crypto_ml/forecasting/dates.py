@@ -20,6 +20,9 @@ FIRST_DAY: Final = date(2009, 1, 3)
 """The day of the first block of the first chain: no coin has a price before it."""
 
 SETTING: Final = "CRYPTO_ML_DATE_ORDER"
+SHOWN_DATE: Final = 40
+"""Characters of a date that a reason repeats: what stands behind it may be as long as a line."""
+
 _SLASHED: Final = re.compile(r"(\d{1,2})/(\d{1,2})/(\d{4})(?:[ T].*)?")
 _TIME_OF_DAY: Final = re.compile(r"[T ].*$")
 
@@ -40,12 +43,13 @@ class DateEvidence:
             if not match:
                 continue
             as_dmy, as_mdy = _slashed(match, "dmy"), _slashed(match, "mdy")
+            shown = text[:SHOWN_DATE]
             if as_dmy and not as_mdy:
-                only_dmy = only_dmy or text
+                only_dmy = only_dmy or shown
             elif as_mdy and not as_dmy:
-                only_mdy = only_mdy or text
+                only_mdy = only_mdy or shown
             elif as_dmy != as_mdy:  # 5/5/2018 is the same day either way
-                either = either or text
+                either = either or shown
         return DateEvidence(only_dmy, only_mdy, either)
 
     def with_column(self, dates: pa.ChunkedArray) -> "DateEvidence":

@@ -38,6 +38,9 @@ MOST_COLUMNS: Final = 4_096
 
 SHOWN_TEXT: Final = 500
 """Characters of a line that a reason repeats."""
+SHOWN_NAME: Final = 100
+"""Characters of an ignored column's name that are repeated."""
+
 MOST_RAGGED: Final = 20_000
 BLOCK: Final = 8 << 20
 LINES_AT_ONCE: Final = 1 << 18
@@ -314,4 +317,4 @@ def _read_header(line: str) -> tuple[list[str], list[str]]:
             f"the header has {' and '.join(complaints)}; its columns are: {shown[:200]}{'…' * (len(shown) > 200)}"
         )
     ignored = [column.strip() for column, name in zip(given, names, strict=True) if name not in {*used, *KNOWN_UNUSED}]
-    return names, ignored
+    return names, [f"{name[:SHOWN_NAME]}…" if len(name) > SHOWN_NAME else name for name in ignored]

@@ -18,7 +18,7 @@ LISTED: Final = 10_000
 
 ROWS_AT_ONCE: Final = 100_000
 REASONS_OF_ONE_DAY: Final = 100
-"""Reasons that only the rows of one day have are remembered so many, those with the most rows: nobody asks for more."""
+"""How many reasons that only one day's rows have are remembered, those with the most rows: a report names three."""
 
 REFUSED: Final = pa.schema([("file", pa.int32()), ("line", pa.int64()), ("reason", pa.string()), ("text", pa.string())])
 """A refused row: the file and line it stood in, why, and what stood there."""
@@ -28,8 +28,9 @@ REFUSED: Final = pa.schema([("file", pa.int32()), ("line", pa.int64()), ("reason
 class _Tally:
     """What is known of the refused rows of a file.
 
-    reasons: reason → how many rows, and the first line. days: the same of reasons that only one day has, as (−rows,
-    line, reason). kept: rows that are kept. last_line: no row behind this line will be listed; None as long as any may.
+    reasons: reason → how many rows, and the first line; there are as many as rules, and lengths of ragged lines. days:
+    the same of reasons that only one day has, as (−rows, line, reason). kept: rows that are kept. last_line: no row
+    behind this line will be listed; None as long as any may.
     """
 
     reasons: dict[str, tuple[int, int]] = field(default_factory=dict)

@@ -56,12 +56,13 @@ class Settling:
             rows = pd.concat([before.first, rows], ignore_index=True)
         days = _Days.of(rows, before)
         last = days.begins[-1]
-        lines = [*(before.lines if before and len(days) == 1 else ()), *rows["line"][last + 1 :]]
+        lines = before.lines if before and len(days) == 1 else []
+        further = rows["line"].iloc[last + 1 :][: self._most_listed - len(lines)]
         self._open = _OpenDay(
             rows[last : last + 1].reset_index(drop=True),
             int(days.counts[-1]) - 1,
             bool(days.contradicted[-1]),
-            lines[: self._most_listed],
+            [*lines, *further.tolist()],
         )
         return _settled(rows, days.without_last(), before)
 

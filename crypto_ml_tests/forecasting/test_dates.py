@@ -155,6 +155,13 @@ def test_the_day_of_the_upload_is_accepted_and_the_next_is_not() -> None:
     assert taken.rows["line"].tolist() == [2, 4]
 
 
+def test_a_reason_repeats_of_a_date_what_a_reader_needs() -> None:
+    reason = take(dated("5/3/2018 " + "x" * 5_000)).intake.refusal
+    assert reason is not None
+    assert "(5/3/2018 xxx" in reason
+    assert len(reason) < 300
+
+
 def test_no_day_before_the_first_block_is_accepted_however_it_is_written() -> None:
     taken = take(
         dated("0001-01-01", "1600-02-29", "2/1/2009", "2009-01-02T23:59:59", "20090102", "3/1/2009", "31/1/2009")

@@ -167,6 +167,12 @@ def test_only_columns_that_mean_nothing_here_are_named_as_ignored() -> None:
     assert taken.rows[["volume", "slug"]].values.tolist() == [[7.0, "bitcoin"]]
 
 
+def test_of_a_long_name_of_an_ignored_column_the_beginning_is_shown() -> None:
+    names = ["n" * 100, "m" * 101, "k" * 50_000]
+    taken = take(csv(ROW + ",,,", header=",".join([HEADER, *names])))
+    assert taken.intake.ignored_columns == ("n" * 100, "m" * 100 + "…", "k" * 100 + "…")
+
+
 @pytest.mark.parametrize("second", ["", "index"])
 def test_the_second_column_of_a_two_level_index_is_no_obstacle(second: str) -> None:
     header = HEADER.replace("symbol,", f"symbol,{second},")
