@@ -38,7 +38,7 @@ dev: venv ## Dagster for everyday work, on the S3 that the AWS variables lead to
 test: venv ## the whole test suite
 	@$(PYTHON) -m pytest -q -n 2 --dist loadfile
 
-faults: venv ## kill daemons and workers in the middle of a delivery
+faults: venv ## kill daemons, workers and the store in the middle of a delivery, fill a disk
 	@$(PYTHON) -m pytest -q -m faults crypto_ml_tests/dropbox
 
 nightly: venv ## 2,000 random histories, 10,000 mutated files, and the faults

@@ -17,8 +17,8 @@ from tempfile import TemporaryDirectory
 import dagster as dg
 
 from benchmarks.measure import Missed, median_seconds
-from crypto_ml.defs.watch import Watch
-from crypto_ml.ledger.deliveries import Delivery, DeliveryLog
+from crypto_ml.defs.watch import Wanted, Watch
+from crypto_ml.ledger.deliveries import DeliveryLog
 from crypto_ml.ledger.layout import answered_key
 from crypto_ml.storage.embedded import EmbeddedS3, ensure_bucket
 from crypto_ml.storage.objects import ObjectStore, connect
@@ -45,9 +45,9 @@ def fill(store: ObjectStore, objects: int) -> None:
         store.create_json(answered_key(delivery.id), {})
 
 
-def look(watch: Watch, instance: dg.DagsterInstance) -> list[Delivery]:
+def look(watch: Watch, instance: dg.DagsterInstance) -> list[Wanted]:
     now = datetime.now(UTC)
-    return watch.look(now) or watch.review(instance, now)
+    return [*watch.look(now), *watch.review(instance, now).wanted]
 
 
 def seconds_to_notice(watch: Watch, instance: dg.DagsterInstance, store: ObjectStore, key: str) -> tuple[float, int]:

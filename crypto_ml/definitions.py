@@ -14,7 +14,7 @@ def build_defs(settings: Settings) -> dg.Definitions:
     """The whole graph with these settings; tests build the real one with theirs."""
     return dg.Definitions(
         assets=dg.load_assets_from_modules([uploads, models, forecasts]),
-        jobs=[score_uploads, retrain, promote_model, daily_forecast],
+        jobs=[score_uploads(settings.max_run_seconds), retrain, promote_model, daily_forecast],
         schedules=[weekly_retraining, daily_forecast_at_close],
         sensors=[uploads_sensor],
         resources={"platform": Platform.of(settings)},

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from crypto_ml.errors import Refused
+from crypto_ml.errors import Blocked
 
 if TYPE_CHECKING:
     from crypto_ml.forecasting.bundle import ModelBundle
@@ -12,7 +12,7 @@ MODEL_OUT: Final = Path(__file__).resolve().parents[1] / "model_out"
 """The folder of the first bundle where none is set: `model_out/` beside the package's sources."""
 
 
-class NoFirstBundle(Refused):
+class NoFirstBundle(Blocked):
     """There is no model to begin with."""
 
 

@@ -67,7 +67,9 @@ class Settings(BaseSettings):
         default=None, description="`dmy` or `mdy`, for files whose dates can be read both ways"
     )
     max_upload_bytes: PositiveInt = Field(default=20 << 30, description="largest upload after decompression")
-    max_run_seconds: PositiveInt = Field(default=7200, description="longest seconds a scoring run may take")
+    max_run_seconds: PositiveInt = Field(
+        default=7200, description="a scoring run that takes longer is ended, and counts against its files"
+    )
     target: Target = Field(
         default="gap", description="what a new model predicts: `gap` (open − last close) or `change` (open − last open)"
     )

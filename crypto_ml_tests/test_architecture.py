@@ -43,6 +43,16 @@ def test_the_environment_is_read_by_settings_and_by_what_starts_processes() -> N
     assert readers == READS_THE_ENVIRONMENT
 
 
+def test_what_dagster_keeps_to_itself_is_imported_in_one_module() -> None:
+    importers = {
+        path.relative_to(PACKAGE).as_posix()
+        for path in PACKAGE.rglob("*.py")
+        for node in ast.walk(source(path))
+        if isinstance(node, ast.ImportFrom) and str(node.module).startswith(("dagster._", "dagster_shared"))
+    }
+    assert importers == {"defs/dagster_internals.py"}
+
+
 def test_every_module_says_what_it_is_for() -> None:
     silent = [
         path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py") if not ast.get_docstring(source(path))

@@ -16,8 +16,8 @@ from crypto_ml.errors import CryptoMLError, Refused
 
 if TYPE_CHECKING:
     from dagster import DagsterInstance
-    from dagster._core.scheduler.instigation import InstigatorState
 
+    from crypto_ml.defs.dagster_internals import InstigatorState
     from crypto_ml.deployment import Deployment
     from crypto_ml.storage.objects import ObjectStore
 
@@ -143,7 +143,8 @@ def _uploads(store: "ObjectStore", examined: Examined) -> Iterator[Finding]:
     if stuck or found.given_up:
         parts = [f"no outcome for {_some(stuck)}"] if stuck else []
         parts += [f"gave up on {_some(found.given_up)}"] if found.given_up else []
-        advice = "look at their runs in Dagster, then launch score_uploads for these partitions again"
+        advice = "look at their runs in Dagster" if stuck else "mend the cause that their reports name"
+        advice += ", then `crypto-ml retry --given-up`" if found.given_up else ""
         yield Finding("deliveries", "warn", f"{'; '.join(parts)}; {advice}")
     else:
         yield Finding("deliveries", "ok", "none is stuck, none was given up on")
@@ -176,7 +177,8 @@ def _instance(instance: "DagsterInstance", examined: Examined) -> Iterator[Findi
     else:
         yield Finding("daemon", "ok", "running")
     from dagster import DagsterRunStatus, RunsFilter
-    from dagster._core.scheduler.instigation import InstigatorStatus, InstigatorType
+
+    from crypto_ml.defs.dagster_internals import InstigatorStatus, InstigatorType
 
     states = instance.all_instigator_state(instigator_type=InstigatorType.SENSOR)
     state = next((state for state in states if state.instigator_name == "uploads_sensor"), None)
@@ -188,6 +190,7 @@ def _instance(instance: "DagsterInstance", examined: Examined) -> Iterator[Findi
         examined.metrics |= _ticks(instance, state)
         when = f"last tick {max(time.time() - last, 0):.0f} s ago" if last else "no tick yet"
         yield Finding("sensor", "ok", f"uploads_sensor is on, {when}")
+    yield from _waiting(instance, examined)
     failed = instance.get_run_records(
         RunsFilter(statuses=[DagsterRunStatus.FAILURE], job_name="score_uploads"), limit=5
     )
@@ -198,6 +201,26 @@ def _instance(instance: "DagsterInstance", examined: Examined) -> Iterator[Findi
         yield Finding("runs", "warn", f"score_uploads failed in the last day: {', '.join(recent)}; look at their logs")
     else:
         yield Finding("runs", "ok", "no scoring run failed in the last day")
+
+
+def _waiting(instance: "DagsterInstance", examined: Examined) -> Iterator[Finding]:
+    """What unanswered deliveries wait for: what was unavailable to their last runs, and when it is tried next."""
+    from crypto_ml.defs.watch import waiting
+
+    now = datetime.now(UTC)
+    found = waiting(instance, examined.metrics.get("unanswered_deliveries"))
+    examined.metrics["waiting"] = {
+        delivery: {"for": runs[-1].cause, "since": runs[0].launched.isoformat(), "next": next_.isoformat()}
+        for delivery, (runs, next_) in found.items()
+    }
+    for cause in dict.fromkeys(runs[-1].cause for runs, _ in found.values()):
+        those = {delivery: one for delivery, one in found.items() if one[0][-1].cause == cause}
+        since = min(runs[0].launched for runs, _ in those.values())
+        in_seconds = max((min(next_ for _, next_ in those.values()) - now).total_seconds(), 0)
+        detail = f"unavailable since {since:%Y-%m-%d %H:%M:%S} UTC: {cause}"
+        yield Finding(
+            "waiting", "warn", f"{_some(sorted(those))}: {detail}; tried again by itself in {in_seconds:.0f} s"
+        )
 
 
 def _ticks(instance: "DagsterInstance", state: "InstigatorState") -> dict[str, float]:

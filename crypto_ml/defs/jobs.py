@@ -1,35 +1,47 @@
-"""The jobs, and how many of each may run at once (`dagster.yaml` limits each queue by its tag)."""
+"""The jobs, and how many of each may run at once (`dagster.yaml` limits each queue by its tag).
 
-from typing import Final
+Processes that died are run again; a step that failed is not, whatever the instance's own `run_retries` say: what was
+refused once would be refused again, or be done twice. The steps themselves try again what was unavailable.
+"""
+
+from typing import Any, Final
 
 import dagster as dg
 
-QUEUE: Final = "crypto_ml/queue"
+from crypto_ml.defs.dagster_internals import RETRY_ON_ASSET_OR_OP_FAILURE_TAG
 
-score_uploads = dg.define_asset_job(
-    "score_uploads",
-    selection=["raw_uploads", "cleaned_features", "market_history", "predictions"],
-    description="Answer a delivery of uploads. The sensor launches it; launch a past delivery again to answer it anew.",
-    tags={QUEUE: "scoring"},
-)
+QUEUE: Final = "crypto_ml/queue"
+ONLY_DEAD_PROCESSES: Final = {RETRY_ON_ASSET_OR_OP_FAILURE_TAG: "false"}
+SCORE_UPLOADS: Final = "score_uploads"
+
+
+def score_uploads(max_run_seconds: int) -> Any:
+    """The job that answers a delivery; run monitoring ends a run after so many seconds."""
+    return dg.define_asset_job(
+        SCORE_UPLOADS,
+        selection=["raw_uploads", "cleaned_features", "market_history", "predictions"],
+        description="Answer a delivery of uploads. The sensor launches it; launch a past one again to answer it anew.",
+        tags={QUEUE: "scoring", dg.MAX_RUNTIME_SECONDS_TAG: str(max_run_seconds), **ONLY_DEAD_PROCESSES},
+    )
+
 
 retrain = dg.define_asset_job(
     "retrain",
     selection=["scaler", "trained_model"],
     description="Train a candidate on what the history held at the end of a week. It serves only once promoted.",
-    tags={QUEUE: "training"},
+    tags={QUEUE: "training", **ONLY_DEAD_PROCESSES},
 )
 
 promote_model = dg.define_asset_job(
     "promote_model",
     selection=["champion_model"],
     description="Make a model the champion, or roll back to one: version, by and why in the run's config.",
-    tags={QUEUE: "promotion"},
+    tags={QUEUE: "promotion", **ONLY_DEAD_PROCESSES},
 )
 
 daily_forecast = dg.define_asset_job(
     "daily_forecast",
     selection=["daily_forecast"],
     description="Forecast the next open of every symbol and publish it under forecasts/.",
-    tags={QUEUE: "forecast"},
+    tags={QUEUE: "forecast", **ONLY_DEAD_PROCESSES},
 )

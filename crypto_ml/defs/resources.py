@@ -3,6 +3,7 @@
 Its fields are the settings; they are shown in the UI and hold no secret.
 """
 
+from contextlib import suppress
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
@@ -10,6 +11,7 @@ import dagster as dg
 from pydantic import Field, PrivateAttr, create_model
 
 from crypto_ml.deployment import Deployment
+from crypto_ml.errors import Blocked, CryptoMLError, Refused
 from crypto_ml.settings import Settings
 from crypto_ml.visible import visible
 
@@ -21,6 +23,10 @@ MOST_DEPLOYMENTS: Final = 4
 """A process has one; tests have one after another."""
 
 
+class NoChampion(Blocked):
+    """The pointer, or the model it names, is not as it was written; no file can be answered before it is mended."""
+
+
 class Platform(dg.ConfigurableResource):
     """The deployment that a graph works on.
 
@@ -28,6 +34,7 @@ class Platform(dg.ConfigurableResource):
     promotion made outside Dagster, or the first start of a deployment, is reported before anything is answered with it.
     """
 
+    _instance: Any = PrivateAttr(default=None)
     _champion: Any = PrivateAttr(default=None)
 
     @staticmethod
@@ -38,8 +45,10 @@ class Platform(dg.ConfigurableResource):
     def setup_for_execution(self, context: dg.InitResourceContext) -> None:
         if context.run is None or context.instance is None:
             return
-        self._champion = self.deployment.champion()
-        report_champion(context.instance, self._champion)
+        self._instance = context.instance
+        # the step that needs it says what is wrong: a step is tried again, and noted for what it was
+        with suppress(CryptoMLError):
+            self._read_champion()
 
     @property
     def deployment(self) -> Deployment:
@@ -48,9 +57,19 @@ class Platform(dg.ConfigurableResource):
 
     @property
     def champion(self) -> "Champion":
-        """The champion, as the pointer named it when the run began."""
+        """The champion, as the pointer named it when the run began. Raises NoChampion."""
+        if self._champion is None:
+            self._read_champion()
         champion: Champion = self._champion
         return champion
+
+    def _read_champion(self) -> None:
+        try:
+            champion = self.deployment.champion()
+        except Refused as refused:
+            raise NoChampion(f"no model can serve: {refused}") from refused
+        report_champion(self._instance, champion)
+        self._champion = champion
 
 
 def _shown() -> dict[str, Any]:
@@ -75,7 +94,7 @@ def _opened(settings: Settings) -> Deployment:
 
 def report_champion(instance: dg.DagsterInstance, champion: "Champion") -> None:
     """Tell Dagster which model serves, where it does not know yet."""
-    from dagster._core.definitions.data_version import DATA_VERSION_TAG, extract_data_version_from_entry
+    from crypto_ml.defs.dagster_internals import DATA_VERSION_TAG, extract_data_version_from_entry
 
     latest = instance.get_latest_data_version_record(CHAMPION_KEY)
     known = extract_data_version_from_entry(latest.event_log_entry) if latest else None

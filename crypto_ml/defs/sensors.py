@@ -1,22 +1,24 @@
 """uploads_sensor: notices new uploads, assigns them to deliveries, and sees each delivery through to its outcome.
 
-A tick gathers and returns one result. It waits for a while before it says that nothing came, so that a file is noticed
-within a fraction of a second instead of at the daemon's next round. What it knows of deliveries is in S3; the cursor
-(the last delivery there was) is only shown.
+A tick gathers and returns one result; what it could not do is said there, and keeps nothing else from being done. It
+waits for a while before it says that nothing came, so that a file is noticed within a fraction of a second instead of
+at the daemon's next round. What it knows of deliveries is in S3; the cursor (the last delivery there was) is only
+shown.
 """
 
+import logging
 import time
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Final
 
 import dagster as dg
-from dagster._core.storage.tags import PRIORITY_TAG
 
-from crypto_ml.defs.jobs import score_uploads
+from crypto_ml.defs.dagster_internals import PRIORITY_TAG
+from crypto_ml.defs.jobs import SCORE_UPLOADS
 from crypto_ml.defs.partitions import DELIVERIES
 from crypto_ml.defs.resources import Platform
-from crypto_ml.defs.watch import Watch, watch
+from crypto_ml.defs.watch import Wanted, Watch, watch
 from crypto_ml.errors import CryptoMLError
 from crypto_ml.ledger.deliveries import Delivery
 from crypto_ml.visible import visible
@@ -30,11 +32,12 @@ PAUSE_PER_LISTING: Final = 4.0
 
 URGENT_FILES: Final = 10
 URGENT_BYTES: Final = 8 << 20
+log: Final = logging.getLogger(__name__)
 
 
 @dg.sensor(
     name="uploads_sensor",
-    job=score_uploads,
+    job_name=SCORE_UPLOADS,
     minimum_interval_seconds=1,
     default_status=dg.DefaultSensorStatus.RUNNING,
     description="Watches uploads/, launches score_uploads for what is new, and closes deliveries whose runs died.",
@@ -42,29 +45,49 @@ URGENT_BYTES: Final = 8 << 20
 def uploads_sensor(context: dg.SensorEvaluationContext, platform: Platform) -> dg.SensorResult | dg.SkipReason:
     """One tick."""
     try:
-        return _tick(watch(platform.deployment), context.instance)
-    except CryptoMLError as error:  # a failed listing is never "nothing there": say so, and look again
+        watched = watch(platform.deployment)
+    except CryptoMLError as error:  # a store that cannot be opened is never an empty one: say so, and look again
         return dg.SkipReason(f"could not look for uploads: {visible(str(error))}")
+    return _tick(watched, context.instance)
 
 
-def _tick(watch: "Watch", instance: dg.DagsterInstance) -> dg.SensorResult | dg.SkipReason:
+def _tick(watch: Watch, instance: dg.DagsterInstance) -> dg.SensorResult | dg.SkipReason:
     deadline = time.monotonic() + LONGEST_WAIT
+    problems: dict[str, None] = {}
     while True:
         began = time.monotonic()
-        wanted = watch.look(datetime.now(UTC)) or watch.review(instance, datetime.now(UTC))
+        wanted: dict[str, Wanted] = {}
+        try:
+            wanted |= {one.run_key: one for one in watch.look(datetime.now(UTC))}
+        except Exception as error:  # a failed listing is never "nothing there": say so, and look again
+            problems[f"could not look for uploads: {error}"] = None
+            log.warning("could not look for uploads", exc_info=error)
+            deadline = began
+        try:
+            reviewed = watch.review(instance, datetime.now(UTC))
+            wanted |= {one.run_key: one for one in reviewed.wanted}
+            problems |= dict.fromkeys(reviewed.problems)
+        except Exception as error:
+            problems[f"could not look after open deliveries: {error}"] = None
+            log.warning("could not look after open deliveries", exc_info=error)
         if wanted:
-            return _requests(wanted, watch.log.last_number)
+            return _requests(wanted.values(), watch.log.last_number)
         now = time.monotonic()
         pause = max(SHORTEST_PAUSE, PAUSE_PER_LISTING * (now - began))
         if now + pause > deadline:
-            return dg.SkipReason(f"no new upload; {watch.log.last_number} deliveries so far")
+            told = f"no new upload; {watch.log.last_number} deliveries so far"
+            return dg.SkipReason(visible("; ".join(problems)) or told)
         time.sleep(pause)
 
 
-def _requests(wanted: Iterable[Delivery], last: int) -> dg.SensorResult:
+def _requests(wanted: Iterable[Wanted], last: int) -> dg.SensorResult:
     requests = [
-        dg.RunRequest(run_key=delivery.id, partition_key=delivery.id, tags={PRIORITY_TAG: str(priority(delivery))})
-        for delivery in wanted
+        dg.RunRequest(
+            run_key=one.run_key,
+            partition_key=one.delivery.id,
+            tags={PRIORITY_TAG: str(priority(one.delivery))},
+        )
+        for one in wanted
     ]
     added = DELIVERIES.build_add_request([str(request.partition_key) for request in requests])
     return dg.SensorResult(run_requests=requests, dynamic_partitions_requests=[added], cursor=str(last))

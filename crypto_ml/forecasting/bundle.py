@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final, get_args
 import numpy as np
 
 from crypto_ml.digest import sha256_of
-from crypto_ml.errors import Refused
+from crypto_ml.errors import Blocked
 from crypto_ml.forecasting.features import is_feature
 from crypto_ml.forecasting.scaling import SeriesStatistics
 from crypto_ml.forecasting.schema import FEATURES, WINDOW, Target
@@ -43,7 +43,7 @@ _MANIFEST_TYPES: Final[Mapping[str, type]] = {
 }
 
 
-class BundleDamaged(Refused):
+class BundleDamaged(Blocked):
     """A bundle whose files are missing, do not match its manifest, or mean something this program does not know."""
 
 

@@ -1,43 +1,120 @@
-"""The end of a delivery whose runs died: every upload still unanswered is rejected, and told so.
+"""The end of a delivery whose runs came to none: every upload still unanswered is rejected, and told so.
 
-A report says it to whoever dropped the file, and the delivery's list of outcomes, written once, closes it.
+A report says it to whoever dropped the file, and the delivery's list of outcomes closes it. What was given up may be
+asked for again (see `retries`); given up again, it says so with the number of that request.
 """
 
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import asdict
-from typing import Any
+from dataclasses import asdict, dataclass
+from typing import Any, Final
 
 from crypto_ml.digest import sha256_of
+from crypto_ml.errors import what_was_unavailable
 from crypto_ml.ledger.deliveries import Delivery, Upload
 from crypto_ml.ledger.formats.receipt_v2 import Receipt, RowCounts
-from crypto_ml.ledger.layout import answered_key
-from crypto_ml.ledger.receipts import receipts_of
+from crypto_ml.ledger.layout import JSON, answered_key, receipt_key
+from crypto_ml.ledger.receipts import read_receipt
 from crypto_ml.ledger.reports import Report, read_report, report_on, write_report
-from crypto_ml.storage.failures import AlreadyExists, ObjectMissing
-from crypto_ml.storage.objects import ObjectStore
+from crypto_ml.storage.failures import AlreadyExists, Conflict, ObjectMissing
+from crypto_ml.storage.objects import ObjectStore, rendered
+
+AT_ONCE: Final = 16
+log: Final = logging.getLogger(__name__)
+
+Outcome = dict[str, Any]
 
 
-def give_up(delivery: Delivery, reason: str, run_id: str, store: ObjectStore) -> dict[str, dict[str, Any]]:
-    """Close a delivery: upload key → its outcome. An upload that the dead runs did answer keeps its answer."""
-    outcomes = {upload.key: _outcome(delivery, upload, reason, run_id, store) for upload in delivery.uploads}
-    with suppress(AlreadyExists):  # a run came to life again and was faster
+@dataclass(frozen=True)
+class _End:
+    """Of which delivery, for which reason and after which run and request (see `give_up`)."""
+
+    delivery: Delivery
+    reason: str
+    run_id: str
+    retry: int
+
+    def outcome(self, more: str = "") -> Outcome:
+        return {"outcome": "REJECTED", "answer_id": None, "reason": self.reason + more, "retry": self.retry}
+
+
+def give_up(delivery: Delivery, reason: str, run_id: str, store: ObjectStore, *, retry: int = 0) -> dict[str, Outcome]:
+    """Close a delivery: upload key → its outcome. An upload that the runs did answer keeps its answer.
+
+    retry: the last request that it was tried for, 0 where nobody asked. Every upload fails alone: where its report
+    cannot be written, its outcome stands all the same. Raises what is unavailable to all of them.
+    """
+    end, receipts = _End(delivery, reason, run_id, retry), _receipts_of(delivery, store)
+
+    def outcome(upload: Upload) -> Outcome:
+        try:
+            return _outcome(end, upload, receipts.get(upload.key, ()), store)
+        except Exception as error:
+            if what_was_unavailable(error):
+                raise
+            log.exception("delivery %s: no report on %s could be written", delivery.id, upload.key)
+            return end.outcome(f" (and no report could be written: {error})")
+
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        outcomes = dict(
+            zip([upload.key for upload in delivery.uploads], pool.map(outcome, delivery.uploads), strict=True)
+        )
+    try:
         store.create_json(answered_key(delivery.id), outcomes)
+    except AlreadyExists:  # a run came to life again and was faster, or it was given up before
+        found, content = store.fetch(answered_key(delivery.id))
+        if retry and was_given_up(json.loads(content)):
+            with suppress(Conflict):
+                store.replace(answered_key(delivery.id), rendered(outcomes), if_match=found.etag, content_type=JSON)
     return outcomes
 
 
-def _outcome(delivery: Delivery, upload: Upload, reason: str, run_id: str, store: ObjectStore) -> dict[str, Any]:
+def was_given_up(outcomes: Mapping[str, Mapping[str, Any]]) -> bool:
+    """Whether a list of outcomes holds one that no run came to."""
+    return any(is_given_up(outcome) for outcome in outcomes.values())
+
+
+def is_given_up(outcome: Mapping[str, Any]) -> bool:
+    """Whether an outcome is one that no run came to: a file rejected for what is in it has an answer that says so."""
+    return outcome["outcome"] == "REJECTED" and outcome["answer_id"] is None
+
+
+def tried_for(outcomes: Mapping[str, Mapping[str, Any]]) -> int:
+    """The number of the last request that what was given up was tried for; 0 where nobody had asked."""
+    return max((int(outcome.get("retry", 0)) for outcome in outcomes.values() if is_given_up(outcome)), default=0)
+
+
+def _receipts_of(delivery: Delivery, store: ObjectStore) -> Mapping[str, Sequence[Receipt]]:
+    """Upload key → the receipts that its runs had written; one that cannot be read vouches for nothing."""
+    found: dict[str, list[Receipt]] = {}
+    for listed in store.list(receipt_key(f"{delivery.id}-").removesuffix(".json")):
+        try:
+            receipt = read_receipt(listed.key.rpartition("/")[2].removesuffix(".json"), store)
+        except Exception as error:
+            if what_was_unavailable(error):
+                raise
+            log.warning("delivery %s: %s", delivery.id, error)
+        else:
+            found.setdefault(receipt.upload.key, []).append(receipt)
+    return found
+
+
+def _outcome(end: _End, upload: Upload, receipts: Sequence[Receipt], store: ObjectStore) -> Outcome:
     report = read_report(upload.key, store)
-    if report and report.delivery == delivery.id:
+    if report and report.delivery == end.delivery.id and report.document["answer_id"] is not None:
         return {"outcome": report.outcome, "answer_id": report.document["answer_id"]}
-    if report and report.delivery > delivery.id:
+    if report and report.delivery > end.delivery.id:
         newer = f"a newer version of the file was answered in delivery {report.delivery}"
         return {"outcome": "SKIPPED", "answer_id": None, "reason": newer}
-    for receipt in receipts_of(delivery.id, store):
+    for receipt in receipts:
         if receipt.upload == upload and _stands(receipt, store):
             write_report(report_on(receipt, None), store)
             return {"outcome": receipt.outcome, "answer_id": receipt.answer_id}
-    write_report(_report(delivery, upload, reason, run_id), store)
-    return {"outcome": "REJECTED", "answer_id": None, "reason": reason}
+    write_report(_report(end, upload), store)
+    return end.outcome()
 
 
 def _stands(receipt: Receipt, store: ObjectStore) -> bool:
@@ -49,12 +126,12 @@ def _stands(receipt: Receipt, store: ObjectStore) -> bool:
         return False
 
 
-def _report(delivery: Delivery, upload: Upload, reason: str, run_id: str) -> Report:
-    """A report with the keys of `receipts.report_on`, of an upload that has no answer."""
+def _report(end: _End, upload: Upload) -> Report:
+    """A report with the keys of `reports.report_on`, of an upload that has no answer."""
     return Report(
         {
             "outcome": "REJECTED",
-            "reason": reason,
+            "reason": end.reason,
             "answer_id": None,
             "upload": {**asdict(upload), "sha256": None},
             "rows": asdict(RowCounts()),
@@ -65,8 +142,8 @@ def _report(delivery: Delivery, upload: Upload, reason: str, run_id: str) -> Rep
             "ignored_columns": [],
             "date_order": None,
             "notes": [],
-            "delivery": delivery.id,
-            "run_id": run_id,
-            "timings": {"uploaded_at": upload.last_modified, "noticed_at": delivery.noticed_at},
+            "delivery": end.delivery.id,
+            "run_id": end.run_id,
+            "timings": {"uploaded_at": upload.last_modified, "noticed_at": end.delivery.noticed_at},
         }
     )

@@ -16,6 +16,7 @@ DELIVERIES: Final = "receipts/deliveries/"
 KNOWN: Final = "receipts/known/"
 ANSWERS: Final = "receipts/answers/"
 ANSWERED: Final = "receipts/answered/"
+RETRIES: Final = "receipts/retries/"
 MODELS: Final = "models/"
 TRAINING_SETS: Final = "models/training_sets/"
 

@@ -5,13 +5,13 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Final
+from typing import Final
 
 from crypto_ml.ledger.clock import waited
 from crypto_ml.ledger.deliveries import DeliveryLog, delivery_id
 from crypto_ml.ledger.formats.receipt_v2 import Receipt
-from crypto_ml.ledger.layout import answered_key
-from crypto_ml.storage.failures import ObjectMissing
+from crypto_ml.ledger.giving_up import was_given_up
+from crypto_ml.ledger.retries import Outcomes, outcomes_of
 from crypto_ml.storage.objects import ObjectStore
 
 RECENT_DELIVERIES: Final = 1_000
@@ -45,7 +45,9 @@ def measure(store: ObjectStore, now: datetime) -> Metrics:
         for delivery in pool.map(log.get, open_):
             waiting += delivery.uploads
         recent = range(max(1, log.last_number - RECENT_DELIVERIES + 1), log.last_number + 1)
-        found = dict(zip(recent, pool.map(lambda number: _outcomes(number, store), recent), strict=True))
+        found: dict[int, Outcomes] = dict(
+            zip(recent, pool.map(lambda number: outcomes_of(number, store) or {}, recent), strict=True)
+        )
     outcomes = Counter(str(one["outcome"]) for of_delivery in found.values() for one in of_delivery.values())
     oldest = min(waiting, key=lambda upload: upload.last_modified, default=None)
     return Metrics(
@@ -55,7 +57,7 @@ def measure(store: ObjectStore, now: datetime) -> Metrics:
         deliveries=log.last_number,
         unanswered_deliveries=[delivery_id(number) for number in open_],
         outcomes=dict(outcomes),
-        given_up=[delivery_id(number) for number, one in found.items() if any(map(_is_given_up, one.values()))],
+        given_up=[delivery_id(number) for number, one in found.items() if was_given_up(one)],
     )
 
 
@@ -67,15 +69,3 @@ def answer_metrics(receipts: Sequence[Receipt]) -> dict[str, float | int]:
         "lag_seconds": max(seconds, default=0.0),
         **{outcome.lower(): counts[outcome] for outcome in ("PREDICTED", "REJECTED", "SKIPPED")},
     }
-
-
-def _outcomes(number: int, store: ObjectStore) -> dict[str, dict[str, Any]]:
-    try:
-        found: dict[str, dict[str, Any]] = store.read_json(answered_key(delivery_id(number)))
-    except ObjectMissing:
-        return {}
-    return found
-
-
-def _is_given_up(outcome: Mapping[str, Any]) -> bool:
-    return outcome["outcome"] == "REJECTED" and outcome["answer_id"] is None

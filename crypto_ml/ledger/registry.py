@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any, Final, Literal
 
-from crypto_ml.errors import Refused
+from crypto_ml.errors import Blocked, Refused
 from crypto_ml.forecasting.bundle import MANIFEST, ModelBundle
 from crypto_ml.ledger.clock import not_before
 from crypto_ml.ledger.formats import pointer_v1, pointer_v2
@@ -23,7 +23,7 @@ from crypto_ml.storage.failures import AlreadyExists
 from crypto_ml.storage.objects import ObjectStore
 
 
-class UnknownModel(Refused):
+class UnknownModel(Blocked):
     """A version that the registry does not have."""
 
 

@@ -39,7 +39,7 @@ from botocore.exceptions import (
 )
 from botocore.parsers import ResponseParserError
 
-from crypto_ml.errors import CryptoMLError, Refused, Unavailable
+from crypto_ml.errors import Blocked, CryptoMLError, Refused, Unavailable
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -65,14 +65,14 @@ class StoreRefused(Refused):
     """The store answered, and the answer is no."""
 
 
-class StoreNotUsable(StoreRefused):
+class StoreNotUsable(StoreRefused, Blocked):
     """The store would say the same of any object: credentials, permissions, bucket, region, clock, settings.
 
     Nothing is wrong with the file that was asked for; it can be answered once the deployment is put right.
     """
 
 
-class StoreNotTrusted(Refused):
+class StoreNotTrusted(Blocked):
     """The store does not do what its answers say, so nothing may rely on it."""
 
 

@@ -1,11 +1,13 @@
 """crypto-ml doctor, against a real store; a Dagster that runs is looked at in test_demo."""
 
+import errno
 import json
 import time
 from datetime import UTC, datetime, tzinfo
 from pathlib import Path
 from typing import Any
 
+import dagster as dg
 import pytest
 from click.testing import CliRunner
 
@@ -15,8 +17,10 @@ from crypto_ml.ledger.giving_up import give_up
 from crypto_ml.ledger.layout import bundle_prefix
 from crypto_ml.ledger.registry import Registry
 from crypto_ml.model_out import first_bundle
+from crypto_ml.settings import Settings
 from crypto_ml.storage.objects import ObjectStore
 from crypto_ml_tests.forecasting.markets import market
+from crypto_ml_tests.in_process_dagster import InProcessDagster
 from crypto_ml_tests.stages.road import Road, upload
 
 Findings = dict[str, tuple[str, str]]
@@ -132,6 +136,35 @@ def test_the_numbers_for_a_monitor_say_what_waits_and_what_became_of_the_rest(
     assert found["lag_seconds"] >= 0
 
 
+def test_what_is_waited_for_is_named_with_since_when_and_when_it_is_tried_next(
+    settings: pytest.MonkeyPatch, store: ObjectStore, tmp_path: Path
+) -> None:
+    (tmp_path / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
+    settings.setenv("DAGSTER_HOME", str(tmp_path))
+    settings.setattr("crypto_ml.defs.failures.SECONDS_BETWEEN", 0)
+    settings.setattr("crypto_ml.stages.road.receive", _full_disk)
+    store.create("uploads/a.csv", b"symbol\n")
+    DeliveryLog(store).assign_new(datetime.now(UTC))
+    chosen = Settings(bucket=store.bucket, prefix=store.prefix.rstrip("/"))
+    with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
+        instance.add_dynamic_partitions("deliveries", ["00000001"])
+        InProcessDagster.of(chosen, instance).run("score_uploads", "00000001", raises=False)
+    state, detail = doctor()[1]["waiting"]
+    assert state == "warn"
+    assert detail.startswith("00000001: unavailable since ")
+    assert "No space left on device" in detail
+    assert "; tried again by itself in " in detail
+    assert set(metrics()["waiting"]["00000001"]) == {"for", "since", "next"}
+    settings.setenv("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:9")  # nothing listens there
+    settings.setenv("AWS_MAX_ATTEMPTS", "1")
+    assert doctor()[1]["store"][0] == "fail"
+    assert "No space left on device" in doctor()[1]["waiting"][1]
+
+
+def _full_disk(*_: Any) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
 def test_a_stuck_delivery_and_one_given_up_on_are_named_with_what_to_do(
     settings: pytest.MonkeyPatch, store: ObjectStore
 ) -> None:
@@ -144,4 +177,4 @@ def test_a_stuck_delivery_and_one_given_up_on_are_named_with_what_to_do(
     state, detail = doctor()[1]["deliveries"]
     assert state == "warn"
     assert "gave up on 00000001" in detail
-    assert "launch score_uploads for these partitions again" in detail
+    assert "`crypto-ml retry --given-up`" in detail

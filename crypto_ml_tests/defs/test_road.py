@@ -79,7 +79,7 @@ def test_a_tick_without_news_says_so_and_keeps_nothing_waiting(dagster: InProces
 def test_a_lost_cursor_asks_again_for_what_has_no_answer_and_for_nothing_else(
     dagster: InProcessDagster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("crypto_ml.defs.watch.GRACE", timedelta(0))
+    monkeypatch.setattr("crypto_ml.defs.next_step.GRACE", timedelta(0))
     put(dagster.store, "answered.csv", small_upload())
     dagster.answer_new()
     put(dagster.store, "waiting.csv", small_upload(50))

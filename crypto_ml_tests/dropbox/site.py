@@ -1,0 +1,116 @@
+"""A Dagster on this machine that can be killed and started again, and asked what it recorded."""
+
+import contextlib
+import json
+import os
+import signal
+import time
+import urllib.request
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+from crypto_ml.commands.local_dagster import LocalDagster, free_port
+from crypto_ml.ledger.layout import ANSWERED
+from crypto_ml.ledger.reports import Report, read_report
+from crypto_ml.storage.objects import ObjectStore
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+LONGEST = 240.0
+
+LAUNCH = """
+mutation ($job: String!, $config: RunConfigData) {
+  launchRun(executionParams: {
+    selector: {
+      repositoryLocationName: "crypto_ml.definitions", repositoryName: "__repository__", jobName: $job
+    }
+    runConfigData: $config
+  }) { __typename ... on LaunchRunSuccess { run { runId } } }
+}
+"""
+"""What the UI sends when somebody presses Launch."""
+
+
+def until(there: Callable[[], object], what: str, pause: float = 0.02) -> None:
+    deadline = time.monotonic() + LONGEST
+    while not there():
+        assert time.monotonic() < deadline, f"{what} within {LONGEST:.0f} s"
+        time.sleep(pause)
+
+
+class Site:
+    """A Dagster on this machine that can be killed and started again, on a store of its own."""
+
+    def __init__(self, store: ObjectStore, directory: Path, s3: Mapping[str, str], *, without: str = "\0") -> None:
+        instance = directory / "dagster.yaml"
+        # the same instance as in everyday work, which notices a dead worker sooner; `without` some of its lines
+        usual = (REPOSITORY / "dagster.yaml").read_text().replace(without, "")
+        instance.write_text(usual.replace("poll_interval_seconds: 15", "poll_interval_seconds: 3"))
+        environment = {**s3, "CRYPTO_ML_BUCKET": store.bucket, "CRYPTO_ML_PREFIX": store.prefix}
+        environment["PYTHONPATH"] = str(REPOSITORY)
+        self.store = store
+        self._dagster = LocalDagster(directory, environment, instance, free_port())
+
+    def start(self) -> None:
+        self._dagster.__enter__()
+        self._dagster.wait_until_watching()
+
+    def stop(self) -> None:
+        self._dagster.stop()
+
+    def kill(self) -> None:
+        """The machine goes down: nothing of it has time to say goodbye."""
+        while left := self._dagster.left():
+            for pid in left:
+                self.end(pid)
+            time.sleep(0.05)
+
+    def processes(self) -> set[int]:
+        return set(self._dagster.left())
+
+    def kill_new(self, before: set[int]) -> None:
+        """Kill what was started since: a run's worker."""
+        until(lambda: self.processes() - before, "no worker was started")
+        for pid in self.processes() - before:
+            self.end(pid)
+
+    @staticmethod
+    def end(pid: int) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+    def report(self, name: str) -> Report:
+        until(lambda: read_report(f"uploads/{name}", self.store), f"no answer to {name}", 0.2)
+        found = read_report(f"uploads/{name}", self.store)
+        assert found is not None
+        return found
+
+    def launch(self, job: str, config: Mapping[str, Any]) -> str:
+        """Launch a job as the UI does; returns the run's id."""
+        asked = {"query": LAUNCH, "variables": {"job": job, "config": json.dumps(config)}}
+        request = urllib.request.Request(  # noqa: S310 - our own address
+            f"{self._dagster.url}/graphql", json.dumps(asked).encode(), {"Content-Type": "application/json"}
+        )
+        with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310
+            launched: Any = json.load(answer)
+        return str(launched["data"]["launchRun"]["run"]["runId"])
+
+    @property
+    def home(self) -> Path:
+        """The DAGSTER_HOME of this Dagster."""
+        return self._dagster.home
+
+    def runs(self, job: str = "score_uploads") -> list[dg.DagsterRun]:
+        """The runs of a job, newest first."""
+        with contextlib.chdir(self.home), dg.DagsterInstance.from_config(str(self.home)) as instance:
+            return list(instance.get_runs(dg.RunsFilter(job_name=job)))
+
+    def said(self, run_id: str) -> str:
+        """Everything that Dagster recorded of a run, as one text."""
+        with contextlib.chdir(self.home), dg.DagsterInstance.from_config(str(self.home)) as instance:
+            return "\n".join(entry.message for entry in instance.all_logs(run_id))
+
+    def markers(self) -> list[str]:
+        return [found.key for found in self.store.list(ANSWERED)]
