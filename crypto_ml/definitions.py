@@ -3,6 +3,7 @@
 import dagster as dg
 
 from crypto_ml.defs.assets import forecasts, models, uploads
+from crypto_ml.defs.forecast_sensor import forecast_sensor
 from crypto_ml.defs.jobs import daily_forecast, promote_model, retrain, score_uploads
 from crypto_ml.defs.resources import Platform
 from crypto_ml.defs.schedules import daily_forecast_at_close, weekly_retraining
@@ -16,7 +17,7 @@ def build_defs(settings: Settings) -> dg.Definitions:
         assets=dg.load_assets_from_modules([uploads, models, forecasts]),
         jobs=[score_uploads(settings.max_run_seconds), retrain, promote_model, daily_forecast],
         schedules=[weekly_retraining, daily_forecast_at_close],
-        sensors=[uploads_sensor],
+        sensors=[uploads_sensor, forecast_sensor],
         resources={"platform": Platform.of(settings)},
         # one process for a run: a second interpreter for each step would cost more than the step
         executor=dg.in_process_executor,

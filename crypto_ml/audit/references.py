@@ -1,5 +1,7 @@
 """How an auditor names an answer or one of its rows."""
 
+import csv
+import io
 import re
 from contextlib import suppress
 from dataclasses import dataclass
@@ -7,12 +9,14 @@ from datetime import date
 from typing import Any, Final
 
 from crypto_ml.errors import Refused
+from crypto_ml.ledger.forecasts import ForecastOrder
 from crypto_ml.ledger.formats import receipt_v1
-from crypto_ml.ledger.layout import PREDICTIONS, UPLOADS, answer_keys
+from crypto_ml.ledger.layout import FORECASTS, PREDICTIONS, UPLOADS, answer_keys
 from crypto_ml.storage.failures import ObjectMissing
-from crypto_ml.storage.objects import ObjectStore
+from crypto_ml.storage.objects import ORDER, ObjectStore
 
 ANSWER_ID: Final = re.compile(r"(\d{8,}-[0-9a-f]{16})(?:-(\d+))?")
+FORECAST_ID: Final = re.compile(r"(\d{4}-\d\d-\d\d-[0-9a-f]{16})(?:-(\d+))?")
 ENDINGS: Final = ("preds.csv", "report.json", "rejected_rows.csv")
 MARKS: Final = ("_", ".", "~")
 
@@ -23,7 +27,10 @@ class UnknownAnswer(Refused):
 
 @dataclass(frozen=True)
 class Reference:
-    """An answer, and where one of its rows is meant: its line in the upload, or its symbol and date."""
+    """An answer, and where one of its rows is meant: its line in the upload, or its symbol and date.
+
+    A forecast is an answer too; the line of its row is the row's number, the date the day whose open it predicts.
+    """
 
     answer_id: str
     line: int | None = None
@@ -34,20 +41,27 @@ class Reference:
     def is_row(self) -> bool:
         return self.line is not None or self.symbol is not None
 
+    @property
+    def is_forecast(self) -> bool:
+        return FORECAST_ID.fullmatch(self.answer_id) is not None
+
 
 def resolve(text: str, store: ObjectStore, *, symbol: str | None = None, day: date | None = None) -> Reference:
-    """What a text names: a prediction id, an answer id, or a key or s3:// address below uploads/ or predictions/.
+    """What a text names: a prediction id, the id of an answer or forecast, or a key or s3:// address below uploads/,
+    predictions/ or forecasts/.
 
     A key names the answer that stands there now. Raises UnknownAnswer.
     """
     if (symbol is None) != (day is None):
         raise UnknownAnswer("a row is named by its symbol and its date; give both")
-    named = ANSWER_ID.fullmatch(text.strip())
+    named = ANSWER_ID.fullmatch(text.strip()) or FORECAST_ID.fullmatch(text.strip())
     if named:
         return Reference(named[1], int(named[2]) if named[2] else None, symbol, day)
     key = text.strip().removeprefix(f"s3://{store.bucket}/")
     if key != text.strip():
         key = key.removeprefix(store.prefix)
+    if key.startswith(FORECASTS):
+        return Reference(_forecast_at(key, store), None, symbol, day)
     report = _report(key, store)
     if report is None:
         report_key = _report_keys(key, store.room)[0]
@@ -55,6 +69,26 @@ def resolve(text: str, store: ObjectStore, *, symbol: str | None = None, day: da
     if report["answer_id"] is None:
         raise UnknownAnswer(f"{text} has no answer: {report['outcome']}, {report['reason']}")
     return Reference(str(report["answer_id"]), None, symbol, day)
+
+
+def _forecast_at(key: str, store: ObjectStore) -> str:
+    """The id of the forecast that stands under a key: as the object says, or where a copy lost that, its first row."""
+    try:
+        stored, content = store.fetch(key)
+    except ObjectMissing as missing:
+        raise UnknownAnswer(f"there is no forecast {store.uri(key)}") from missing
+    if order := ForecastOrder.read(stored.metadata.get(ORDER, "")):
+        return order.forecast_id
+    rows = csv.DictReader(io.StringIO(content.decode(errors="replace")))
+    if "prediction_id" not in (rows.fieldnames or ()):
+        raise UnknownAnswer(
+            f"{store.uri(key)} was published before forecasts had receipts: it names its model, and its earlier rows "
+            "are those of the market history; the next forecast can be traced"
+        )
+    named = FORECAST_ID.fullmatch(str(next(rows, {}).get("prediction_id")))
+    if named is None:
+        raise UnknownAnswer(f"{store.uri(key)} does not say which forecast it is")
+    return named[1]
 
 
 def _report(key: str, store: ObjectStore) -> dict[str, Any] | None:
@@ -75,5 +109,6 @@ def _report_keys(key: str, room: int) -> list[str]:
             if key.endswith(tuple(mark + ending for mark in MARKS)):
                 return [f"{key.removesuffix(ending)}report.json"]
     raise UnknownAnswer(
-        f"{key} names no answer: give a prediction id, an answer id, or a key such as predictions/prices_preds.csv"
+        f"{key} names no answer: give a prediction id, an answer id, or a key such as predictions/prices_preds.csv or "
+        "forecasts/latest.csv"
     )

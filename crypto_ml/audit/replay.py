@@ -6,10 +6,6 @@ rows), `trained_model` (the bundle), `features`, `predictions` (the numbers, and
 `report`. The first that differs is named; those behind it are not looked at.
 """
 
-import csv
-import io
-import struct
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,12 +13,14 @@ from tempfile import TemporaryDirectory
 from typing import Final, Literal
 
 from crypto_ml.audit.differences import Differs, at_stage
+from crypto_ml.audit.distance import ulps_apart
 from crypto_ml.audit.evidence import Evidence
 from crypto_ml.audit.retraining import retrained
+from crypto_ml.audit.standing import appends_stand, stands
 from crypto_ml.digest import sha256_of, sha256_of_file
 from crypto_ml.ledger.formats import receipt_v1
 from crypto_ml.ledger.formats.receipt_v2 import Fingerprints
-from crypto_ml.ledger.layout import APPENDS, answered_key, raw_key, receipt_key
+from crypto_ml.ledger.layout import answered_key, raw_key, receipt_key
 from crypto_ml.ledger.receipts import read_receipt
 from crypto_ml.ledger.registry import Registry
 from crypto_ml.ledger.reports import read_report_of, report_key_of
@@ -33,9 +31,6 @@ from crypto_ml.stages.publication import refused_rows_file
 from crypto_ml.storage.objects import ObjectStore
 
 AT_ONCE: Final = 8
-MOST_ULP: Final = 16
-"""The network's numbers are float32. Another processor may round them differently; more than this is another result."""
-
 PART_STAGES: Final = {
     "delivery": "raw_uploads",
     "received": "raw_uploads",
@@ -124,7 +119,7 @@ def _evidence_stands(evidence: Evidence) -> None:
 
     def look(part: str) -> None:
         vouched = receipt.evidence[part]
-        _vouched(PART_STAGES[part], vouched.key, vouched.sha256, store)
+        stands(PART_STAGES[part], vouched.key, vouched.sha256, store)
 
     with ThreadPoolExecutor(AT_ONCE) as pool:
         for looked in [pool.submit(look, part) for part in PART_STAGES if part in receipt.evidence]:
@@ -141,7 +136,7 @@ def _raw_bytes_stand(evidence: Evidence) -> None:
     own = evidence.receipt.inputs.upload_sha256
     store = evidence.store
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        found = [pool.submit(_vouched, "raw_uploads", raw_key(sha256), sha256, store) for sha256 in hashes]
+        found = [pool.submit(stands, "raw_uploads", raw_key(sha256), sha256, store) for sha256 in hashes]
         for looked in found:
             looked.result()
     if own and own not in {file.sha256 for file in evidence.received.files}:
@@ -168,19 +163,9 @@ def _history_stands(evidence: Evidence) -> None:
     version, store = evidence.receipt.history.read, evidence.store
     if version is None:
         return
-    with ThreadPoolExecutor(AT_ONCE) as pool:
-        records = [
-            at_stage("market_history", found.result)
-            for found in [pool.submit(store.read_json, found.key) for found in store.list(APPENDS)]
-        ]
-        objects: dict[str, str] = {}
-        for record in records:
-            objects |= record["objects"] if record["version"] <= version else {}
-        looked = [pool.submit(_vouched, "market_history", key, sha256, store) for key, sha256 in objects.items()]
-        for one in looked:
-            one.result()
+    recorded = appends_stand(version, store)
     written = evidence.receipt.history.written
-    if written is not None and written not in {record["version"] for record in records}:
+    if written is not None and written not in recorded:
         raise Differs("market_history", f"what version {written} wrote is not recorded any more")
 
 
@@ -200,28 +185,7 @@ def _distance(evidence: Evidence, made: Path) -> int:
     if sha256_of(content) != vouched.sha256:
         why = "the numbers differ, and how far cannot be told: the file that was published is not there any more"
         raise Differs("predictions", why)
-    largest = 0
-    for row, other in zip(_rows(made.read_text("utf-8")), _rows(content.decode()), strict=True):
-        if {**row, "pred_open": ""} != {**other, "pred_open": ""}:
-            raise Differs("predictions", f"the row {other['prediction_id']} comes out otherwise")
-        largest = max(largest, float32_ulps(float(row["pred_open"]), float(other["pred_open"])))
-    if largest > MOST_ULP:
-        raise Differs("predictions", f"the same features and model give numbers that differ by up to {largest:,} ulp")
-    return max(largest, 1)
-
-
-def _rows(text: str) -> Iterator[dict[str, str]]:
-    return iter(csv.DictReader(io.StringIO(text)))
-
-
-def float32_ulps(one: float, other: float) -> int:
-    """How many float32 numbers lie between two numbers, both rounded to float32."""
-
-    def place(value: float) -> int:
-        bits: int = struct.unpack("<i", struct.pack("<f", value))[0]
-        return bits if bits >= 0 else -(bits & 0x7FFFFFFF)
-
-    return abs(place(one) - place(other))
+    return ulps_apart(made.read_text("utf-8"), content.decode())
 
 
 def _published_stands(evidence: Evidence) -> None:
@@ -236,7 +200,7 @@ def _published_stands(evidence: Evidence) -> None:
         if what == "report" and report.delivery != receipt.inputs.delivery:
             continue  # a later delivery of the same bytes reported that this answer is theirs too
         stage, told = ("report", "report is") if what == "report" else ("predictions", f"{what} are")
-        _vouched(stage, vouched.key, vouched.sha256, store, f"the published {told} not what was published")
+        stands(stage, vouched.key, vouched.sha256, store, f"the published {told} not what was published")
     if "report" not in receipt.published and report.outcome != "SKIPPED":
         expected = receipt_v1.report(receipt.recorded or {}, receipt.answer_id, receipt_key(receipt.answer_id))
         if report.document != expected:
@@ -258,12 +222,6 @@ def _outcome_stands(evidence: Evidence) -> None:
 
     if not at_stage("predictions", named):
         raise Differs("predictions", f"the outcomes of delivery {delivery} do not name this answer")
-
-
-def _vouched(stage: str, key: str, sha256: str, store: ObjectStore, why: str | None = None) -> None:
-    content = at_stage(stage, lambda: store.read(key))
-    if sha256_of(content) != sha256:
-        raise Differs(stage, f"{store.uri(key)} is not what it was" if why is None else f"{store.uri(key)}: {why}")
 
 
 def _software_note(evidence: Evidence) -> str | None:

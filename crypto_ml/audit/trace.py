@@ -1,6 +1,6 @@
 """The whole chain behind an answer, or behind one predicted number, from S3 alone."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import date
 from pathlib import Path
@@ -195,6 +195,13 @@ def _history(evidence: Evidence, own: pa.Table) -> Iterator[dict[str, Any]]:
         yield {**row, "known_at": row["known_at"].isoformat()}
 
 
+def earlier_rows(rows: Iterable[Mapping[str, Any]], store: ObjectStore) -> list[EarlierRow]:
+    """Rows of the history as rows that a prediction was made from, with the uploads they came from, in their order."""
+    known = [{**row, "known_at": row["known_at"].isoformat()} for row in rows]
+    uploads = _uploads({str(row["upload_id"]) for row in known}, store)
+    return [_earlier(row, uploads) for row in known]
+
+
 def _uploads(upload_ids: set[str], store: ObjectStore) -> dict[str, str]:
     """upload id → the key that the upload was dropped under."""
     log = DeliveryLog(store)
@@ -210,6 +217,16 @@ def _earlier(row: Mapping[str, Any], uploads: Mapping[str, str]) -> EarlierRow:
     return EarlierRow(row["date"], observed, uploads[upload_id], upload_id, int(row["line"]), str(row["known_at"]))
 
 
+def told_earlier_rows(rows: Sequence[EarlierRow], scaled_by: str) -> Iterator[str]:
+    """What a prediction was made from, in lines for people."""
+    yield f"  made from     {len(rows)} earlier rows" + (f", scaled by {scaled_by}" if scaled_by else "")
+    for earlier in rows[-LOOK_BACK:]:
+        prices = " ".join(f"{name} {earlier.observed[name]!r}" for name in OBSERVED[:4])
+        yield f"    {earlier.date}  {prices}  from line {earlier.line} of {earlier.upload}, {earlier.known_at}"
+    if len(rows) > LOOK_BACK:
+        yield f"    and {len(rows) - LOOK_BACK} before those, which scale it (--json lists them)"
+
+
 def told(found: Trace, store: ObjectStore) -> Iterator[str]:
     """A trace in lines for people, from the number back to the approval."""
     receipt, row = found.receipt, found.row
@@ -217,13 +234,7 @@ def told(found: Trace, store: ObjectStore) -> Iterator[str]:
         yield f"{row.symbol} {row.date}: pred_open {row.pred_open!r}, val_open {row.val_open!r} ({row.status})"
         yield f"  prediction    {row.prediction_id}"
         yield f"  as received   line {row.line}: {row.as_received}"
-        scaled = f", scaled by {row.scaled_by}" if row.scaled_by else ""
-        yield f"  made from     {len(row.earlier_rows)} earlier rows{scaled}"
-        for earlier in row.earlier_rows[-LOOK_BACK:]:
-            prices = " ".join(f"{name} {earlier.observed[name]!r}" for name in OBSERVED[:4])
-            yield f"    {earlier.date}  {prices}  from line {earlier.line} of {earlier.upload}, {earlier.known_at}"
-        if len(row.earlier_rows) > LOOK_BACK:
-            yield f"    and {len(row.earlier_rows) - LOOK_BACK} before those, which scale it (--json lists them)"
+        yield from told_earlier_rows(row.earlier_rows, row.scaled_by)
     yield f"answer          {receipt.answer_id}: {receipt.outcome}" + (f", {receipt.reason}" if receipt.reason else "")
     for what, vouched in receipt.published.items():
         yield f"  {what:<13} {store.uri(vouched.key)}  sha256 {vouched.sha256}"

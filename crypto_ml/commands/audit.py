@@ -21,20 +21,27 @@ as_json_option = click.option("--json", "as_json", is_flag=True, help="Print as 
 @click.option("--date", "day", type=click.DateTime(["%Y-%m-%d"]), help="With --symbol: the one row that is meant.")
 @as_json_option
 def trace(reference: str, symbol: str | None, day: datetime | None, as_json: bool) -> None:
-    """Show everything behind an answer, or behind one predicted number.
+    """Show everything behind an answer or a forecast, or behind one predicted number.
 
-    PREDICTIONS_KEY_OR_ID is a key such as predictions/prices_preds.csv, a prediction_id, or an answer id. Reads S3
-    alone: Dagster and its database may be gone.
+    PREDICTIONS_KEY_OR_ID is a key such as predictions/prices_preds.csv or forecasts/latest.csv, a prediction_id, or the
+    id of an answer or a forecast. Reads S3 alone: Dagster and its database may be gone.
     """
+    from crypto_ml.audit import forecast_trace
     from crypto_ml.audit import trace as tracing
     from crypto_ml.audit.references import resolve
 
     store = _store()
-    found = tracing.trace(resolve(reference, store, symbol=symbol, day=day.date() if day else None), store)
+    named = resolve(reference, store, symbol=symbol, day=day.date() if day else None)
+    if named.is_forecast:
+        forecast = forecast_trace.trace(named, store)
+        document, lines = forecast.document(), forecast_trace.told(forecast, store)
+    else:
+        answer = tracing.trace(named, store)
+        document, lines = answer.document(), tracing.told(answer, store)
     if as_json:
-        print_json(found.document())
+        print_json(document)
         return
-    for line in tracing.told(found, store):
+    for line in lines:
         say(line)
 
 
@@ -43,16 +50,19 @@ def trace(reference: str, symbol: str | None, day: datetime | None, as_json: boo
 @click.option("--retrain", is_flag=True, help="Train the model again as well, and compare its weights.")
 @as_json_option
 def replay(reference: str, retrain: bool, as_json: bool) -> None:
-    """Compute an answer again from the bytes that were received.
+    """Compute an answer or a forecast again from the bytes that were received.
 
     Prints IDENTICAL, EQUAL WITHIN n ulp (of a float32, on another processor), or DIFFERS AT the first stage that does
     not give again what the receipt says, which ends with exit code 1.
     """
+    from crypto_ml.audit import forecast_replay
+    from crypto_ml.audit import replay as answer_replay
     from crypto_ml.audit.references import resolve
-    from crypto_ml.audit.replay import replay as compute_again
 
     store = _store()
-    verdict = compute_again(resolve(reference, store).answer_id, store, retrain=retrain)
+    named = resolve(reference, store)
+    compute_again = forecast_replay.replay if named.is_forecast else answer_replay.replay
+    verdict = compute_again(named.answer_id, store, retrain=retrain)
     if as_json:
         print_json({**asdict(verdict), "verdict": str(verdict)})
     else:
@@ -72,7 +82,10 @@ def corrections(reference: str, as_json: bool) -> None:
     from crypto_ml.audit.references import resolve
 
     store = _store()
-    found = correcting.corrections(resolve(reference, store).answer_id, store)
+    named = resolve(reference, store)
+    if named.is_forecast:
+        raise Refused(f"{reference} is a forecast, which corrects nothing: name an upload or its answer")
+    found = correcting.corrections(named.answer_id, store)
     if as_json:
         print_json(asdict(found))
         return

@@ -30,8 +30,12 @@ FORECAST: Final = pa.schema(
         ("target_date", pa.date32()),
         ("pred_open", pa.float64()),
         ("model_version", pa.string()),
+        ("prediction_id", pa.string()),
     ]
 )
+
+LEFT_OUT: Final = pa.schema([("symbol", pa.string()), ("last_day", pa.date32()), ("reason", pa.string())])
+"""The symbols that a forecast leaves out, and why."""
 
 _NEEDS_QUOTES: Final = r'[",\r\n]'
 

@@ -1,6 +1,7 @@
 """Where everything stands in the bucket: the one place that knows the object layout other programs depend on."""
 
 from dataclasses import dataclass, replace
+from datetime import date
 from typing import Final, Literal
 
 from crypto_ml.digest import sha256_of
@@ -9,6 +10,8 @@ from crypto_ml.storage.limits import LONGEST_KEY
 UPLOADS: Final = "uploads/"
 PREDICTIONS: Final = "predictions/"
 FORECASTS: Final = "forecasts/"
+LATEST_FORECAST: Final = "forecasts/latest.csv"
+LATEST_LEFT_OUT: Final = "forecasts/latest_left_out.csv"
 HISTORY: Final = "market_history"
 RAW: Final = "raw/"
 APPENDS: Final = "raw/appends/"
@@ -17,6 +20,7 @@ KNOWN: Final = "receipts/known/"
 ANSWERS: Final = "receipts/answers/"
 ANSWERED: Final = "receipts/answered/"
 RETRIES: Final = "receipts/retries/"
+FORECAST_RECEIPTS: Final = "receipts/forecasts/"
 MODELS: Final = "models/"
 TRAINING_SETS: Final = "models/training_sets/"
 
@@ -108,6 +112,26 @@ def receipt_key(answer_id: str) -> str:
 def answered_key(delivery: str) -> str:
     """Where it is recorded that every upload of a delivery has its answer."""
     return f"{ANSWERED}{delivery}.json"
+
+
+@dataclass(frozen=True)
+class ForecastKeys:
+    """The keys of a forecast: those of its day, and the latest ones. left_out: the symbols that it leaves out."""
+
+    forecast: str
+    left_out: str
+    latest: str = LATEST_FORECAST
+    latest_left_out: str = LATEST_LEFT_OUT
+
+
+def forecast_keys(target: date) -> ForecastKeys:
+    """The keys of a forecast for a day."""
+    return ForecastKeys(f"{FORECASTS}{target}.csv", f"{FORECASTS}{target}_left_out.csv")
+
+
+def forecast_receipt_key(forecast_id: str) -> str:
+    """Where the receipt of a forecast stands."""
+    return f"{FORECAST_RECEIPTS}{forecast_id}.json"
 
 
 def champions_prefix(environment: Environment) -> str:

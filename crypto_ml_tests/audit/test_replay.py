@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crypto_ml.audit.replay import float32_ulps, replay
+from crypto_ml.audit.distance import float32_ulps
+from crypto_ml.audit.replay import replay
 from crypto_ml.ledger.receipts import read_receipt
 from crypto_ml.settings import Settings
 from crypto_ml.storage.failures import StoreUnavailable

@@ -72,7 +72,7 @@ def test_what_was_published_is_looked_at(road: Road) -> None:
     ("name", "said"),
     [
         ("predictions/nobody_preds.csv", "was not answered"),
-        ("forecasts/latest.csv", "names no answer"),
+        ("forecasts/latest.csv", "there is no forecast"),
         ("00000001-0123456789abcdef", "there is no answer 00000001-0123456789abcdef"),
         ("", "names no answer"),
     ],

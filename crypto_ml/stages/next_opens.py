@@ -1,0 +1,129 @@
+"""A forecast as numbers: the next open of every current symbol, from one state of the history and one model.
+
+The newest day of the history is what counts (UTC): the forecast is for the day after it, of the symbols that have a row
+for it, also where those rows are a part of a day that is not over. Every other symbol is left out, and listed.
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Final
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from crypto_ml.forecasting.answers import LEFT_OUT
+from crypto_ml.forecasting.bundle import ModelBundle
+from crypto_ml.forecasting.current import Order
+from crypto_ml.forecasting.fingerprint import Witness
+from crypto_ml.forecasting.schema import PRICES
+from crypto_ml.forecasting.scoring import PREDICTED, score
+from crypto_ml.forecasting.sorting import RowSorter, as_rows
+from crypto_ml.ledger.formats.forecast_v1 import Fingerprints, SymbolCounts
+from crypto_ml.ledger.registry import Champion
+from crypto_ml.settings import Settings
+from crypto_ml.stages.earlier_rows import earlier_rows
+from crypto_ml.storage.history import SCHEMA, MarketHistory
+from crypto_ml.storage.objects import ObjectStore
+from crypto_ml.storage.outofcore import queried
+
+LAST_DAYS_SQL: Final = "SELECT symbol, max(date) AS date FROM known GROUP BY symbol ORDER BY symbol"
+ONE_DAY: Final = pd.Timedelta(days=1)
+NO_ROW: Final = "no row for the newest day"
+TOO_FEW_ROWS: Final = "too few rows"
+
+
+@dataclass(frozen=True)
+class ForecastSources:
+    """What a forecast is made from, read once for the whole of it."""
+
+    store: ObjectStore
+    history: MarketHistory
+    history_version: int
+    bundle: ModelBundle
+    champion: Champion
+    settings: Settings
+    run_id: str
+    current: Order = "delivered"
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """The next open of every current symbol, and who is left out.
+
+    rows: the columns of `answers.FORECAST` but for `prediction_id`, and `scaled_by`. left_out: the columns of
+    `answers.LEFT_OUT`. Both are sorted by symbol.
+    """
+
+    newest_day: date
+    rows: pd.DataFrame
+    left_out: pd.DataFrame
+    fingerprints: Fingerprints
+
+    @property
+    def target_date(self) -> date:
+        return (pd.Timestamp(self.newest_day) + ONE_DAY).date()
+
+    @property
+    def counts(self) -> SymbolCounts:
+        reasons = self.left_out["reason"]
+        return SymbolCounts(len(self.rows), int((reasons == NO_ROW).sum()), int((reasons == TOO_FEW_ROWS).sum()))
+
+
+def last_days_of(history: MarketHistory, version: int) -> pd.DataFrame:
+    """Each symbol's last day: `symbol`, `date` (datetime64[s]), sorted by symbol. Memory is bounded by the symbols."""
+    known = history.scan(["symbol", "date"], version=version)
+    schema = pa.schema([SCHEMA.field("symbol"), SCHEMA.field("date")])
+    table = pa.Table.from_batches(queried(LAST_DAYS_SQL, known, schema), schema)
+    days: pd.DataFrame = table.to_pandas(date_as_object=False)
+    return days.astype({"date": "datetime64[s]"})
+
+
+def forecast(sources: ForecastSources, last_days: pd.DataFrame, directory: Path) -> Forecast:
+    """The next open of every symbol that has a row for the newest of the last days (see `last_days_of`)."""
+    newest = last_days["date"].max()
+    current = last_days["date"] == newest
+    witness = Witness()
+    scored = next_opens(sources, last_days.loc[current, "symbol"], newest, directory, witness)
+    made = (scored["status"] == PREDICTED).to_numpy()
+    rows = pd.DataFrame(
+        {
+            "symbol": scored.loc[made, "symbol"],
+            "as_of": newest,
+            "target_date": newest + ONE_DAY,
+            "pred_open": scored.loc[made, "pred_open"],
+            "model_version": sources.bundle.version,
+            "scaled_by": scored.loc[made, "scaled_by"],
+        }
+    )
+    gone = last_days[~current].assign(reason=NO_ROW)
+    seeds = scored.loc[~made, ["symbol"]].assign(date=newest, reason=TOO_FEW_ROWS)
+    left_out = pd.concat([gone, seeds]).rename(columns={"date": "last_day"}).sort_values("symbol")
+    return Forecast(
+        newest.date(),
+        rows.reset_index(drop=True),
+        left_out[LEFT_OUT.names].reset_index(drop=True),
+        Fingerprints(witness.earlier_rows[0].hexdigest(), witness.feature_block[0].hexdigest()),
+    )
+
+
+def next_opens(
+    sources: ForecastSources,
+    symbols: Collection[str],
+    newest: pd.Timestamp,
+    directory: Path,
+    witness: Witness | None = None,
+) -> pd.DataFrame:
+    """The day after `newest`, which is still to come, of some symbols, scored (see `scoring.score`)."""
+    to_come = pd.DataFrame({"symbol": list(symbols)}, dtype="str")
+    to_come = to_come.assign(date=newest + ONE_DAY, slug=None, line=0, market=0.0, volume=np.nan)
+    to_come = to_come.assign(**dict.fromkeys(PRICES, np.nan))
+    with TemporaryDirectory(dir=directory) as name, RowSorter(Path(name)) as sorter:
+        sorter.add(as_rows(to_come, file=0))
+        spans, coins = sorter.spans(), sources.bundle.coins
+        for earlier in earlier_rows(sources.history, spans, coins, sources.history_version, sources.current):
+            sorter.add(earlier)
+        return pd.concat(score(sorter.chunks(), sources.bundle, "one_step", witness), ignore_index=True)
