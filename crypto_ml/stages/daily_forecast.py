@@ -1,6 +1,6 @@
 """daily_forecast: the next opening price of every current symbol, at close, when the day's rows have come, or at will.
 
-Belongs here: how a forecast is made, recorded, logged and published, in this order. What it is made of is in `next_opens`.
+Belongs here: how a forecast is made, recorded, logged and published, in this order. `next_opens` says what it is.
 """
 
 from dataclasses import dataclass
@@ -10,7 +10,9 @@ from tempfile import TemporaryDirectory
 
 import pandas as pd
 
+from crypto_ml.deployment import Deployment
 from crypto_ml.ledger.formats.forecast_v1 import ForecastReceipt
+from crypto_ml.ledger.registry import Champion
 from crypto_ml.stages.forecast_publication import Published, as_it_stands, attempt_after, publish_files, record
 from crypto_ml.stages.forecast_receipts import inputs_of, receipt_of
 from crypto_ml.stages.logged_forecasts import log_forecast
@@ -35,6 +37,17 @@ class Forecasted:
         """Those of `left_out` whose last day is the newest one or the day before it; the others are long gone."""
         day_before = pd.Timestamp(self.receipt.newest_day) - ONE_DAY
         return self.left_out[self.left_out["last_day"] >= day_before]
+
+
+def forecast_now(deployment: Deployment, champion: Champion, *, run_id: str, began: datetime) -> Forecasted | None:
+    """Forecast from the history as it is now, and publish; None where it has no rows."""
+    history = deployment.history
+    version = history.version()
+    if version is None:
+        return None
+    bundle = deployment.bundle(champion.version)
+    sources = ForecastSources(deployment.store, history, version, bundle, champion, deployment.settings, run_id)
+    return publish_forecast(sources, began)
 
 
 def publish_forecast(sources: ForecastSources, began: datetime) -> Forecasted | None:

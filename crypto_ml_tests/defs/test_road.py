@@ -202,14 +202,36 @@ def test_a_retrain_shows_its_checks_metrics_and_pictures(dagster: InProcessDagst
     assert materialization(result, "scaler").metadata["training_set"].value["history_version"] == 1
 
 
-def test_the_daily_forecast_is_published_and_shown(dagster: InProcessDagster) -> None:
-    put(dagster.store, "history.csv", sample_upload())
+def test_the_daily_forecast_is_published_and_shown_with_what_it_leaves_out(dagster: InProcessDagster) -> None:
+    lines = sample_upload().split(b"\n")
+    newest = max(line.split(b",")[3] for line in lines[1:] if line)
+    stopped = lines[1].split(b",")[0]
+    rows = [line for line in lines if not (stopped in line and newest in line)]
+    put(dagster.store, "history.csv", b"\n".join(rows))
     dagster.answer_new()
     result = dagster.run("daily_forecast")
-    lines = dagster.store.read("forecasts/latest.csv").decode().splitlines()
-    assert lines[0] == "symbol,as_of,target_date,pred_open,model_version"
-    assert len(lines) == 6
-    assert materialization(result, "publish_daily_forecast").metadata["dagster/row_count"].value == 5
+    lines = dagster.store.read("forecasts/latest.csv").splitlines()
+    assert lines[0] == b"symbol,as_of,target_date,pred_open,model_version,prediction_id"
+    assert len(lines) == 5
+    shown = materialization(result, "publish_daily_forecast").metadata
+    assert shown["dagster/row_count"].value == 4
+    assert shown["outcome"].value == "published"
+    assert (shown["left_out"].value, shown["left_out_without_newest_day"].value) == (1, 1)
+    assert stopped.decode() in shown["left_out_symbols"].value
+    assert "latest_left_out.csv" in shown["published"].value
+    assert shown["receipt"].value["forecast_id"] == shown["forecast_id"].value
+    assert shown["forecast_id"].value in shown["receipt_link"].value
+    (check,) = result.get_asset_check_evaluations()
+    assert (check.check_name, check.passed) == ("every_current_symbol_forecast", False)
+    assert check.severity == dg.AssetCheckSeverity.WARN
+    assert stopped.decode() in str(check.metadata["missed_symbols"].value)
+
+
+def test_a_forecast_of_nothing_is_shown_as_that(dagster: InProcessDagster) -> None:
+    result = dagster.run("daily_forecast")
+    shown = materialization(result, "publish_daily_forecast").metadata
+    assert "has no rows yet" in str(shown["outcome"].value)
+    assert dagster.store.head("forecasts/latest.csv") is None
 
 
 def test_a_scoring_run_never_imports_tensorflow_scikit_learn_or_matplotlib(dagster: InProcessDagster) -> None:

@@ -1,7 +1,6 @@
 """Forecasts without Dagster: made on a road's store as the asset makes them, and read back as other programs do."""
 
 import io
-from dataclasses import asdict
 from datetime import UTC, datetime
 
 import pandas as pd
@@ -15,18 +14,10 @@ from crypto_ml_tests.stages.road import Road
 
 def forecast_sources(road: Road, run_id: str = "run") -> ForecastSources:
     """What a forecast made now is made from."""
-    now = road.sources(run_id)
-    assert now.history_version is not None
-    return ForecastSources(
-        road.store,
-        now.history,
-        now.history_version,
-        now.bundle,
-        road.settings.environment,
-        now.champion.pointer,
-        asdict(road.settings),
-        run_id,
-    )
+    champion, version = road.serving(), road.history.version()
+    assert version is not None
+    bundle = road.registry.load(champion.version)
+    return ForecastSources(road.store, road.history, version, bundle, champion, road.settings, run_id)
 
 
 def forecast_now(road: Road) -> Forecasted:

@@ -159,7 +159,7 @@ def test_what_can_move_a_number_is_in_the_name_and_the_later_attempt_is_the_newe
 ) -> None:
     first = forecast_now(known)
     other_libraries = replace(software(), libraries={**software().libraries, "numpy": "0.0"})
-    other = {"code_version": lambda _: "0" * 12, "software": lambda: other_libraries}
+    other = {"code_version": lambda _: "0" * 12, "software": lambda *_: other_libraries}
     monkeypatch.setattr(forecast_receipts, name, other[name])
     second = forecast_now(known)
     assert second.receipt.inputs.attempt == first.receipt.inputs.attempt + 1
@@ -251,7 +251,7 @@ def grown(bucket: str) -> Iterator[Road]:
         remember(road, part[part["date"] <= pd.Timestamp("2017-12-31") + pd.Timedelta(days=last)], f"part{number}")
     other = model("change", label="other")
     road.registry.add(other)
-    road.sources()
+    road.serving()
     road.registry.promote(other.version, by="ann", why="better", at=road.now)
     yield road
 
@@ -271,13 +271,14 @@ def test_forecasts_that_end_in_any_order_and_at_once_leave_the_newest(
     if first_release:
         store.replace(f"{FORECASTS}latest.csv", b"symbol,as_of,target_date,pred_open,model_version\n")
     now = forecast_sources(grown)
-    entries = {entry.pointer: entry.version for entry in grown.registry.champions()}
+    entries = {entry.pointer: entry for entry in grown.registry.champions()}
 
     def run(state: tuple[int, int]) -> ForecastOrder:
         version, pointer = state
-        bundle = grown.registry.load(entries[pointer])
+        champion = entries[pointer]
+        bundle = grown.registry.load(champion.version)
         made = publish_forecast(
-            replace(now, history_version=version, bundle=bundle, champion_pointer=pointer), datetime.now(UTC)
+            replace(now, history_version=version, bundle=bundle, champion=champion), datetime.now(UTC)
         )
         assert made is not None
         return ForecastOrder.of(made.receipt)

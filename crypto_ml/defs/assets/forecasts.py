@@ -41,25 +41,12 @@ EVERY_CURRENT_SYMBOL: Final = dg.AssetCheckSpec(
 @dg.multi_asset(name="publish_daily_forecast", specs=[DAILY_FORECAST], check_specs=[EVERY_CURRENT_SYMBOL])
 def publish_daily_forecast(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult:
     """Forecast every current symbol from the history and the champion as they are now."""
-    from crypto_ml.stages.daily_forecast import publish_forecast
-    from crypto_ml.stages.next_opens import ForecastSources
+    from crypto_ml.stages.daily_forecast import forecast_now
 
     began = datetime.now(UTC)
     with explained():
-        deployment, champion = platform.deployment, platform.champion
-        history, forecasted = deployment.history, None
-        version = history.version()
-        if version is not None:
-            sources = ForecastSources(
-                deployment.store,
-                history,
-                version,
-                deployment.bundle(champion.version),
-                champion.pointer,
-                deployment.settings,
-                context.run.run_id,
-            )
-            forecasted = publish_forecast(sources, began)
+        deployment = platform.deployment
+        forecasted = forecast_now(deployment, platform.champion, run_id=context.run.run_id, began=began)
     if forecasted is None:
         check = dg.AssetCheckResult(check_name=EVERY_CURRENT_SYMBOL.name, passed=True)
         nothing: dict[str, Any] = {

@@ -27,7 +27,8 @@ class Inputs:
     """Everything that decides the bytes of a forecast; equal inputs are the same forecast.
 
     target_date: the day whose open is predicted. history_version, current: the state of market_history that was read,
-    and the order in which its rows outrank each other. bundle_sha256, environment, champion_pointer: the model, and the entry of which environment's pointer named it.
+    and the order in which its rows outrank each other. bundle_sha256, environment, champion_pointer: the model, and the
+    entry of which environment's pointer named it.
     code: the state of the stage's code. libraries: the versions of those that can move a number. processor: the kind,
     and what of its instruction sets is used.
     attempt: 1, and more where the same state of the history and of the pointer was forecast otherwise before.
