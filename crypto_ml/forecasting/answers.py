@@ -34,7 +34,14 @@ FORECAST: Final = pa.schema(
     ]
 )
 
-LEFT_OUT: Final = pa.schema([("symbol", pa.string()), ("last_day", pa.date32()), ("reason", pa.string())])
+LEFT_OUT: Final = pa.schema(
+    [
+        ("symbol", pa.string()),
+        ("last_day", pa.date32()),
+        ("reason", pa.string()),
+        ("forecast_id", pa.string()),
+    ]
+)
 """The symbols that a forecast leaves out, and why."""
 
 _NEEDS_QUOTES: Final = r'[",\r\n]'

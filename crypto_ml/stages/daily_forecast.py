@@ -40,7 +40,7 @@ class Forecasted:
 
 
 def forecast_now(deployment: Deployment, champion: Champion, *, run_id: str, began: datetime) -> Forecasted | None:
-    """Forecast from the history as it is now, and publish; None where it has no rows."""
+    """`publish_forecast` from the history as it is now."""
     history = deployment.history
     version = history.version()
     if version is None:
@@ -51,7 +51,7 @@ def forecast_now(deployment: Deployment, champion: Champion, *, run_id: str, beg
 
 
 def publish_forecast(sources: ForecastSources, began: datetime) -> Forecasted | None:
-    """Forecast and publish, unless the same was forecast last; None where the history has no rows.
+    """Forecast and publish, unless the same was forecast last; None where there is no symbol to forecast.
 
     Raises what the store and the history raise.
     """
@@ -65,6 +65,8 @@ def publish_forecast(sources: ForecastSources, began: datetime) -> Forecasted | 
         if found := as_it_stands(inputs_of(sources, target, attempt).forecast_id, sources.store):
             return Forecasted(found.receipt, Published(found.keys), found.rows, found.left_out, unchanged=True)
         made = forecast(sources, last_days, directory)
+        if made.rows.empty:
+            return None
         files = record(made, lambda number: receipt_of(sources, made, number, began), attempt, directory, sources.store)
         log_forecast(files.receipt, files.rows, sources.store)
         published = publish_files(files, sources.store)

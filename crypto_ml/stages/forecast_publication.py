@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from datetime import date
 from itertools import count
 from pathlib import Path
+from typing import Final
 
 import pandas as pd
 import pyarrow as pa
@@ -28,6 +29,8 @@ from crypto_ml.stages.forecast_receipts import inputs_of
 from crypto_ml.stages.next_opens import Forecast, ForecastSources
 from crypto_ml.storage.failures import ObjectMissing
 from crypto_ml.storage.objects import ORDER, ObjectStore
+
+EMPTY_LIST: Final = (",".join(LEFT_OUT.names) + "\n").encode()
 
 
 @dataclass(frozen=True)
@@ -119,7 +122,25 @@ def publish_files(files: ForecastFiles, store: ObjectStore) -> Published:
         else:
             newer = standing(key, store)
             stayed[key] = newer.forecast_id if newer else "not known any more"
+    keys = {what: vouched.key for what, vouched in files.receipt.published.items()}
+    for left_out, forecast in (("left_out", "forecast"), ("latest_left_out", "latest")):
+        _put_right(keys[left_out], keys[forecast], store)
     return Published(tuple(put), stayed)
+
+
+def _put_right(left_out: str, forecast: str, store: ObjectStore) -> None:
+    """Make the list the one of the forecast beside it.
+
+    The store compares bytes where it is to replace an object only if that is the one that was seen. Lists without rows
+    are all the same bytes, so one that came meanwhile may be replaced by an older forecast's list; what has rows says
+    which forecast it is of, and no two are the same. Whoever published looks afterwards, so that the last one who wrote
+    leaves the right one: a list is put before its forecast, and one that was replaced so had no rows.
+    """
+    while True:
+        newest, listed = standing(forecast, store), standing(left_out, store)
+        if newest is None or listed is None or str(listed) >= str(newest):
+            return
+        store.put_newest(left_out, EMPTY_LIST, str(newest), content_type=CSV)
 
 
 def named(rows: pd.DataFrame, forecast_id: str) -> pd.DataFrame:
@@ -132,7 +153,7 @@ def write_files(made: Forecast, forecast_id: str, directory: Path) -> dict[str, 
     """The objects of a forecast as local files, by what they are."""
     forecast, left_out = directory / f"{forecast_id}.csv", directory / f"{forecast_id}_left_out.csv"
     append_csv(forecast, FORECAST, named(made.rows, forecast_id))
-    append_csv(left_out, LEFT_OUT, made.left_out)
+    append_csv(left_out, LEFT_OUT, made.left_out.assign(forecast_id=forecast_id))
     return {"forecast": forecast, "latest": forecast, "left_out": left_out, "latest_left_out": left_out}
 
 

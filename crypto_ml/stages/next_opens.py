@@ -15,7 +15,6 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from crypto_ml.forecasting.answers import LEFT_OUT
 from crypto_ml.forecasting.bundle import ModelBundle
 from crypto_ml.forecasting.current import Order
 from crypto_ml.forecasting.fingerprint import Witness
@@ -55,7 +54,7 @@ class Forecast:
     """The next open of every current symbol, and who is left out.
 
     rows: the columns of `answers.FORECAST` but for `prediction_id`, and `scaled_by`. left_out: the columns of
-    `answers.LEFT_OUT`. Both are sorted by symbol.
+    `answers.LEFT_OUT` but for `forecast_id`. Both are sorted by symbol.
     """
 
     newest_day: date
@@ -105,7 +104,7 @@ def forecast(sources: ForecastSources, last_days: pd.DataFrame, directory: Path)
     return Forecast(
         newest.date(),
         rows.reset_index(drop=True),
-        left_out[LEFT_OUT.names].reset_index(drop=True),
+        left_out[["symbol", "last_day", "reason"]].reset_index(drop=True),
         Fingerprints(witness.earlier_rows[0].hexdigest(), witness.feature_block[0].hexdigest()),
     )
 

@@ -16,9 +16,10 @@ from crypto_ml.audit.references import UnknownAnswer, resolve
 from crypto_ml.cli import main
 from crypto_ml.forecasting.features import feature_block
 from crypto_ml.forecasting.inference import Network
-from crypto_ml.ledger.forecasts import document, read_forecast_receipt, sealed
+from crypto_ml.ledger.forecasts import document, read_forecast_receipt
 from crypto_ml.ledger.formats.reading import RecordTooNew
 from crypto_ml.ledger.layout import forecast_receipt_key
+from crypto_ml.ledger.receipts import sealed
 from crypto_ml.storage.objects import ORDER, ObjectStore
 from crypto_ml_tests.audit.test_replay import flipped
 from crypto_ml_tests.forecasting.markets import market, model
@@ -200,7 +201,7 @@ def test_features_and_numbers_that_come_out_otherwise_are_told_apart(
         patch.setattr(Network, "predict", lambda network, windows: predict(network, windows) + 0.1)
         assert str(replay(forecast_id, road.store)).startswith("DIFFERS AT predictions: ")
     other = "crypto_ml.forecasting.scoring.feature_block"
-    monkeypatch.setattr(other, lambda rows, starts: feature_block(rows, starts) * 1.001)
+    monkeypatch.setattr(other, lambda *given: feature_block(*given) * 1.001)
     assert str(replay(forecast_id, road.store)).startswith("DIFFERS AT features: ")
 
 

@@ -230,7 +230,7 @@ def test_the_daily_forecast_is_published_and_shown_with_what_it_leaves_out(dagst
 def test_a_forecast_of_nothing_is_shown_as_that(dagster: InProcessDagster) -> None:
     result = dagster.run("daily_forecast")
     shown = materialization(result, "publish_daily_forecast").metadata
-    assert "has no rows yet" in str(shown["outcome"].value)
+    assert "nothing to forecast" in str(shown["outcome"].value)
     assert dagster.store.head("forecasts/latest.csv") is None
 
 

@@ -17,13 +17,15 @@ from hypothesis import strategies as st
 from crypto_ml.digest import sha256_of
 from crypto_ml.forecasting.answers import FORECAST
 from crypto_ml.forecasting.scoring import score
-from crypto_ml.ledger.forecasts import ForecastOrder, document, read_forecast_receipt, sealed
+from crypto_ml.ledger.forecasts import ForecastOrder, document, read_forecast_receipt
 from crypto_ml.ledger.formats.forecast_v1 import ForecastReceipt
 from crypto_ml.ledger.layout import FORECASTS, forecast_receipt_key
+from crypto_ml.ledger.receipts import sealed
 from crypto_ml.ledger.software import software
 from crypto_ml.stages import forecast_receipts
 from crypto_ml.stages.daily_forecast import publish_forecast
 from crypto_ml.storage.objects import ORDER, ObjectStore, connect
+from crypto_ml.storage.prediction_log import PredictionLog
 from crypto_ml_tests.forecasting.markets import market, model
 from crypto_ml_tests.stages.forecasts import forecast_now, forecast_sources, read, stands
 from crypto_ml_tests.stages.road import Road, upload
@@ -69,9 +71,10 @@ def test_every_current_symbol_is_forecast_once_and_every_other_is_listed_with_it
     assert list(found["symbol"]) == ["BTC", "NEW"]
     assert set(found["as_of"]) == {"2018-01-12"}
     assert set(found["target_date"]) == {TARGET}
+    name = made.receipt.forecast_id
     assert left_out.to_numpy().tolist() == [
-        ["ETH", "2018-01-10", "no row for the newest day"],
-        ["LATE", "2018-01-12", "too few rows"],
+        ["ETH", "2018-01-10", "no row for the newest day", name],
+        ["LATE", "2018-01-12", "too few rows", name],
     ]
     symbols = made.receipt.symbols
     assert (symbols.forecast, symbols.without_newest_day, symbols.too_few_rows) == (2, 1, 1)
@@ -101,12 +104,47 @@ def test_one_symbol_a_day_ahead_leaves_the_others_out_and_the_earlier_forecast_s
     assert stands(known.store, "2018-01-14") == stands(known.store)
 
 
-def test_a_day_on_which_nothing_can_be_forecast_has_a_forecast_without_rows(road: Road) -> None:
-    remember(road, market({"NEW": 3}))
-    forecast_now(road)
-    assert road.store.read(f"{FORECASTS}latest.csv").decode() == ",".join(FORECAST.names) + "\n"
-    assert list(read(road.store, "latest_left_out")["reason"]) == ["too few rows"]
-    assert forecast_now(road).unchanged
+def test_a_day_on_which_nothing_can_be_forecast_leaves_what_stands(known: Road) -> None:
+    forecast_now(known)
+    before = known.objects()
+    remember(known, market({"LATE": 13}).tail(1), "ahead")
+    assert publish_forecast(forecast_sources(known), datetime.now(UTC)) is None
+    forecasts = {key: etag for key, etag in known.objects().items() if "forecasts/" in key}
+    assert forecasts == {key: etag for key, etag in before.items() if "forecasts/" in key}
+
+
+def test_an_older_forecast_never_leaves_its_list_beside_a_newer_one(
+    known: Road, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lists without rows are the same bytes, so that a store cannot tell that one was replaced by another meanwhile."""
+    older = forecast_sources(known, "older")
+    remember(known, market({"BTC": 13, "NEW": 13, "ETH": 13, "LATE": 13}), "everybody")
+    forecast_now(known)
+    remember(known, market({"BTC": 14, "NEW": 14, "ETH": 14, "LATE": 14}).query("date > '2018-01-13'"), "next")
+    newest = forecast_sources(known, "newest")
+    head = ObjectStore.head
+    came: list[str] = []
+
+    def slow(store: ObjectStore, key: str) -> Any:
+        """The newest forecast is published between an older one's look at the list and its replacement of it."""
+        seen = head(store, key)
+        if key.endswith("latest_left_out.csv") and not came:
+            came.append(key)
+            publish_forecast(newest, datetime.now(UTC))
+        return seen
+
+    known.store.replace(
+        f"{FORECASTS}latest_left_out.csv",
+        known.store.read(f"{FORECASTS}latest_left_out.csv"),
+        metadata={ORDER: "0"},
+    )
+    known.store.client.delete_object(Bucket=known.store.bucket, Key=known.store.physical(f"{FORECASTS}latest.csv"))
+    monkeypatch.setattr(ObjectStore, "head", slow)
+    publish_forecast(older, datetime.now(UTC))
+    assert came
+    assert stands(known.store) == stands(known.store, "latest_left_out")
+    assert known.store.read(f"{FORECASTS}latest_left_out.csv").count(b"\n") == 1
+    everything_is_vouched_for(known.store)
 
 
 def test_a_history_without_rows_has_no_forecast(road: Road) -> None:
@@ -211,6 +249,26 @@ def test_nothing_is_put_before_a_receipt_vouches_for_it(known: Road, monkeypatch
 
     monkeypatch.setattr(ObjectStore, "put_newest", checked)
     assert len(forecast_now(known).published.keys) == 4
+
+
+def test_every_number_is_in_the_log_once_also_that_of_a_forecast_that_came_late(known: Road) -> None:
+    late = forecast_sources(known, "late")
+    remember(known, market({"BTC": 13, "NEW": 13}, seed=3), "next")
+    made = [forecast_now(known), forecast_now(known)]
+    for _ in range(2):
+        found = publish_forecast(late, datetime.now(UTC))
+        assert found is not None
+        made.append(found)
+    log = PredictionLog(known.store)
+    for one in (made[0], made[-1]):
+        rows = log.predictions(one.receipt.forecast_id).to_pydict()
+        assert rows["line"] == [1, 2]
+        assert rows["symbol"] == list(one.rows["symbol"])
+        assert rows["pred_open"] == list(one.rows["pred_open"])
+        assert {str(day) for day in rows["date"]} == {one.receipt.inputs.target_date}
+        assert set(rows["road"]) == {"forecast"}
+        assert set(rows["made_at"]) == {datetime.fromisoformat(one.receipt.timings.made_at)}
+    assert len({one.receipt.forecast_id for one in made}) == 2
 
 
 def test_an_object_of_the_first_release_is_replaced_whatever_day_it_is_for(known: Road) -> None:

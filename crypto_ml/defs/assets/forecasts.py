@@ -51,7 +51,7 @@ def publish_daily_forecast(context: dg.AssetExecutionContext, platform: Platform
         check = dg.AssetCheckResult(check_name=EVERY_CURRENT_SYMBOL.name, passed=True)
         nothing: dict[str, Any] = {
             "dagster/row_count": 0,
-            "outcome": "nothing to forecast: the market history has no rows yet",
+            "outcome": "nothing to forecast: no symbol has a row for the newest day and enough rows before it",
         }
         return dg.MaterializeResult(
             data_version=dg.DataVersion(sha256_of(b"")), metadata=nothing, check_results=[check]
