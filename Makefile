@@ -4,7 +4,7 @@ ONCE ?=
 PORT ?=
 COMPILE := uv pip compile --quiet --generate-hashes --no-emit-index-url --python-version 3.11 \
 	--extra training --extra demo --extra docker
-BENCHMARKS := score_file features scaler_fit latency tick burst
+BENCHMARKS := score_file features scaler_fit latency tick burst forecast
 
 # without byte code every process starts three times slower
 unexport PYTHONDONTWRITEBYTECODE
