@@ -12,8 +12,8 @@ from crypto_ml.audit.references import Reference, UnknownAnswer
 from crypto_ml.audit.trace import EarlierRow, earlier_rows, told_earlier_rows
 from crypto_ml.digest import sha256_of
 from crypto_ml.forecasting.bundle import TRAINING_MANIFEST
+from crypto_ml.forecasting.scaled_by import BY_MODEL
 from crypto_ml.forecasting.schema import LOOK_BACK
-from crypto_ml.forecasting.scoring import BY_MODEL
 from crypto_ml.ledger.forecasts import ForecastOrder, document
 from crypto_ml.ledger.formats.forecast_v1 import PUBLISHED, ForecastReceipt
 from crypto_ml.ledger.layout import forecast_receipt_key
