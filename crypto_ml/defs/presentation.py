@@ -37,7 +37,7 @@ DESCRIPTIONS: Final = {
     "pred_open": "predicted opening price, upload's currency",
     "val_open": "observed opening price, upload's currency",
     "status": "predicted, or seed where too few earlier rows exist",
-    "prediction_id": "the answer, and the line of the upload",
+    "prediction_id": "the answer and the line of the upload, or the forecast and the number of its row",
     "file": "number of the upload in its delivery",
     "line": "line of the upload",
     "known_at": "when the observation became known",
