@@ -20,7 +20,7 @@ from crypto_ml.defs.partitions import DELIVERIES
 from crypto_ml.defs.resources import Platform
 from crypto_ml.defs.watch import Wanted, Watch, watch
 from crypto_ml.errors import CryptoMLError
-from crypto_ml.ledger.deliveries import Delivery
+from crypto_ml.ledger.deliveries import Delivery, weight
 from crypto_ml.visible import visible
 
 LONGEST_WAIT: Final = 10.0
@@ -95,7 +95,7 @@ def _requests(wanted: Iterable[Wanted], last: int) -> dg.SensorResult:
 
 def priority(delivery: Delivery) -> int:
     """The place of a delivery in the queue: a few small files go before a burst, a burst before one large file."""
-    size = sum(upload.size for upload in delivery.uploads)
+    size = sum(map(weight, delivery.uploads))
     if len(delivery.uploads) <= URGENT_FILES and size <= URGENT_BYTES:
         return 2
     return 1 if len(delivery.uploads) > 1 else 0
