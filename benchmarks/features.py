@@ -1,6 +1,6 @@
 """The feature code against the loop of the original notebook, on the same rows in the same run.
 
-The loop is the notebook's way of working, a row at a time with pandas lookups; HANDOVER.md measured 980 rows/s for it.
+The loop is the notebook's way of working, a row at a time with pandas lookups; where it ran it did 980 rows/s.
 """
 
 import math

@@ -79,7 +79,7 @@ def keras2_hard_sigmoid() -> "Callable[[Any], Any]":
 
 
 def build(units: int = 50, tanh_units: int = 20, relu_units: int = 10, *, seed: int) -> "keras.Model":
-    """The network, untrained: windows (n, 5, 13) float32 → (n, 1). Same architecture as handed over (HANDOVER.md).
+    """The network, untrained: windows (n, 5, 13) float32 → (n, 1). Same architecture as the network handed over.
 
     Bidirectional GRU (`units` each way, reset gate before the product), batch normalisation, a tanh, a relu and a
     linear layer. Our own training uses Keras 2's hard sigmoid too: one architecture means one exported graph to

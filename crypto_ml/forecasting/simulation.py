@@ -80,7 +80,7 @@ def _prices(
     """Open, high, low and close, each (symbols, days), from the first day on for every coin."""
     volatility = _volatility(random, symbols, days)
     move = _drift(random, symbols, days) + volatility * random.standard_normal((symbols, days))
-    # a gap is a tenth of a day's move: HANDOVER.md puts the last close 0.5 % from the next open, the last open 7 %
+    # a gap is a tenth of a day's move: in the real market the last close is 0.5 % from the next open, the last open 7 %
     gap = 0.1 * volatility * random.standard_normal((symbols, days))
     gap[:, 1:] -= REVERSION * move[:, :-1]
     gap[:, 0] = 0.0

@@ -1,4 +1,5 @@
 """What happened and why: deliveries, receipts, reports and the champion pointer, as plain data and functions.
 
-Belongs here: records that are written once and read by assets, commands and tests alike. Does not belong here: Dagster.
+Belongs here: records and logs that only grow, read by assets, commands and tests alike, and what the few objects that
+are replaced (reports, the outcomes of what was given up) may be replaced by. Does not belong here: Dagster.
 """

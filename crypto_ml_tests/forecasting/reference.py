@@ -1,4 +1,4 @@
-"""HANDOVER.md's definitions once more: plain Python, one row and one number at a time, no code of the product.
+"""The handed-over network's definitions once more: plain Python, a number at a time, no code of the product.
 
 Slow on purpose. What is compared with this is compared with the definitions and not with itself.
 """

@@ -76,7 +76,7 @@ def test_every_row_is_what_the_definitions_give_computed_row_by_row(
 def by_definition(
     series: pd.DataFrame, symbol: str, bundle: ModelBundle, weights: dict[str, Any], recovery: Recovery
 ) -> np.ndarray:
-    """HANDOVER.md's definitions in float64, apart from all code under test."""
+    """The handed-over network's definitions in float64, apart from all code under test."""
     frame = series.reset_index(drop=True)
     spread = frame["high"] - frame["low"]
     ratio = ((frame["close"] - frame["low"]) / spread).where(spread != 0, 0.0)

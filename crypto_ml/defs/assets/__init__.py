@@ -1,1 +1,1 @@
-"""The assets, one module for each stage of the road."""
+"""The assets, one module for each road: that of an upload, of a model, of a forecast."""
