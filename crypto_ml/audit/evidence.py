@@ -16,7 +16,7 @@ from crypto_ml.ledger.layout import raw_key
 from crypto_ml.ledger.receipts import read_receipt
 from crypto_ml.ledger.registry import Champion, Registry, repeated_champion
 from crypto_ml.settings import Settings
-from crypto_ml.stages.cleaned_features import Cleaned, download_named, read_cleaning
+from crypto_ml.stages.cleaned_features import ACCEPTED_SCHEMA, Cleaned, download_named, read_cleaning
 from crypto_ml.stages.delivery_scoring import Sources
 from crypto_ml.stages.raw_uploads import Received, read_received
 from crypto_ml.storage.history import MarketHistory
@@ -88,7 +88,7 @@ class Evidence:
         wanted = pc.field("file") == self.file
         if symbols is not None:
             wanted &= pc.field("symbol").isin(list(symbols))
-        return pq.read_table(path, filters=wanted)
+        return pq.read_table(path, schema=ACCEPTED_SCHEMA, filters=wanted)  # what came later is missing there
 
     def raw_line(self, line: int) -> str:
         """A line of the upload as it was received."""

@@ -15,6 +15,9 @@ from crypto_ml.forecasting.schema import OBSERVATION
 ACCEPTED: Final[Mapping[str, str]] = {**OBSERVATION, "line": "int64"}
 """What is hashed of an accepted row: the observation, and the line of the upload it stood in."""
 
+ALWAYS_HASHED: Final = frozenset({"symbol", "date", "open", "high", "low", "close", "market", "volume", "slug", "line"})
+"""The columns of 0.1. One that came later counts where a row has a value in it, and rows without keep their hash."""
+
 
 class RowsHash:
     """A sha256 over rows with given columns and dtypes (as in `schema.OBSERVATION`), added in any number of pieces.
@@ -27,6 +30,7 @@ class RowsHash:
         self._columns = columns
         self._digests = {name: hashlib.sha256(name.encode()) for name in columns}
         self._texts = {name: hashlib.sha256() for name, dtype in columns.items() if dtype == "str"}
+        self._counted = {name for name in columns if name in ALWAYS_HASHED}
         self.rows = 0
 
     def add(self, rows: pd.DataFrame) -> None:
@@ -34,6 +38,8 @@ class RowsHash:
         self.rows += len(rows)
         for name, dtype in self._columns.items():
             values = rows[name]
+            if name not in self._counted and values.notna().any():
+                self._counted.add(name)
             if dtype == "str":
                 missing = values.isna().to_numpy()
                 texts = [b"" if gone else str(text).encode() for text, gone in zip(values, missing, strict=True)]
@@ -50,8 +56,9 @@ class RowsHash:
         """The hash of everything added so far."""
         whole = hashlib.sha256()
         for name, digest in self._digests.items():
-            whole.update(digest.digest())
-            if name in self._texts:
+            if name in self._counted:
+                whole.update(digest.digest())
+            if name in self._counted & self._texts.keys():
                 whole.update(self._texts[name].digest())
         return whole.hexdigest()
 

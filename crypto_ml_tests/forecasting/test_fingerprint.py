@@ -1,5 +1,6 @@
 """Equal rows have equal fingerprints, however they are cut; any changed value has another."""
 
+from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any
 
@@ -19,8 +20,12 @@ def slugs(*texts: str | None) -> pd.Series:
 ROWS = market({"A": 8, "Ü": 5, "lon\ng": 4}).assign(slug=slugs(*["x", None, "", "xy"] * 4, None))
 
 
-def fingerprint(rows: pd.DataFrame, *cuts: int) -> str:
-    made = RowsHash(ACCEPTED)
+LATER = {**ACCEPTED, "trades": "float64", "venue": "str"}
+"""What a later release hashes, whose uploads may carry two more columns."""
+
+
+def fingerprint(rows: pd.DataFrame, *cuts: int, columns: Mapping[str, str] = ACCEPTED) -> str:
+    made = RowsHash(columns)
     bounds = [0, *sorted(cuts), len(rows)]
     for begin, end in pairwise(bounds):
         made.add(rows[begin:end])
@@ -51,6 +56,17 @@ def test_a_missing_text_is_not_an_empty_one_and_texts_do_not_run_into_each_other
 def test_every_nan_is_the_same_missing_number() -> None:
     odd = np.frombuffer(np.uint64(0x7FF8000000000123).tobytes(), np.float64)[0]
     assert fingerprint(ROWS.assign(volume=odd)) == fingerprint(ROWS.assign(volume=np.nan))
+
+
+@given(cut=st.integers(0, len(ROWS)), at=st.integers(0, len(ROWS) - 1))
+def test_a_column_that_came_later_counts_only_where_a_row_has_a_value_in_it(cut: int, at: int) -> None:
+    later = ROWS.assign(trades=np.nan, venue=slugs(*[None] * len(ROWS)))
+    assert fingerprint(later, cut, columns=LATER) == fingerprint(ROWS)
+    numbered, named = later.copy(), later.copy()
+    numbered.loc[at, "trades"], named.loc[at, "venue"] = 7.0, ""
+    hashes = {fingerprint(rows, cut, columns=LATER) for rows in (later, numbered, named)}
+    assert hashes == {fingerprint(rows, columns=LATER) for rows in (later, numbered, named)}
+    assert len(hashes) == 3
 
 
 @given(cut=st.integers(0, 10))

@@ -21,6 +21,16 @@ ADDITIONS = (
         '        body=close - rows["open"].to_numpy(np.float64),\n',
     ),
     ("forecasting/features.py", "    return rows.assign(\n", "        log_range=np.log(high / low),\n"),
+    # a column that uploads may carry
+    ("forecasting/reading.py", '("volume", "slug"', ', "trades"'),
+    ("forecasting/schema.py", "unique name; missing where not given\n", '    "trades": "float64",\n'),
+    (
+        "forecasting/cleaning.py",
+        "if slug is None else slug,\n",
+        '            "trades": read_numbers(text["trades"]) if "trades" in text.column_names else np.nan,\n',
+    ),
+    ("forecasting/sorting.py", '("slug", pa.string()),\n', '        ("trades", pa.float64()),\n'),
+    ("storage/history.py", '"volume", "slug"', ', "trades"'),
     # fields of a receipt, of one of its parts, and of the champion pointer
     ("ledger/formats/receipt_v2.py", "    seed: int = 0\n", "    painted: int = 0\n"),
     ("ledger/formats/receipt_v2.py", "    earlier_answer: str | None = None\n", '    colour: str = "red"\n'),
