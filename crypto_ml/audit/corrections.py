@@ -16,9 +16,10 @@ from crypto_ml.audit.trace import OBSERVED, EarlierRow, known_rows, made_from, s
 from crypto_ml.forecasting.bundle import TRAINING_MANIFEST
 from crypto_ml.forecasting.current import rank
 from crypto_ml.ledger.deliveries import DeliveryLog
+from crypto_ml.ledger.formats.training_manifest_v2 import order_of
 from crypto_ml.ledger.receipts import receipts_of
 from crypto_ml.ledger.registry import Registry
-from crypto_ml.stages.scaler import SOURCE, order_of
+from crypto_ml.stages.scaler import SOURCE
 from crypto_ml.storage.history import MarketHistory
 from crypto_ml.storage.objects import ObjectStore
 

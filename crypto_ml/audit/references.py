@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from crypto_ml.errors import Refused
 from crypto_ml.ledger.forecasts import ForecastOrder
-from crypto_ml.ledger.formats import receipt_v1
+from crypto_ml.ledger.formats import report_v1
 from crypto_ml.ledger.layout import FORECASTS, PREDICTIONS, UPLOADS, answer_keys
 from crypto_ml.storage.failures import ObjectMissing
 from crypto_ml.storage.objects import ORDER, ObjectStore
@@ -103,7 +103,7 @@ def _report(key: str, store: ObjectStore) -> dict[str, Any] | None:
 def _report_keys(key: str, room: int) -> list[str]:
     """Where the report may be that a key leads to: where it is put today, and where 0.1 put it."""
     if key.startswith(UPLOADS):
-        return [answer_keys(key, room).report, receipt_v1.report_key(key)]
+        return [answer_keys(key, room).report, report_v1.report_key(key)]
     if key.startswith(PREDICTIONS):
         for ending in ENDINGS:
             if key.endswith(tuple(mark + ending for mark in MARKS)):

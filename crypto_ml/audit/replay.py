@@ -18,7 +18,7 @@ from crypto_ml.audit.evidence import Evidence
 from crypto_ml.audit.retraining import retrained
 from crypto_ml.audit.standing import appends_stand, stands
 from crypto_ml.digest import sha256_of, sha256_of_file
-from crypto_ml.ledger.formats import receipt_v1
+from crypto_ml.ledger.formats import report_v1
 from crypto_ml.ledger.formats.receipt_v2 import Fingerprints
 from crypto_ml.ledger.layout import answered_key, raw_key, receipt_key
 from crypto_ml.ledger.receipts import read_receipt
@@ -202,7 +202,7 @@ def _published_stands(evidence: Evidence) -> None:
         stage, told = ("report", "report is") if what == "report" else ("predictions", f"{what} are")
         stands(stage, vouched.key, vouched.sha256, store, f"the published {told} not what was published")
     if "report" not in receipt.published and report.outcome != "SKIPPED":
-        expected = receipt_v1.report(receipt.recorded or {}, receipt.answer_id, receipt_key(receipt.answer_id))
+        expected = report_v1.report(receipt.recorded or {}, receipt.answer_id, receipt_key(receipt.answer_id))
         if report.document != expected:
             raise Differs("report", "the report does not repeat its receipt")
 

@@ -13,7 +13,8 @@ from crypto_ml.ledger.layout import UPLOADS
 
 if TYPE_CHECKING:
     from crypto_ml.ledger.deliveries import Delivery
-    from crypto_ml.ledger.retries import Outcomes, Request
+    from crypto_ml.ledger.formats.outcomes_v1 import Outcomes
+    from crypto_ml.ledger.retries import Request
     from crypto_ml.storage.objects import ObjectStore
 
 POLL_SECONDS: Final = 0.25
@@ -57,7 +58,7 @@ def command(what: str | None, everything: bool, wait: bool, timeout: float) -> N
 
 def _delivery(number: int, store: "ObjectStore") -> "Delivery":
     from crypto_ml.ledger.deliveries import DeliveryLog, delivery_id
-    from crypto_ml.ledger.giving_up import was_given_up
+    from crypto_ml.ledger.formats.outcomes_v1 import was_given_up
     from crypto_ml.ledger.retries import outcomes_of
     from crypto_ml.storage.failures import ObjectMissing
 
@@ -75,7 +76,7 @@ def _delivery(number: int, store: "ObjectStore") -> "Delivery":
 
 def _delivery_of(key: str, given_up: "Sequence[Delivery]", store: "ObjectStore") -> "Delivery":
     """The newest delivery that gave this upload up."""
-    from crypto_ml.ledger.giving_up import is_given_up
+    from crypto_ml.ledger.formats.outcomes_v1 import is_given_up
     from crypto_ml.ledger.reports import read_report
     from crypto_ml.ledger.retries import outcomes_of
 
@@ -90,7 +91,7 @@ def _delivery_of(key: str, given_up: "Sequence[Delivery]", store: "ObjectStore")
 
 
 def _wait(found: "Sequence[Delivery]", request: "Request", store: "ObjectStore", timeout: float) -> None:
-    from crypto_ml.ledger.giving_up import is_given_up
+    from crypto_ml.ledger.formats.outcomes_v1 import is_given_up
     from crypto_ml.ledger.retries import is_open, outcomes_of
 
     deadline = time.monotonic() + timeout

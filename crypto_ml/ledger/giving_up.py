@@ -9,13 +9,15 @@ import logging
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import asdict, dataclass
-from typing import Any, Final
+from dataclasses import dataclass
+from typing import Final
 
 from crypto_ml.digest import sha256_of
 from crypto_ml.errors import what_was_unavailable
 from crypto_ml.ledger.deliveries import Delivery, Upload
-from crypto_ml.ledger.formats.receipt_v2 import Receipt, RowCounts
+from crypto_ml.ledger.formats import report_v2
+from crypto_ml.ledger.formats.outcomes_v1 import Outcome, answered, given_up, overtaken, was_given_up
+from crypto_ml.ledger.formats.receipt_v2 import Receipt
 from crypto_ml.ledger.layout import JSON, answered_key, receipt_key
 from crypto_ml.ledger.receipts import read_receipt
 from crypto_ml.ledger.reports import Report, read_report, report_on, write_report
@@ -24,8 +26,6 @@ from crypto_ml.storage.objects import ObjectStore, rendered
 
 AT_ONCE: Final = 16
 log: Final = logging.getLogger(__name__)
-
-Outcome = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class _End:
     retry: int
 
     def outcome(self, more: str = "") -> Outcome:
-        return {"outcome": "REJECTED", "answer_id": None, "reason": self.reason + more, "retry": self.retry}
+        return given_up(self.reason + more, self.retry)
 
 
 def give_up(delivery: Delivery, reason: str, run_id: str, store: ObjectStore, *, retry: int = 0) -> dict[str, Outcome]:
@@ -72,21 +72,6 @@ def give_up(delivery: Delivery, reason: str, run_id: str, store: ObjectStore, *,
     return outcomes
 
 
-def was_given_up(outcomes: Mapping[str, Mapping[str, Any]]) -> bool:
-    """Whether a list of outcomes holds one that no run came to."""
-    return any(is_given_up(outcome) for outcome in outcomes.values())
-
-
-def is_given_up(outcome: Mapping[str, Any]) -> bool:
-    """Whether an outcome is one that no run came to: a file rejected for what is in it has an answer that says so."""
-    return outcome["outcome"] == "REJECTED" and outcome["answer_id"] is None
-
-
-def tried_for(outcomes: Mapping[str, Mapping[str, Any]]) -> int:
-    """The number of the last request that what was given up was tried for; 0 where nobody had asked."""
-    return max((int(outcome.get("retry", 0)) for outcome in outcomes.values() if is_given_up(outcome)), default=0)
-
-
 def _receipts_of(delivery: Delivery, store: ObjectStore) -> Mapping[str, Sequence[Receipt]]:
     """Upload key → the receipts that its runs had written; one that cannot be read vouches for nothing."""
     found: dict[str, list[Receipt]] = {}
@@ -105,15 +90,15 @@ def _receipts_of(delivery: Delivery, store: ObjectStore) -> Mapping[str, Sequenc
 def _outcome(end: _End, upload: Upload, receipts: Sequence[Receipt], store: ObjectStore) -> Outcome:
     report = read_report(upload.key, store)
     if report and report.delivery == end.delivery.id and report.document["answer_id"] is not None:
-        return {"outcome": report.outcome, "answer_id": report.document["answer_id"]}
+        return answered(report.outcome, report.document["answer_id"])
     if report and report.delivery > end.delivery.id:
         newer = f"a newer version of the file was answered in delivery {report.delivery}"
-        return {"outcome": "SKIPPED", "answer_id": None, "reason": newer}
+        return overtaken(newer)
     for receipt in receipts:
         if receipt.upload == upload and _stands(receipt, store):
             write_report(report_on(receipt, None), store)
-            return {"outcome": receipt.outcome, "answer_id": receipt.answer_id}
-    write_report(_report(end, upload), store)
+            return answered(receipt.outcome, receipt.answer_id)
+    write_report(Report(report_v2.given_up(end.delivery, upload, end.reason, end.run_id)), store)
     return end.outcome()
 
 
@@ -124,26 +109,3 @@ def _stands(receipt: Receipt, store: ObjectStore) -> bool:
         return published is not None and sha256_of(store.read(published.key)) == published.sha256
     except ObjectMissing:
         return False
-
-
-def _report(end: _End, upload: Upload) -> Report:
-    """A report with the keys of `reports.report_on`, of an upload that has no answer."""
-    return Report(
-        {
-            "outcome": "REJECTED",
-            "reason": end.reason,
-            "answer_id": None,
-            "upload": {**asdict(upload), "sha256": None},
-            "rows": asdict(RowCounts()),
-            "predictions": None,
-            "rejected_rows": None,
-            "model_version": None,
-            "receipt": None,
-            "ignored_columns": [],
-            "date_order": None,
-            "notes": [],
-            "delivery": end.delivery.id,
-            "run_id": end.run_id,
-            "timings": {"uploaded_at": upload.last_modified, "noticed_at": end.delivery.noticed_at},
-        }
-    )

@@ -9,9 +9,9 @@ from typing import Final
 
 from crypto_ml.ledger.clock import waited
 from crypto_ml.ledger.deliveries import DeliveryLog, delivery_id
+from crypto_ml.ledger.formats.outcomes_v1 import Outcomes, was_given_up
 from crypto_ml.ledger.formats.receipt_v2 import Receipt
-from crypto_ml.ledger.giving_up import was_given_up
-from crypto_ml.ledger.retries import Outcomes, outcomes_of
+from crypto_ml.ledger.retries import outcomes_of
 from crypto_ml.storage.objects import ObjectStore
 
 RECENT_DELIVERIES: Final = 1_000

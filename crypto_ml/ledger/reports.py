@@ -3,19 +3,18 @@
 import json
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Final
 
-from crypto_ml.ledger.formats import receipt_v1
+from crypto_ml.ledger.formats import receipt_v1, report_v1, report_v2
 from crypto_ml.ledger.formats.receipt_v2 import Outcome, Receipt
-from crypto_ml.ledger.layout import JSON, PREDICTIONS, answer_keys, receipt_key
+from crypto_ml.ledger.layout import JSON, PREDICTIONS, answer_keys
 from crypto_ml.storage.failures import ObjectMissing
 from crypto_ml.storage.objects import ObjectStore
 
 AT_ONCE: Final = 8
 FEW: Final = 20
-FORMAT: Final = 2
 LISTED_FOR_EACH: Final = 5
 """Listed keys that cost no more than a question for one: a thousand are one request."""
 
@@ -73,7 +72,7 @@ def read_report(key: str, store: ObjectStore) -> Report | None:
 def report_key_of(receipt: Receipt, store: ObjectStore) -> str:
     """Where the report that repeats a receipt was put."""
     if receipt.format == receipt_v1.FORMAT:
-        return receipt_v1.report_key(receipt.upload.key)
+        return report_v1.report_key(receipt.upload.key)
     return answer_keys(receipt.upload.key, store.room).report
 
 
@@ -112,38 +111,12 @@ def _listed(keys: Sequence[str], store: ObjectStore) -> set[str] | None:
 def report_on(receipt: Receipt, earlier: Report | None) -> Report:
     """The report that repeats a receipt; where the upload was skipped, what its earlier answer published stands.
 
-    The receipt vouches for it: this is its second format, and a change of what it says is a third.
+    The receipt vouches for its bytes.
     """
-    document = {
-        "format": FORMAT,
-        "outcome": receipt.outcome,
-        "reason": receipt.reason,
-        "answer_id": receipt.answer_id,
-        "upload": {**asdict(receipt.upload), "sha256": receipt.inputs.upload_sha256},
-        "rows": asdict(receipt.rows),
-        "predictions": _key(receipt, "predictions"),
-        "rejected_rows": _key(receipt, "rejected_rows"),
-        "model_version": receipt.inputs.model_version,
-        "receipt": receipt_key(receipt.answer_id),
-        "ignored_columns": list(receipt.ignored_columns),
-        "date_order": receipt.date_order,
-        "notes": list(receipt.notes),
-        "delivery": receipt.inputs.delivery,
-        "run_id": receipt.run_id,
-        "timings": asdict(receipt.timings),
-    }
-    if receipt.earlier_answer and earlier:
-        kept = ("answer_id", "rows", "predictions", "rejected_rows", "model_version", "receipt")
-        document |= {name: earlier.document[name] for name in kept}
-    return Report(document)
+    return Report(report_v2.document(receipt, earlier.document if earlier else None))
 
 
 def write_report(report: Report, store: ObjectStore) -> bool:
     """Put a report beside the predictions unless one of a newer delivery is there; True if it was put."""
     key = answer_keys(report.upload_key, store.room).report
     return store.put_newest(key, report.rendered(), report.delivery, content_type=JSON)
-
-
-def _key(receipt: Receipt, what: str) -> str | None:
-    found = receipt.published.get(what)
-    return found.key if found else None

@@ -4,22 +4,21 @@ A request is numbered and names deliveries. The sensor asks for a run of each, a
 again carries the number of the request, which by that is settled: nothing is run twice for one request.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Final
 
 from crypto_ml.ledger.deliveries import Delivery, DeliveryLog, delivery_id
-from crypto_ml.ledger.giving_up import tried_for, was_given_up
+from crypto_ml.ledger.formats import retries_v1
+from crypto_ml.ledger.formats.outcomes_v1 import Outcomes, tried_for, was_given_up
 from crypto_ml.ledger.layout import RETRIES, answered_key
 from crypto_ml.ledger.log import AppendOnlyLog
 from crypto_ml.storage.failures import ObjectMissing
 from crypto_ml.storage.objects import ObjectStore
 
 AT_ONCE: Final = 16
-
-Outcomes = Mapping[str, Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -39,7 +38,7 @@ class RetryLog:
     def ask(self, deliveries: Iterable[Delivery], now: datetime) -> Request:
         """Add a request; of several at once each gets a number of its own."""
         numbers = sorted(delivery.number for delivery in deliveries)
-        document = {"deliveries": numbers, "asked_at": now.astimezone(UTC).isoformat()}
+        document = retries_v1.document(numbers, now.astimezone(UTC))
         last = self._log.last_number()
         while (entry := self._log.append(document, after=last)) is None:
             last = self._log.last_number(last)
@@ -48,7 +47,7 @@ class RetryLog:
     def since(self, number: int) -> Iterator[Request]:
         """The requests after a number, in order: one listing where there are none."""
         for entry in self._log.entries(number):
-            yield Request(entry.number, [int(one) for one in entry.document["deliveries"]])
+            yield Request(entry.number, retries_v1.deliveries(entry.document))
 
 
 def outcomes_of(number: int, store: ObjectStore) -> Outcomes | None:

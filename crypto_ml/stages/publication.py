@@ -18,6 +18,7 @@ import pyarrow.dataset as ds
 
 from crypto_ml.digest import sha256_of, sha256_of_file
 from crypto_ml.forecasting.answers import REJECTED_ROWS, append_csv
+from crypto_ml.ledger.formats.outcomes_v1 import answered
 from crypto_ml.ledger.formats.receipt_v2 import Receipt, Vouched
 from crypto_ml.ledger.layout import CSV, JSON, AnswerKeys, answer_keys, answered_key
 from crypto_ml.ledger.receipts import read_receipt, write_receipt
@@ -120,9 +121,7 @@ def put_again(answer: Answer, directory: Path, store: ObjectStore) -> bool:
 def close(delivery: str, receipts: Sequence[Receipt], store: ObjectStore) -> None:
     """Write down what became of each upload of a delivery. The first outcomes stand, but for those that gave up."""
     key = answered_key(delivery)
-    outcomes = {
-        receipt.upload.key: {"outcome": receipt.outcome, "answer_id": receipt.answer_id} for receipt in receipts
-    }
+    outcomes = {receipt.upload.key: answered(receipt.outcome, receipt.answer_id) for receipt in receipts}
     try:
         store.create_json(key, outcomes)
     except AlreadyExists:  # answered before; this time with another model, or by a run that was retried

@@ -22,13 +22,13 @@ from crypto_ml.forecasting.scaling import SeriesStatistics
 from crypto_ml.forecasting.schema import OBSERVATION
 from crypto_ml.forecasting.sorting import as_frame
 from crypto_ml.forecasting.training import Split, fit_scaler, rows_sha256, split_by_time
+from crypto_ml.ledger.formats.training_manifest_v2 import CURRENT, FORMAT, order_of
 from crypto_ml.ledger.layout import MODELS, TRAINING_SETS
 from crypto_ml.ledger.log import AppendOnlyLog
 from crypto_ml.storage.history import SCHEMA, MarketHistory
 from crypto_ml.storage.objects import ObjectStore
 
 SOURCE: Final = "market_history"
-CURRENT: Final[Order] = "delivered"
 
 
 class NoTrainingSet(Refused):
@@ -79,12 +79,6 @@ def prepare(
     return _training_set(entry.document, statistics)
 
 
-def order_of(manifest: Mapping[str, Any]) -> Order:
-    """By which order the rows of a manifest were chosen; 0.1 did not say so."""
-    order: Order = manifest.get("current", "known")
-    return order
-
-
 def choose(week: str, as_of: date, history: MarketHistory, known_by: datetime) -> tuple[dict[str, Any], pd.DataFrame]:
     """The rows of a week's training set, and what names them: what the manifest begins with.
 
@@ -94,6 +88,7 @@ def choose(week: str, as_of: date, history: MarketHistory, known_by: datetime) -
     newest = pc.max(table["known_at"]).as_py() or known_by
     rows = as_frame(table.select(list(OBSERVATION)))
     manifest = {
+        "format": FORMAT,
         "source": SOURCE,
         "week": week,
         "as_of": as_of.isoformat(),

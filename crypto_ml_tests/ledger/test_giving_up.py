@@ -8,7 +8,8 @@ import pytest
 
 from crypto_ml.ledger import giving_up
 from crypto_ml.ledger.deliveries import Delivery, DeliveryLog
-from crypto_ml.ledger.giving_up import give_up, tried_for, was_given_up
+from crypto_ml.ledger.formats.outcomes_v1 import tried_for, was_given_up
+from crypto_ml.ledger.giving_up import give_up
 from crypto_ml.ledger.layout import answered_key, receipt_key
 from crypto_ml.ledger.reports import Report, read_report, write_report
 from crypto_ml.ledger.retries import RetryLog, is_open
