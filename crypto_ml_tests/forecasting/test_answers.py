@@ -25,7 +25,8 @@ def test_a_prediction_file_begins_with_the_columns_a_chart_reads(tmp_path: Path)
 
 
 def test_a_forecast_has_the_columns_of_the_contract() -> None:
-    assert FORECAST.names == ["symbol", "as_of", "target_date", "pred_open", "model_version"]
+    contract = ["symbol", "as_of", "target_date", "pred_open", "model_version"]
+    assert FORECAST.names == [*contract, "prediction_id"]
 
 
 @given(chunks=st.lists(st.lists(st.tuples(st.integers(0, 2**40), TEXTS, TEXTS), max_size=4), max_size=4))

@@ -40,7 +40,9 @@ def archive(release: str) -> Path:
 
 
 def keep(golden: Golden, store: ObjectStore) -> None:
-    """Write everything that is in a store into the archive of a release."""
+    """Write everything that is in a store into the archive of a release. Raises FileExistsError: it is kept once."""
+    if archive(golden.release).exists():
+        raise FileExistsError(f"{archive(golden.release)} is there, and the evidence of a release never changes")
     with tarfile.open(archive(golden.release), "w:xz", format=tarfile.PAX_FORMAT) as out:
         said = {"release": golden.release, "answers": golden.answers, "champions": golden.champions}
         _add(out, CONTENTS, json.dumps(said, indent=1).encode(), {})
