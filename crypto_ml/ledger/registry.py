@@ -8,7 +8,7 @@ say who made what champion, when, why, and what the gates said. A decision has a
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime
 from typing import Any, Final, Literal
 
@@ -303,7 +303,9 @@ def _champion(number: int, document: Mapping[str, Any], where: str) -> Champion:
     if found not in FORMATS:
         raise too_new("pointer", where, found, max(FORMATS))
     entry = read_record(FORMATS[found], document, where)
-    return Champion(pointer=number, recorded=document, **{name: getattr(entry, name) for name in vars(entry)})
+    known = {one.name for one in fields(Champion)}
+    said = {name: value for name, value in vars(entry).items() if name in known}
+    return Champion(pointer=number, recorded=document, **said)
 
 
 def _of_decision(entries: Iterable[Champion], decision: str | None) -> Champion | None:

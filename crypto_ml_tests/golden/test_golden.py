@@ -2,6 +2,7 @@
 
 import pytest
 
+from crypto_ml.audit import forecast_replay, forecast_trace
 from crypto_ml.audit.references import Reference, resolve
 from crypto_ml.audit.replay import replay
 from crypto_ml.audit.trace import trace
@@ -35,6 +36,23 @@ def test_every_row_of_a_published_answer_leads_back_to_its_line(golden: Golden, 
         assert found is not None
         assert (found.symbol, found.date.isoformat(), found.pred_open) == (symbol, day, float(predicted))
         assert found.as_received.startswith(symbol)
+
+
+def test_every_forecast_that_has_a_receipt_is_traced_and_comes_out_again(golden: Golden, store: ObjectStore) -> None:
+    forecasts = [found.key.rpartition("/")[2].removesuffix(".json") for found in store.list("receipts/forecasts/")]
+    assert bool(forecasts) == (golden.release != "0.1.0")
+    for forecast in forecasts:
+        assert str(forecast_replay.replay(forecast, store)) == "IDENTICAL", forecast
+    if forecasts:
+        (row, *_) = store.read("forecasts/latest.csv").decode().splitlines()[1:]
+        symbol, _, target, predicted, *_ = row.split(",")
+        found = forecast_trace.trace(resolve(row.rpartition(",")[2], store), store).row
+        assert found is not None
+        assert (found.symbol, str(found.target_date), found.pred_open) == (
+            symbol,
+            target,
+            float(predicted),
+        )
 
 
 def test_the_champion_and_the_history_go_on_serving(golden: Golden, store: ObjectStore) -> None:
