@@ -18,7 +18,7 @@ import pyarrow as pa
 from crypto_ml.forecasting.bundle import ModelBundle
 from crypto_ml.forecasting.current import Order
 from crypto_ml.forecasting.fingerprint import Witness
-from crypto_ml.forecasting.schema import PRICES
+from crypto_ml.forecasting.schema import OBSERVATION
 from crypto_ml.forecasting.scoring import PREDICTED, score
 from crypto_ml.forecasting.sorting import RowSorter, as_rows
 from crypto_ml.ledger.formats.forecast_v1 import Fingerprints, SymbolCounts
@@ -118,8 +118,8 @@ def next_opens(
 ) -> pd.DataFrame:
     """The day after `newest`, which is still to come, of some symbols, scored (see `scoring.score`)."""
     to_come = pd.DataFrame({"symbol": list(symbols)}, dtype="str")
-    to_come = to_come.assign(date=newest + ONE_DAY, slug=None, line=0, market=0.0, volume=np.nan)
-    to_come = to_come.assign(**dict.fromkeys(PRICES, np.nan))
+    unknown = {name: None if dtype == "str" else np.nan for name, dtype in OBSERVATION.items() if name != "symbol"}
+    to_come = to_come.assign(**unknown).assign(date=newest + ONE_DAY, line=0, market=0.0)
     with TemporaryDirectory(dir=directory) as name, RowSorter(Path(name)) as sorter:
         sorter.add(as_rows(to_come, file=0))
         spans, coins = sorter.spans(), sources.bundle.coins
