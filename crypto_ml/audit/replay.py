@@ -40,7 +40,6 @@ PART_STAGES: Final = {
     "champion": "champion_model",
     "bundle": "trained_model",
 }
-PUBLISHED_STAGES: Final = {"predictions": "predictions", "rejected_rows": "cleaned_features"}
 
 Outcome = Literal["IDENTICAL", "EQUAL", "DIFFERS"]
 

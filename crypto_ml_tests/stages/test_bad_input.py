@@ -132,6 +132,33 @@ def test_any_key_is_answered_beside_itself(store: ObjectStore, name: str) -> Non
     assert all(found.key.startswith(PREFIXES) for found in store.list())
 
 
+@pytest.mark.parametrize("character", ["x", "é", "🚀"])
+def test_a_name_that_leaves_no_room_for_its_answer_is_refused_by_a_report_and_the_file_beside_it_is_answered(
+    store: ObjectStore, character: str
+) -> None:
+    longest = store.room - len("uploads/.csv")
+    name = character * (longest // len(character.encode())) + ".csv"
+    drop(store, {name: series("LONG"), "good.csv": series("GOOD")})
+    answer_all(store)
+    found = read_report(f"uploads/{name}", store)
+    assert found is not None
+    assert found.outcome == "REJECTED"
+    assert "its name is too long" in str(found.document["reason"])
+    assert found.upload_key == f"uploads/{name}"
+    assert report(store, "good.csv").outcome == "PREDICTED"
+    assert [listed.key for listed in store.list("predictions/") if len(listed.key.encode()) > store.room] == []
+
+
+def test_a_file_that_is_no_csv_leaves_the_answer_to_the_csv_of_its_name_alone(store: ObjectStore) -> None:
+    drop(store, {"a.csv": series()})
+    answer_all(store)
+    before = {found.key: found.etag for found in store.list("predictions/")}
+    drop(store, {"a": b"not a market", "a.CSV": series("CAPS")})
+    answer_all(store)
+    assert before.items() <= {found.key: found.etag for found in store.list("predictions/")}.items()
+    assert [report(store, name).outcome for name in ("a", "a.CSV")] == ["REJECTED", "PREDICTED"]
+
+
 @pytest.mark.parametrize("symbol", ["A B", "A/B", "🚀", '"A,B"', "1+1="])
 def test_odd_symbols_are_symbols(store: ObjectStore, symbol: str) -> None:
     drop(store, {"odd.csv": series(symbol)})
