@@ -3,8 +3,11 @@
 Data goes to standard output, everything else to standard error.
 """
 
+import atexit
 import os
 import signal
+import sys
+from types import FrameType
 from typing import IO, Any, Final
 
 import click
@@ -14,6 +17,7 @@ from crypto_ml.errors import CryptoMLError
 from crypto_ml.visible import visible
 
 DEBUG: Final = "CRYPTO_ML_DEBUG"
+SECONDS_UNTIL_AGAIN: Final = 0.5
 
 
 class Failed(click.ClickException):
@@ -26,12 +30,23 @@ class Failed(click.ClickException):
 class Commands(click.Group):
     """A group whose commands end with one line where they fail, and with a traceback only where one is asked for."""
 
+    _told_to_end = False
+
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        # told to end, a command cleans up as it does at Ctrl-C; gigabytes of half an answer would stay behind otherwise
-        for number in (signal.SIGTERM, signal.SIGHUP):
-            if signal.getsignal(number) is signal.SIG_DFL:
-                signal.signal(number, signal.default_int_handler)
+        # told to end, in whichever way, a command cleans up; gigabytes of half an answer would stay behind otherwise
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
+                signal.signal(number, self._end)
         return super().__call__(*args, **kwargs)
+
+    def _end(self, _number: int, _frame: FrameType | None) -> None:
+        """End as at Ctrl-C. Code in C may lose an exception, so it is raised again until it is on its way."""
+        self._told_to_end = True
+        if not _is_ending(sys.exc_info()[1]):
+            signal.signal(signal.SIGALRM, self._end)
+            signal.setitimer(signal.ITIMER_REAL, SECONDS_UNTIL_AGAIN)
+            atexit.register(signal.setitimer, signal.ITIMER_REAL, 0)
+            raise KeyboardInterrupt
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -43,9 +58,17 @@ class Commands(click.Group):
         except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
             raise
         except Exception as error:
+            if self._told_to_end:  # DuckDB says "Query interrupted" in an error of its own
+                raise click.Abort from error
             if os.environ.get(DEBUG):
                 raise
             raise Failed(f"{type(error).__name__}: {error} (unexpected; {DEBUG}=1 shows where it happened)") from error
+
+
+def _is_ending(error: BaseException | None) -> bool:
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__context__
+    return error is not None
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
