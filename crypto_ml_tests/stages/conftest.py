@@ -5,18 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from crypto_ml.storage.objects import ObjectStore
-from crypto_ml_tests.stages.road import Road
-
-PREFIXES = (
-    "uploads/",
-    "predictions/",
-    "forecasts/",
-    "market_history/",
-    "prediction_log/",
-    "raw/",
-    "receipts/",
-    "models/",
-)
+from crypto_ml_tests.stages.road import PREFIXES, Road
 
 
 @pytest.fixture

@@ -27,6 +27,18 @@ from crypto_ml_tests.forecasting.markets import model
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 COLUMNS = ("symbol", "date", "open", "high", "low", "close", "market")
 
+PREFIXES = (
+    "uploads/",
+    "predictions/",
+    "forecasts/",
+    "market_history/",
+    "prediction_log/",
+    "raw/",
+    "receipts/",
+    "models/",
+)
+"""What keys in the bucket may begin with: the contract's prefixes."""
+
 
 def upload(rows: pd.DataFrame, *, columns: Iterable[str] = COLUMNS) -> bytes:
     """A market (see `markets.market`) as a file."""

@@ -23,18 +23,9 @@ from crypto_ml.stages.predictions import Answers, answer
 from crypto_ml.stages.raw_uploads import receive
 from crypto_ml.storage.history import MarketHistory
 from crypto_ml.storage.objects import ObjectStore
+from crypto_ml_tests.stages.road import PREFIXES
 
 HEADER = "symbol,date,open,high,low,close,market\n"
-PREFIXES = (
-    "uploads/",
-    "predictions/",
-    "forecasts/",
-    "market_history/",
-    "prediction_log/",
-    "raw/",
-    "receipts/",
-    "models/",
-)
 
 
 def row(symbol: str = "BTC", day: int = 1, **values: str) -> str:
