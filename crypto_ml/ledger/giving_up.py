@@ -91,7 +91,8 @@ def _outcome(end: _End, upload: Upload, receipts: Sequence[Receipt], store: Obje
     report = read_report(upload.key, store)
     if report and report.delivery == end.delivery.id and report.document["answer_id"] is not None:
         return answered(report.outcome, report.document["answer_id"])
-    if report and report.delivery > end.delivery.id:
+    # a newer version that was rejected, or given up itself, has no predictions that could stand for this one's
+    if report and int(report.delivery) > end.delivery.number and report.predictions is not None:
         newer = f"a newer version of the file was answered in delivery {report.delivery}"
         return overtaken(newer)
     for receipt in receipts:

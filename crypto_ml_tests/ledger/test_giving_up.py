@@ -102,3 +102,16 @@ def test_every_request_has_a_number_of_its_own_and_is_read_once(delivery: Delive
     log = RetryLog(store)
     assert list(log.since(0)) == [first, second]
     assert list(log.since(second.number)) == []
+
+
+def test_a_version_is_overtaken_only_by_one_that_has_predictions(delivery: Delivery, store: ObjectStore) -> None:
+    """Two versions of a file are given up, the newer one first: the older one can be asked for again as well."""
+    store.replace("uploads/a.csv", b"corrected")
+    log = DeliveryLog(store)
+    (newer,) = log.assign_new(NOW)
+    give_up(newer, WHY, "run", store)
+    outcomes = give_up(delivery, WHY, "run", store)
+    assert [one["outcome"] for one in outcomes.values()] == ["REJECTED"] * 3
+    standing = read_report("uploads/a.csv", store)
+    assert standing is not None
+    assert standing.delivery == newer.id
