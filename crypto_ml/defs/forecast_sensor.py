@@ -1,4 +1,5 @@
-"""forecast_sensor: sees that rows for the newest day of the history, or a newer one, came since the last forecast.
+"""forecast_sensor: sees that rows for the newest day of the history, or a newer one, came since the last forecast, or
+that an upload was retracted.
 
 A tick gathers (one question for the forecast that stands, one listing of the versions after it, and each new version
 once), decides, and returns one result. All of it is in S3; the cursor says how far the versions were read, so that they
@@ -42,8 +43,8 @@ UNFINISHED: Final = (
 class Progress:
     """How far the versions of the history were read, since the forecast that stands.
 
-    forecast: its id, None where there is none. due: the last version with rows for its newest day or a newer one, None
-    where there was none yet.
+    forecast: its id, None where there is none. due: the last version with rows for its newest day or a newer one, or
+    by which rows of whatever days are void; None where there was none yet.
     """
 
     forecast: str | None
@@ -67,7 +68,8 @@ class Progress:
 
     def after(self, commits: list[Commit], newest_day: date | None) -> "Progress":
         """With some more versions read."""
-        due = [commit.version for commit in commits if commit.last_day and commit.last_day >= (newest_day or date.min)]
+        newest = newest_day or date.min
+        due = [one.version for one in commits if one.retracts or (one.last_day and one.last_day >= newest)]
         read_to = max((commit.version for commit in commits), default=self.read_to)
         return Progress(self.forecast, read_to, max(due, default=self.due))
 

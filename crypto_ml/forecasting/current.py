@@ -4,18 +4,22 @@ A later delivery counts before an earlier one, in a delivery a later file, in a 
 numbers; it is the order in which answers replace each other, and no clock has a say in it. Where a delivery was cleaned
 again by other code, the later cleaning of a line counts.
 
+An upload that was retracted has each of its rows once more, as a void row: what an upload said of a series and a day
+does not count where the same upload has a void row for them. So whole series and days of the history are read as they
+would be among all the others.
+
 0.1 went by the time at which a row became known (`known`), and compared uploads as text. What it answered and trained
 is read in that order for ever; everything else goes by `delivered`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final, Literal
 
 Order = Literal["delivered", "known"]
 """The order in which rows for one day outrank each other; what was made by it records it."""
 
-ORDERING: Final = ("known_at", "upload_id", "line", "cleaning")
-"""The columns of the history that an order looks at. `upload_id` is `<delivery>.<file>`."""
+ORDERING: Final = ("known_at", "upload_id", "line", "cleaning", "void")
+"""The columns of the history by which its current rows are found. `upload_id` is `<delivery>.<file>`."""
 
 _TERMS: Final[Mapping[Order, tuple[str, ...]]] = {
     "delivered": (
@@ -33,10 +37,32 @@ def order_sql(order: Order) -> str:
     return f"row({', '.join(_TERMS[order])})"
 
 
+VALID: Final = """
+    received AS MATERIALIZED (SELECT * FROM known),
+    retracted AS (SELECT DISTINCT symbol, date, upload_id FROM received WHERE void),
+    valid AS (SELECT * FROM received ANTI JOIN retracted USING (symbol, date, upload_id))
+"""
+"""For a WITH: `valid`, the rows of the table `known` that were not retracted. `known` may be a stream, read once."""
+
+
 def current_sql(order: Order) -> str:
     """A query for the current row of each series and day of the table `known`, which has the columns of ORDERING."""
     greatest_first = ", ".join(f"{term} DESC" for term in _TERMS[order])
-    return f"SELECT * FROM known QUALIFY row_number() OVER (PARTITION BY symbol, date ORDER BY {greatest_first}) = 1"  # noqa: S608
+    return f"""
+        WITH {VALID} SELECT * FROM valid
+        QUALIFY row_number() OVER (PARTITION BY symbol, date ORDER BY {greatest_first}) = 1
+    """  # noqa: S608
+
+
+def valid_rows(rows: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Rows of the history that were not retracted, in their order; they have `symbol`, `date`, `upload_id`, `void`."""
+    given = list(rows)
+    void = {_said_of(row) for row in given if row["void"]}
+    return [row for row in given if _said_of(row) not in void]
+
+
+def _said_of(row: Mapping[str, Any]) -> tuple[Any, Any, Any]:
+    return row["symbol"], row["date"], row["upload_id"]
 
 
 def rank(row: Mapping[str, Any], order: Order) -> tuple[Any, ...]:

@@ -134,6 +134,17 @@ class DeliveryLog:
         """One delivery. Raises ObjectMissing."""
         return _delivery(self._log.read(number))
 
+    def deliveries_of(self, key: str) -> list[Delivery]:
+        """The deliveries with an upload under a key, in order."""
+        found: list[Delivery] = []
+        read_to = 0
+        for segment in self._segments.entries():
+            if any(_identity(upload)[0] == key for upload in segment.document["uploads"]):
+                found += [self.get(number) for number in range(read_to + 1, read_to + SEGMENT + 1)]
+            read_to += SEGMENT
+        found += [_delivery(entry) for entry in self._log.entries(read_to)]
+        return [delivery for delivery in found if any(upload.key == key for upload in delivery.uploads)]
+
     def assign_new(self, noticed_at: datetime, listed: Iterable[Upload] | None = None) -> list[Delivery]:
         """Assign every upload (of those listed, else of all) that no delivery has yet, and return the deliveries made.
 

@@ -17,7 +17,9 @@ from crypto_ml.ledger.receipts import SEAL, sealed
 from crypto_ml.storage.failures import AlreadyExists
 from crypto_ml.storage.objects import ORDER, ObjectStore
 
-ORDER_TEXT: Final = re.compile(r"(\d{4}-\d\d-\d\d)\.(\d{12})\.(\d{8})\.(\d{6})\.([0-9a-f]{16})")
+ORDER_TEXT: Final = re.compile(r"h(\d{12})\.(\d{8})\.(\d{6})\.(\d{4}-\d\d-\d\d)\.([0-9a-f]{16})")
+ORDER_TEXT_0_2: Final = re.compile(r"(\d{4}-\d\d-\d\d)\.(\d{12})\.(\d{8})\.(\d{6})\.([0-9a-f]{16})")
+"""0.2 went by the day first, which a retraction may take back. As text, its orders come before ours."""
 
 
 class ForecastReceiptDamaged(RecordDamaged):
@@ -26,15 +28,16 @@ class ForecastReceiptDamaged(RecordDamaged):
 
 @dataclass(frozen=True)
 class ForecastOrder:
-    """The place of a forecast among all: the later day, then the later state of the history, of the pointer, attempt.
+    """The place of a forecast among all: the later state of the history, then of the pointer, then attempt.
 
-    The digest, which is the end of its id, decides between forecasts of one state that were made at the same moment.
+    The later state has the later day, but where rows of the newest day were retracted. The digest, which is the end of
+    its id, decides between forecasts of one state that were made at the same moment.
     """
 
-    target_date: date
     history_version: int
     champion_pointer: int
     attempt: int
+    target_date: date
     digest: str
 
     @classmethod
@@ -42,25 +45,26 @@ class ForecastOrder:
         """The place of the forecast that a receipt is for."""
         inputs = receipt.inputs
         return cls(
-            date.fromisoformat(inputs.target_date),
             inputs.history_version,
             inputs.champion_pointer,
             inputs.attempt,
+            date.fromisoformat(inputs.target_date),
             receipt.forecast_id.rpartition("-")[2],
         )
 
     @classmethod
     def read(cls, text: str) -> Self | None:
-        """What `str` wrote; None where that is something else."""
-        found = ORDER_TEXT.fullmatch(text)
-        if found is None:
-            return None
-        return cls(date.fromisoformat(found[1]), int(found[2]), int(found[3]), int(found[4]), found[5])
+        """What `str` wrote, today's or that of 0.2; None where that is something else."""
+        if found := ORDER_TEXT.fullmatch(text):
+            return cls(int(found[1]), int(found[2]), int(found[3]), date.fromisoformat(found[4]), found[5])
+        if found := ORDER_TEXT_0_2.fullmatch(text):
+            return cls(int(found[2]), int(found[3]), int(found[4]), date.fromisoformat(found[1]), found[5])
+        return None
 
     def __str__(self) -> str:
         """As text, which compares as the forecasts do."""
-        state = f"{self.history_version:012d}.{self.champion_pointer:08d}.{self.attempt:06d}"
-        return f"{self.target_date}.{state}.{self.digest}"
+        state = f"h{self.history_version:012d}.{self.champion_pointer:08d}.{self.attempt:06d}"
+        return f"{state}.{self.target_date}.{self.digest}"
 
     @property
     def forecast_id(self) -> str:

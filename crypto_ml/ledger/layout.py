@@ -19,6 +19,7 @@ KNOWN: Final = "receipts/known/"
 ANSWERS: Final = "receipts/answers/"
 ANSWERED: Final = "receipts/answered/"
 RETRIES: Final = "receipts/retries/"
+RETRACTIONS: Final = "receipts/retractions/"
 FORECAST_RECEIPTS: Final = "receipts/forecasts/"
 MODELS: Final = "models/"
 TRAINING_SETS: Final = "models/training_sets/"
@@ -37,11 +38,13 @@ ANSWERS_OF_CSV, ANSWERS_OF_OTHERS, ANSWERS_OF_LONG = "_", ".", "~"
 
 @dataclass(frozen=True)
 class AnswerKeys:
-    """The keys that answer one upload. fits: False where there is no room for them, and only the report is written."""
+    """The keys that answer one upload. retracted: where it is said that what stands is the answer to an upload that was
+    retracted. fits: False where there is no room for them, and only the report is written."""
 
     predictions: str
     report: str
     rejected_rows: str
+    retracted: str
     fits: bool = True
 
 
@@ -75,7 +78,7 @@ def answer_keys(upload: str, room: int = LONGEST_KEY) -> AnswerKeys:
 
 def _keys(stem: str, mark: str) -> AnswerKeys:
     begin = f"{PREDICTIONS}{stem}{mark}"
-    return AnswerKeys(f"{begin}preds.csv", f"{begin}report.json", f"{begin}rejected_rows.csv")
+    return AnswerKeys(f"{begin}preds.csv", f"{begin}report.json", f"{begin}rejected_rows.csv", f"{begin}retracted.json")
 
 
 def raw_key(sha256: str) -> str:
@@ -101,6 +104,11 @@ def received_key(delivery: str) -> str:
 def append_key(append_id: str) -> str:
     """Where it is recorded what one append to the market history wrote."""
     return f"{APPENDS}{append_id}.json"
+
+
+def retraction_key(upload_id: str) -> str:
+    """Where the retraction of an upload is recorded."""
+    return f"{RETRACTIONS}{upload_id}.json"
 
 
 def receipt_key(answer_id: str) -> str:

@@ -104,11 +104,19 @@ def receipt_of(
 
 
 def situation(
-    received: Received, cleaned: Cleaned, number: int, owner: str, report: Report | None, *, moved: Collection[str]
+    received: Received,
+    cleaned: Cleaned,
+    number: int,
+    owner: str,
+    report: Report | None,
+    *,
+    moved: Collection[str],
+    retracted: Collection[tuple[str, str]],
 ) -> Situation:
     """What is known of one upload, for `outcomes.decide`.
 
     report: the one that stands under its answer's name. moved: answers whose predictions do not stand after all.
+    retracted: the delivery and key of uploads that were.
     """
     file, summary = received.files[number], cleaned.files.get(number)
     refusal = summary.refusal if summary else "the upload could not be read"
@@ -119,11 +127,16 @@ def situation(
         owner=owner,
         gone=file.reason if file.outcome == "SKIPPED" else None,
         refusal=file.reason if file.outcome == "REJECTED" else refusal,
-        standing=_standing(report, moved) if report else None,
+        standing=_standing(report, moved, retracted) if report else None,
     )
 
 
-def _standing(report: Report, moved: Collection[str]) -> Standing:
+def deliveries_behind(report: Report) -> set[str]:
+    """The delivery of the upload that a report is on, and of the one that the answer it names was given to."""
+    return {report.delivery, *([report.answer_id.partition("-")[0]] if report.answer_id else [])}
+
+
+def _standing(report: Report, moved: Collection[str], retracted: Collection[tuple[str, str]]) -> Standing:
     stands = report.predictions is not None and report.answer_id not in moved
     return Standing(
         report.delivery,
@@ -131,6 +144,7 @@ def _standing(report: Report, moved: Collection[str]) -> Standing:
         report.upload_sha256,
         report.outcome,
         report.answer_id if stands else None,
+        any((delivery, report.upload_key) in retracted for delivery in deliveries_behind(report)),
     )
 
 

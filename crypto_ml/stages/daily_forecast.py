@@ -16,7 +16,7 @@ from crypto_ml.ledger.registry import Champion
 from crypto_ml.stages.forecast_publication import Published, as_it_stands, attempt_after, publish_files, record
 from crypto_ml.stages.forecast_receipts import inputs_of, receipt_of
 from crypto_ml.stages.logged_forecasts import log_forecast
-from crypto_ml.stages.next_opens import ONE_DAY, ForecastSources, forecast, last_days_of
+from crypto_ml.stages.next_opens import ONE_DAY, ForecastSources, forecast, last_days_of, newest_of
 
 
 @dataclass(frozen=True)
@@ -56,9 +56,10 @@ def publish_forecast(sources: ForecastSources, began: datetime) -> Forecasted | 
     Raises what the store and the history raise.
     """
     last_days = last_days_of(sources.history, sources.history_version)
-    if last_days.empty:
+    newest = newest_of(last_days)
+    if pd.isna(newest):
         return None
-    target = (last_days["date"].max() + ONE_DAY).date()
+    target = (newest + ONE_DAY).date()
     attempt = attempt_after(sources, target)
     with TemporaryDirectory(prefix="crypto_ml-forecast-") as name:
         directory = Path(name)

@@ -13,8 +13,10 @@ import pyarrow.parquet as pq
 
 from crypto_ml.ledger.formats.reading import read_record
 from crypto_ml.ledger.layout import append_key
+from crypto_ml.ledger.retractions import read_retraction, retracted_ids
 from crypto_ml.stages.cleaned_features import Cleaned, download_named
 from crypto_ml.stages.raw_uploads import Received
+from crypto_ml.stages.retraction import carry_out
 from crypto_ml.storage.delta import CommitEvidence
 from crypto_ml.storage.failures import AlreadyExists
 from crypto_ml.storage.history import SCHEMA, MarketHistory
@@ -46,6 +48,8 @@ def remember(received: Received, cleaned: Cleaned, history: MarketHistory, store
             version = history.append(rows, append_id=append_id(cleaned), known_at=known_at)
     with suppress(AlreadyExists):
         store.create_json(append_key(append_id(cleaned)), asdict(history.commit_evidence(version)))
+    for upload in retracted_ids(store, cleaned.delivery):  # a delivery that is cleaned again brings no valid rows back
+        carry_out(read_retraction(upload, store), history, store)
     return Remembered(version, cleaned.accepted_rows, history.count())
 
 
@@ -60,11 +64,6 @@ def read_append(cleaned: Cleaned, store: ObjectStore) -> CommitEvidence:
     return read_record(CommitEvidence, store.read_json(key), store.uri(key))
 
 
-def upload_id(delivery: str, file: int) -> str:
-    """The name of one upload in the history: its delivery and its number there."""
-    return f"{delivery}.{file}"
-
-
 def _known_rows(accepted: pq.ParquetFile, received: Received, cleaning: int) -> Iterator[pa.RecordBatch]:
     known_at = pa.scalar(datetime.fromisoformat(received.at), SCHEMA.field("known_at").type)
     for batch in accepted.iter_batches():
@@ -72,4 +71,5 @@ def _known_rows(accepted: pq.ParquetFile, received: Received, cleaning: int) -> 
         rows = pa.table({name: batch[name] for name in SCHEMA.names if name in batch.schema.names})
         rows = rows.append_column("known_at", pa.repeat(known_at, batch.num_rows)).append_column("upload_id", names)
         rows = rows.append_column("cleaning", pa.repeat(pa.scalar(cleaning, pa.int32()), batch.num_rows))
+        rows = rows.append_column("void", pa.nulls(batch.num_rows, pa.bool_()))
         yield from rows.select(SCHEMA.names).cast(SCHEMA).combine_chunks().to_batches()

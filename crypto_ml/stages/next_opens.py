@@ -13,7 +13,6 @@ from typing import Final
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 
 from crypto_ml.forecasting.bundle import ModelBundle
 from crypto_ml.forecasting.current import Order
@@ -25,14 +24,13 @@ from crypto_ml.ledger.formats.forecast_v1 import Fingerprints, SymbolCounts
 from crypto_ml.ledger.registry import Champion
 from crypto_ml.settings import Settings
 from crypto_ml.stages.earlier_rows import earlier_rows
-from crypto_ml.storage.history import SCHEMA, MarketHistory
+from crypto_ml.storage.history import MarketHistory
 from crypto_ml.storage.objects import ObjectStore
-from crypto_ml.storage.outofcore import queried
 
-LAST_DAYS_SQL: Final = "SELECT symbol, max(date) AS date FROM known GROUP BY symbol ORDER BY symbol"
 ONE_DAY: Final = pd.Timedelta(days=1)
 NO_ROW: Final = "no row for the newest day"
 TOO_FEW_ROWS: Final = "too few rows"
+RETRACTED: Final = "all its rows were retracted"
 
 
 @dataclass(frozen=True)
@@ -69,22 +67,29 @@ class Forecast:
     @property
     def counts(self) -> SymbolCounts:
         reasons = self.left_out["reason"]
-        return SymbolCounts(len(self.rows), int((reasons == NO_ROW).sum()), int((reasons == TOO_FEW_ROWS).sum()))
+        without, few = int(reasons.isin([NO_ROW, RETRACTED]).sum()), int((reasons == TOO_FEW_ROWS).sum())
+        return SymbolCounts(len(self.rows), without, few)
 
 
 def last_days_of(history: MarketHistory, version: int) -> pd.DataFrame:
-    """Each symbol's last day: `symbol`, `date` (datetime64[s]), sorted by symbol. Memory is bounded by the symbols."""
-    known = history.scan(["symbol", "date"], version=version)
-    schema = pa.schema([SCHEMA.field("symbol"), SCHEMA.field("date")])
-    table = pa.Table.from_batches(queried(LAST_DAYS_SQL, known, schema), schema)
-    days: pd.DataFrame = table.to_pandas(date_as_object=False)
+    """Each symbol's last day: `symbol`, `date` (datetime64[s]), `retracted`, sorted by symbol.
+
+    Where all rows of a symbol were retracted it is the last of those. Memory is bounded by the symbols.
+    """
+    days: pd.DataFrame = history.last_days(version).to_pandas(date_as_object=False)
     return days.astype({"date": "datetime64[s]"})
+
+
+def newest_of(last_days: pd.DataFrame) -> pd.Timestamp:
+    """The newest day of the history that counts; NaT where there is none."""
+    newest: pd.Timestamp = last_days.loc[~last_days["retracted"], "date"].max()
+    return newest
 
 
 def forecast(sources: ForecastSources, last_days: pd.DataFrame, directory: Path) -> Forecast:
     """The next open of every symbol that has a row for the newest of the last days (see `last_days_of`)."""
-    newest = last_days["date"].max()
-    current = last_days["date"] == newest
+    newest = newest_of(last_days)
+    current = (last_days["date"] == newest) & ~last_days["retracted"]
     witness = Witness()
     scored = next_opens(sources, last_days.loc[current, "symbol"], newest, directory, witness)
     made = (scored["status"] == PREDICTED).to_numpy()
@@ -98,7 +103,7 @@ def forecast(sources: ForecastSources, last_days: pd.DataFrame, directory: Path)
             "scaled_by": scored.loc[made, "scaled_by"],
         }
     )
-    gone = last_days[~current].assign(reason=NO_ROW)
+    gone = last_days[~current].assign(reason=np.where(last_days.loc[~current, "retracted"], RETRACTED, NO_ROW))
     seeds = scored.loc[~made, ["symbol"]].assign(date=newest, reason=TOO_FEW_ROWS)
     left_out = pd.concat([gone, seeds]).rename(columns={"date": "last_day"}).sort_values("symbol")
     return Forecast(

@@ -7,6 +7,7 @@
 | in the same delivery a later upload has the same answer's name | SKIPPED | nothing |
 | the predictions of a newer delivery stand | SKIPPED | nothing |
 | the predictions that stand answer these very bytes already | SKIPPED | the same again, as this delivery's |
+| they do, and the upload that they answer was retracted | PREDICTED | predictions, report, refused rows |
 | nothing of that | PREDICTED | predictions, report, refused rows |
 
 A file that is refused or gone is so whatever stands; its report never takes the place of a newer one.
@@ -22,13 +23,15 @@ Publishing = Literal["nothing", "report", "answer", "repeat"]
 
 @dataclass(frozen=True)
 class Standing:
-    """The report that stands under an upload's answer name. answer_id: of the predictions it names, None without."""
+    """The report that stands under an upload's answer name. answer_id: of the predictions it names, None without.
+    retracted: whether the upload that it is on, or that those answer, was retracted."""
 
     delivery: str
     upload_key: str
     upload_sha256: str | None
     outcome: Outcome
     answer_id: str | None
+    retracted: bool = False
 
 
 @dataclass(frozen=True)
@@ -71,7 +74,8 @@ def decide(found: Situation) -> Decided:
     if standing is None or standing.answer_id is None or standing.upload_key != found.upload_key:
         return Decided("PREDICTED", None, "answer")
     corrects = standing.upload_sha256 != found.upload_sha256
-    if corrects or (standing.delivery == found.delivery and standing.outcome != "SKIPPED"):
+    own = standing.delivery == found.delivery and standing.outcome != "SKIPPED"
+    if corrects or own or (standing.retracted and standing.delivery != found.delivery):
         return Decided("PREDICTED", None, "answer", replaces=standing.answer_id if corrects else None)
     reason = f"the same bytes under the same key were answered before, by answer {standing.answer_id}"
     return Decided("SKIPPED", reason, "repeat", repeats=standing.answer_id)

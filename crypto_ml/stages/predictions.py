@@ -20,7 +20,15 @@ from crypto_ml.forecasting.answers import PREDICTIONS
 from crypto_ml.ledger.formats.receipt_v2 import Receipt, Vouched
 from crypto_ml.ledger.layout import answer_keys
 from crypto_ml.ledger.reports import Report, read_reports
-from crypto_ml.stages.answer_receipts import answer_ids, evidence_of, receipt_of, situation, version_written
+from crypto_ml.ledger.retractions import retractions
+from crypto_ml.stages.answer_receipts import (
+    answer_ids,
+    deliveries_behind,
+    evidence_of,
+    receipt_of,
+    situation,
+    version_written,
+)
 from crypto_ml.stages.cleaned_features import REFUSED, Cleaned, download_named
 from crypto_ml.stages.delivery_scoring import PREDICTED_PARQUET, PREVIEW_ROWS, Scored, Sources, score_delivery
 from crypto_ml.stages.logged_predictions import log_predictions
@@ -93,7 +101,7 @@ def answer(received: Received, cleaned: Cleaned, sources: Sources) -> Answers:
         failed: dict[int, CryptoMLError] = {}
         while remaining := set(range(len(received.files))) - written.keys() - failed.keys():
             standing = read_reports([received.files[number].upload.key for number in remaining], sources.store)
-            situations = _situations(delivery, remaining, standing, moved)
+            situations = _situations(delivery, remaining, standing, moved, _retracted(standing, sources.store))
             decided = {number: decide(found) for number, found in situations.items()}
             written |= _write(delivery, decided, standing, failed)
             moved |= {str(one.repeats) for number, one in decided.items() if one.repeats and number not in written}
@@ -119,10 +127,15 @@ def _scored(received: Received, cleaned: Cleaned, sources: Sources, directory: P
 
 
 def _situations(
-    delivery: _Delivery, numbers: Collection[int], standing: Mapping[str, Report], moved: Collection[str]
+    delivery: _Delivery,
+    numbers: Collection[int],
+    standing: Mapping[str, Report],
+    moved: Collection[str],
+    retracted: Collection[tuple[str, str]],
 ) -> dict[int, Situation]:
     """What is known of some uploads. An answer's name that two of the delivery have belongs to the last of them that is
-    to be predicted. moved: answers that a report names and whose predictions do not stand after all."""
+    to be predicted. moved: answers that a report names and whose predictions do not stand after all. retracted: the
+    delivery and key of uploads that were."""
     received, cleaned = delivery.received, delivery.cleaned
     readable = [n for n, file in enumerate(received.files) if n in cleaned.files and not cleaned.files[n].refusal]
     in_order = [*(number for number in range(len(received.files)) if number not in readable), *readable]
@@ -131,10 +144,23 @@ def _situations(
     owners = {names[key]: key for key in uploads.values()}
     return {
         number: situation(
-            received, cleaned, number, owners[names[uploads[number]]], standing.get(uploads[number]), moved=moved
+            received,
+            cleaned,
+            number,
+            owners[names[uploads[number]]],
+            standing.get(uploads[number]),
+            moved=moved,
+            retracted=retracted,
         )
         for number in numbers
     }
+
+
+def _retracted(standing: Mapping[str, Report], store: ObjectStore) -> set[tuple[str, str]]:
+    """The delivery and key of each upload that was retracted, of those that reports and their answers are about."""
+    deliveries = {delivery for report in standing.values() for delivery in deliveries_behind(report)}
+    found = retractions(store, deliveries) if deliveries else {}
+    return {(one.delivery, one.upload.key) for one in found.values()}
 
 
 def _write(

@@ -12,7 +12,6 @@ from typing import Any, Final
 
 import pandas as pd
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from crypto_ml.digest import sha256_of
 from crypto_ml.errors import Refused
@@ -82,10 +81,13 @@ def prepare(
 def choose(week: str, as_of: date, history: MarketHistory, known_by: datetime) -> tuple[dict[str, Any], pd.DataFrame]:
     """The rows of a week's training set, and what names them: what the manifest begins with.
 
-    `known_by` in it is when the newest of the rows became known, and `history_version` the newest version known then.
+    `known_by` in it is when the last became known of what was known of those days (a retraction is known since it was
+    decided), and `history_version` the newest version known then.
     """
-    table = _known_rows(history, as_of, known_by, history.version_known_by(known_by), CURRENT)
-    newest = pc.max(table["known_at"]).as_py() or known_by
+    version = history.version_known_by(known_by)
+    table = _known_rows(history, as_of, known_by, version, CURRENT)
+    known = None if version is None else history.last_known(before=as_of, version=version, known_by=known_by)
+    newest = known or known_by
     rows = as_frame(table.select(list(OBSERVATION)))
     manifest = {
         "format": FORMAT,
@@ -146,7 +148,7 @@ def _training_set(manifest: Mapping[str, Any], statistics: SeriesStatistics) -> 
 def _known_rows(history: MarketHistory, as_of: date, known_by: datetime, version: int | None, order: Order) -> pa.Table:
     if version is None:  # nothing was known by then, whatever is known now
         return SCHEMA.empty_table()
-    columns = [*OBSERVATION, "known_at", "upload_id"]
+    columns = [*OBSERVATION, "upload_id"]
     return history.current_rows(columns, before=as_of, version=version, known_by=known_by, order=order)
 
 

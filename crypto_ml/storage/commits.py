@@ -1,4 +1,4 @@
-"""What the log of the market history says of its versions, one small object each: enough to see whether days came.
+"""What the log of the market history says of its versions, one small object each: enough to see what came with them.
 
 Versions list in order, so that a look costs what is new. How a commit is written is Delta Lake's protocol.
 """
@@ -17,16 +17,21 @@ from crypto_ml.storage.objects import ObjectStore
 AT_ONCE: Final = 8
 COMMIT: Final = ".json"
 
+RETRACTS: Final = "retracts"
+"""What a commit says of itself that makes the rows of an upload void: which upload that is."""
+
 
 @dataclass(frozen=True)
 class Commit:
     """One version of the table, and the last day among the rows that it added.
 
-    last_day: None where it added none; `date.max` where the log does not say.
+    last_day: None where it added none; `date.max` where the log does not say. retracts: the upload whose rows it makes
+    void.
     """
 
     version: int
     last_day: date | None
+    retracts: str | None = None
 
 
 def commits_after(version: int, most: int, store: ObjectStore, table: str = "market_history") -> list[Commit]:
@@ -50,9 +55,10 @@ def _commit(key: str, log: str, store: ObjectStore) -> Commit:
         actions = [json.loads(line) for line in store.read(key).splitlines() if line.strip()]
         added = [action["add"] for action in actions if "add" in action]
         days = [_last_day(one) for one in added if one.get("dataChange", True)]
+        retracts = [action["commitInfo"].get(RETRACTS) for action in actions if "commitInfo" in action]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise StoreRefused(f"{store.uri(key)} is not a commit of Delta Lake: {error}") from error
-    return Commit(int(key.removeprefix(log).removesuffix(COMMIT)), max(days, default=None))
+    return Commit(int(key.removeprefix(log).removesuffix(COMMIT)), max(days, default=None), next(iter(retracts), None))
 
 
 def _last_day(added: dict[str, Any]) -> date:

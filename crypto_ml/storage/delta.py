@@ -79,8 +79,7 @@ class GrowingTable:
         """Append rows with the columns of the schema (any order; others are dropped); returns the version they are in.
 
         said: what the commit says beside the id. All or nothing, once per `append_id`: a second append with the same
-        id, also at the same moment, adds nothing and returns the version of the first (the current version where that
-        was over 50 versions ago). Memory is bounded by a batch.
+        id, also at the same moment, adds nothing and returns the version of the first. Memory is bounded by a batch.
         Raises: TableRefused, StoreUnavailable, StoreRefused, and what the reader raises.
         """
         missing = [name for name in self.schema.names if name not in rows.schema.names]
@@ -114,6 +113,14 @@ class GrowingTable:
                     raise failures[0] from None
                 raise
             return table.version()
+
+    def appended(self, append_id: str) -> int | None:
+        """The version that an append is in; None where it was not made."""
+        with self.explained("look at"):
+            table = self.open()
+            if table is None or table.transaction_version(append_id) is None:
+                return None
+            return _version_of(table, append_id)
 
     def commit_evidence(self, version: int) -> CommitEvidence:
         """What makes up a version, read back from the store: the commit and each data file it added.
@@ -235,7 +242,13 @@ class GrowingTable:
 
 
 def _version_of(table: DeltaTable, append_id: str) -> int:
-    for commit in table.history(limit=COMMITS_LOOKED_AT):
-        if commit.get("append_id") == append_id:
-            return int(commit["version"])
-    return table.version()
+    """The version of an append that was made, looked for from the newest on."""
+    asked = COMMITS_LOOKED_AT
+    while True:
+        commits = table.history(limit=asked)
+        for commit in commits:
+            if commit.get("append_id") == append_id:
+                return int(commit["version"])
+        if len(commits) < asked:
+            return table.version()
+        asked *= 4

@@ -2,7 +2,9 @@
 
 What is appended: the rows of `schema.OBSERVATION`, each with `known_at` (when it became known), `upload_id` (which
 upload it came from: `<delivery>.<file>`), `line` (its row there) and `cleaning` (which cleaning of its delivery took it
-in, 1 for the first; null in rows that 0.1 wrote). Nothing is changed or removed: a corrected observation is one more
+in, 1 for the first; null in rows that 0.1 wrote). `void` is null; where an upload was retracted, its rows are appended
+once more with it true, and from then on count no more than those do (`known_at` is when that became known). Nothing is
+changed or removed: a corrected observation is one more
 row for its (symbol, date). Which of them is the current one says `forecasting.current`.
 
 What a version means: the table's state after that many commits. It holds exactly the appends up to then, for ever: log
@@ -17,10 +19,12 @@ from operator import and_
 from typing import Final
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
-from crypto_ml.forecasting.current import ORDERING, Order, current_sql, order_sql
+from crypto_ml.forecasting.current import ORDERING, VALID, Order, current_sql, order_sql
 from crypto_ml.forecasting.schema import OBSERVATION
+from crypto_ml.storage.commits import RETRACTS
 from crypto_ml.storage.delta import CommitEvidence, GrowingTable, TableRefused
 from crypto_ml.storage.objects import ObjectStore
 from crypto_ml.storage.outofcore import BATCH_ROWS, queried
@@ -37,9 +41,18 @@ SCHEMA: Final = pa.schema(
         pa.field("upload_id", pa.string(), nullable=False),
         pa.field("line", pa.int64(), nullable=False),
         pa.field("cleaning", pa.int32()),
+        pa.field("void", pa.bool_()),
     ]
 )
 """Columns of the table: an observation, and where and when it became known."""
+
+LAST_DAYS: Final = pa.schema([("symbol", pa.string()), ("date", pa.date32()), ("retracted", pa.bool_())])
+LAST_DAYS_SQL: Final = f"""
+    WITH {VALID}, days AS (SELECT symbol, max(date) AS date FROM valid GROUP BY symbol)
+    SELECT symbol, coalesce(days.date, every.date) AS date, days.date IS NULL AS retracted
+    FROM (SELECT symbol, max(date) AS date FROM received GROUP BY symbol) AS every LEFT JOIN days USING (symbol)
+    ORDER BY symbol
+"""  # noqa: S608 - terms of ours
 
 
 class MarketHistory:
@@ -59,12 +72,20 @@ class MarketHistory:
         """Rows at `version` (None: now), corrections included; read from the log, not from the data."""
         return self._table.count(version)
 
-    def append(self, rows: pa.RecordBatchReader | pa.Table, *, append_id: str, known_at: datetime) -> int:
+    def append(
+        self, rows: pa.RecordBatchReader | pa.Table, *, append_id: str, known_at: datetime, retracts: str | None = None
+    ) -> int:
         """Append rows with the columns of `SCHEMA`, once per `append_id`; see `GrowingTable.append`.
 
-        known_at: when the rows became known, which is what `version_known_by` looks at.
+        known_at: when the rows became known, which is what `version_known_by` looks at. retracts: the upload whose rows
+        these make void.
         """
-        return self._table.append(rows, append_id=append_id, known_at=known_at.astimezone(UTC).isoformat())
+        said = {"known_at": known_at.astimezone(UTC).isoformat(), **({RETRACTS: retracts} if retracts else {})}
+        return self._table.append(rows, append_id=append_id, **said)
+
+    def appended(self, append_id: str) -> int | None:
+        """The version that the rows of an append are in; None where they were not appended."""
+        return self._table.appended(append_id)
 
     def commit_evidence(self, version: int) -> CommitEvidence:
         """What makes up a version; see `GrowingTable.commit_evidence`."""
@@ -97,11 +118,12 @@ class MarketHistory:
         before: date | None = None,
         version: int | None = None,
         known_by: datetime | None = None,
+        upload: str | None = None,
     ) -> pa.RecordBatchReader:
-        """Stream every row ever appended, corrections included, in no particular order.
+        """Stream every row ever appended, corrections and void rows included, in no particular order.
 
-        Only `columns`, of `symbols`, of days earlier than `before`, known at `known_by` (aware) or earlier, as of
-        `version` (None: now). Only the files and columns that this needs are read. No table: no rows.
+        Only `columns`, of `symbols`, of days earlier than `before`, known at `known_by` (aware) or earlier, of an
+        `upload`, as of `version` (None: now). Only the files and columns that this needs are read. No table: no rows.
         Raises: TableRefused, StoreUnavailable, StoreRefused, also between two batches.
         """
         names = SCHEMA.names if columns is None else list(columns)
@@ -118,6 +140,8 @@ class MarketHistory:
             conditions.append(ds.field("date") < pa.scalar(before, pa.date32()))
         if known_by is not None:
             conditions.append(ds.field("known_at") <= pa.scalar(known_by, SCHEMA.field("known_at").type))
+        if upload is not None:
+            conditions.append(ds.field("upload_id") == upload)
         with self._table.explained("read"):
             table = self._table.open(version)
             dataset = None if table is None else table.to_pyarrow_dataset(schema=SCHEMA)
@@ -173,14 +197,33 @@ class MarketHistory:
         query = f"SELECT {wanted} FROM ({current_sql(order)}) ORDER BY symbol, date"  # noqa: S608 - names of ours
         return pa.RecordBatchReader.from_batches(schema, queried(query, known, schema))
 
+    def valid_rows(self, upload: str, version: int | None = None) -> pa.RecordBatchReader:
+        """The rows of an upload that were not retracted, with all their columns, in no particular order."""
+        rows = self.scan(upload=upload, version=version)
+        return pa.RecordBatchReader.from_batches(SCHEMA, queried(f"WITH {VALID} FROM valid", rows, SCHEMA))
+
+    def last_days(self, version: int | None = None) -> pa.Table:
+        """Each symbol's last day, in the columns of LAST_DAYS, sorted by symbol.
+
+        Where all rows of a symbol were retracted it is the last of those. Memory is bounded by the symbols.
+        """
+        known = self.scan(["symbol", "date", "upload_id", "void"], version=version)
+        return pa.Table.from_batches(queried(LAST_DAYS_SQL, known, LAST_DAYS), LAST_DAYS)
+
+    def last_known(self, *, before: date, version: int, known_by: datetime) -> datetime | None:
+        """When the last of some rows became known (see `scan`), current or not; None where there are none."""
+        times = self.scan(["known_at"], before=before, version=version, known_by=known_by)
+        newest = [found for batch in times if (found := pc.max(batch["known_at"]).as_py())]
+        return max(newest, default=None)
+
     def slugs(
         self, symbols: Collection[str] | None = None, version: int | None = None, order: Order = "delivered"
     ) -> dict[str, str]:
         """The slug of each series (of `symbols`) that was ever given one; of several, the first in the order."""
-        known = self.scan(["symbol", "slug", *ORDERING], symbols=symbols, version=version)
+        known = self.scan(["symbol", "date", "slug", *ORDERING], symbols=symbols, version=version)
         query = f"""
-            SELECT symbol, arg_min(slug, {order_sql(order)}) AS slug
-            FROM known WHERE slug IS NOT NULL GROUP BY symbol ORDER BY symbol
+            WITH {VALID} SELECT symbol, arg_min(slug, {order_sql(order)}) AS slug
+            FROM valid WHERE slug IS NOT NULL GROUP BY symbol ORDER BY symbol
         """  # noqa: S608 - terms of ours
         schema = pa.schema([SCHEMA.field("symbol"), SCHEMA.field("slug")])
         found = pa.RecordBatchReader.from_batches(schema, queried(query, known, schema)).read_all()

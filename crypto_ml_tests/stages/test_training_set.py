@@ -24,7 +24,7 @@ DAYS = ROWS["date"].dt.date.tolist()
 
 
 def known(rows: pd.DataFrame, at: datetime, upload: str) -> pa.Table:
-    frame = rows[[*OBSERVATION, "line"]].assign(known_at=at, upload_id=upload, cleaning=1)
+    frame = rows[[*OBSERVATION, "line"]].assign(known_at=at, upload_id=upload, cleaning=1, void=None)
     return pa.Table.from_pandas(frame, schema=SCHEMA, preserve_index=False)
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from crypto_ml.digest import sha256_of
 from crypto_ml.errors import Unavailable
-from crypto_ml.forecasting.current import Order, rank
+from crypto_ml.forecasting.current import Order, rank, valid_rows
 from crypto_ml.forecasting.schema import OBSERVATION
 from crypto_ml.storage.delta import GrowingTable, TableRefused
 from crypto_ml.storage.embedded import EmbeddedS3, ensure_bucket
@@ -36,6 +36,7 @@ class Known(NamedTuple):
     upload: str = "1.0"
     line: int = 0
     slug: str | None = None
+    void: bool | None = None
 
 
 def rows(*known: Known) -> pa.Table:
@@ -50,6 +51,7 @@ def rows(*known: Known) -> pa.Table:
                 "known_at": KNOWN + timedelta(hours=k.hour),
                 "upload_id": k.upload,
                 "line": k.line,
+                "void": k.void,
             }
             for k in known
         ],
@@ -69,7 +71,7 @@ def history(store: ObjectStore) -> MarketHistory:
 
 
 def test_the_table_holds_an_observation_and_where_it_came_from() -> None:
-    assert SCHEMA.names == [*OBSERVATION, "known_at", "upload_id", "line", "cleaning"]
+    assert SCHEMA.names == [*OBSERVATION, "known_at", "upload_id", "line", "cleaning", "void"]
 
 
 def test_an_absent_table_has_no_version_and_reads_as_no_rows(history: MarketHistory) -> None:
@@ -188,7 +190,7 @@ def test_a_version_is_readable_behind_many_checkpoints(history: MarketHistory) -
     for number in range(55):
         history.append(rows(Known(line=number)), append_id=str(number), known_at=KNOWN)
     assert history.scan(version=first).read_all().equals(many(5))
-    assert history.append(many(5), append_id="first", known_at=KNOWN) >= first
+    assert history.append(many(5), append_id="first", known_at=KNOWN) == first
     assert history.count() == 60
 
 
@@ -222,6 +224,22 @@ def test_the_slug_delivered_first_is_the_series_own(history: MarketHistory) -> N
     history.append(rows(*first), append_id="two", known_at=KNOWN)
     history.append(rows(Known("ETH", slug="ethereum", upload=last)), append_id="three", known_at=KNOWN)
     assert history.slugs() == {"BTM": "bitmark", "ETH": "ethereum"}
+    void = (Known("BTM", slug="bitmark", upload=early, void=True), Known("ETH", upload=last, void=True))
+    history.append(rows(*void), append_id="void", known_at=KNOWN)
+    assert history.slugs() == {"BTM": "bytom"}
+
+
+def test_the_last_day_of_a_series_is_that_of_a_row_that_counts_where_there_is_one(history: MarketHistory) -> None:
+    given = (Known("A"), Known("A", 1, upload="2.0"), Known("B", 3, upload="2.0"), Known("C", 2))
+    void = [k._replace(void=True) for k in given if k.upload == "2.0"]
+    history.append(rows(*given), append_id="one", known_at=KNOWN)
+    history.append(rows(*void), append_id="void", known_at=KNOWN)
+    assert history.last_days(1)["retracted"].to_pylist() == [False] * 3
+    assert history.last_days().to_pylist() == [
+        {"symbol": "A", "date": DAY, "retracted": False},
+        {"symbol": "B", "date": DAY + timedelta(days=3), "retracted": True},
+        {"symbol": "C", "date": DAY + timedelta(days=2), "retracted": False},
+    ]
 
 
 def test_history_is_read_as_it_was_known_at_a_time(history: MarketHistory) -> None:
@@ -238,6 +256,7 @@ known_rows = st.builds(
     open=st.floats(0.01, 1e6),
     hour=st.integers(0, 3),
     upload=st.sampled_from(["1.0", "2.0", "10.0", "2.9", "2.11"]),
+    void=st.none(),
 )
 
 
@@ -246,14 +265,18 @@ known_rows = st.builds(
     appends=st.lists(st.lists(known_rows, max_size=12), max_size=4),
     hour=st.integers(-1, 3),
     order=st.sampled_from(["delivered", "known"]),
+    retracted=st.dictionaries(st.sampled_from(["1.0", "2.9", "10.0"]), st.integers(0, 3)),
 )
-def test_current_rows_are_the_last_of_each_series_and_day_in_the_order(
-    store: ObjectStore, appends: list[list[Known]], hour: int, order: Order
+def test_current_rows_are_the_last_of_each_series_and_day_in_the_order_and_of_no_upload_that_was_retracted(
+    store: ObjectStore, appends: list[list[Known]], hour: int, order: Order, retracted: dict[str, int]
 ) -> None:
     history = MarketHistory(store, key=f"history-{next(TABLES)}")
     numbered = [[k._replace(line=100 * a + n) for n, k in enumerate(append)] for a, append in enumerate(appends)]
     for number, append in enumerate(numbered):
         history.append(rows(*append), append_id=str(number), known_at=KNOWN)
+    given = [k for append in numbered for k in append]
+    void = [k._replace(void=True, hour=retracted[k.upload]) for k in given if k.upload in retracted]
+    history.append(rows(*void), append_id="void", known_at=KNOWN)
 
     def in_order(k: Known) -> tuple[object, ...]:
         if order == "known":
@@ -264,13 +287,13 @@ def test_current_rows_are_the_last_of_each_series_and_day_in_the_order(
         model = {(k.symbol, k.day): k for k in sorted(everything, key=in_order)}
         return rows(*(model[key] for key in sorted(model)))
 
-    everything = [k for append in numbered for k in append]
+    everything = [k for k in given if k.upload not in retracted]
     assert history.current_rows(order=order).equals(last(everything))
-    known = rows(*everything).to_pylist()
+    known = valid_rows(rows(*void, *given).to_pylist())
     ranked = {(row["symbol"], row["date"]): row for row in sorted(known, key=lambda row: rank(row, order))}
     assert [ranked[key] for key in sorted(ranked)] == last(everything).to_pylist()
     assert history.current_rows(known_by=KNOWN + timedelta(hours=hour), order=order).equals(
-        last([k for k in everything if k.hour <= hour])
+        last([k for k in given if k.hour <= hour and retracted.get(k.upload, hour + 1) > hour])
     )
     assert history.current_rows(symbols=["A"], before=DAY + timedelta(days=1), order=order).equals(
         last([k for k in everything if k.symbol == "A" and k.day < 1])

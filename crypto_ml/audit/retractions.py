@@ -1,0 +1,69 @@
+"""Which past answers, forecasts and models had used the rows of an upload that was retracted."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from crypto_ml.audit.used_by import (
+    Rows,
+    UsedBy,
+    answers_that_used,
+    forecasts_that_used,
+    models_that_used,
+    told_of,
+)
+from crypto_ml.ledger.formats.retraction_v1 import Retraction
+from crypto_ml.stages.retraction import Retracted
+from crypto_ml.storage.history import MarketHistory
+from crypto_ml.storage.objects import ObjectStore
+
+
+@dataclass(frozen=True)
+class RetractedUse:
+    """A retraction, the versions of the history by which the rows are void, how many they are, the notice beside the
+    predictions, and what had used the rows."""
+
+    retraction: Retraction
+    versions: tuple[int, ...]
+    rows: int
+    notice: str | None
+    answers: tuple[UsedBy, ...]
+    forecasts: tuple[UsedBy, ...]
+    models: tuple[UsedBy, ...]
+
+
+def used(retracted: Retracted, store: ObjectStore) -> RetractedUse:
+    """What had used the rows of a retracted upload: read from an answer to it, too, where one row was made from
+    another."""
+    upload = retracted.retraction.upload_id
+    table = MarketHistory(store).scan(["symbol", "date"], upload=upload).read_all()
+    days = table.group_by("symbol").aggregate([("date", "min")]).to_pylist()
+    first = {row["symbol"]: row["date_min"] for row in days}
+    rows = Rows(first, lambda _symbol, _day, from_upload, _values: from_upload == upload, max(retracted.versions))
+    with TemporaryDirectory(prefix="crypto_ml-retraction-") as name:
+        directory = Path(name)
+        return RetractedUse(
+            retracted.retraction,
+            tuple(retracted.versions),
+            retracted.rows,
+            retracted.notice,
+            tuple(answers_that_used(rows, store, directory)),
+            tuple(forecasts_that_used(rows, store, directory)),
+            tuple(models_that_used(rows, store)),
+        )
+
+
+def told_retraction(retracted: Retracted, store: ObjectStore) -> Iterator[str]:
+    """A retraction in lines for people."""
+    one, versions = retracted.retraction, ", ".join(map(str, retracted.versions))
+    yield f"{one.upload.key} (upload {one.upload_id}) is retracted by {one.by} since {one.at}: {one.why}"
+    yield f"  {retracted.rows:,} rows count as void from version {versions} of market_history on"
+    if retracted.notice:
+        yield f"  its predictions stay where they are; beside them stands {store.uri(retracted.notice)}"
+
+
+def told(found: RetractedUse) -> Iterator[str]:
+    """What had used the rows, in lines for people."""
+    yield "what had used them:"
+    yield from told_of(found.answers, found.forecasts, found.models)

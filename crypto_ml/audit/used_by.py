@@ -1,0 +1,152 @@
+"""Which past answers, forecasts and models had used some rows of the history that count no more.
+
+An answer or a forecast used a row where it stood among the earlier rows of one of its predictions; a model, where it
+stood in its training set.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import date, datetime
+from pathlib import Path
+from typing import Any
+
+from crypto_ml.audit.evidence import Evidence
+from crypto_ml.audit.forecast_evidence import ForecastEvidence
+from crypto_ml.audit.trace import OBSERVED, EarlierRow, earlier_rows, known_rows, made_from, scored_again
+from crypto_ml.forecasting.bundle import TRAINING_MANIFEST
+from crypto_ml.ledger.deliveries import DeliveryLog
+from crypto_ml.ledger.formats.training_manifest_v2 import order_of
+from crypto_ml.ledger.layout import FORECAST_RECEIPTS
+from crypto_ml.ledger.receipts import receipts_of
+from crypto_ml.ledger.registry import Registry
+from crypto_ml.stages.next_opens import forecast, last_days_of
+from crypto_ml.stages.scaler import SOURCE
+from crypto_ml.storage.history import MarketHistory
+from crypto_ml.storage.objects import ObjectStore
+
+
+@dataclass(frozen=True)
+class UsedBy:
+    """A past answer (to which upload) or a forecast, with the predictions that were made from the rows, or a model with
+    the days it was trained on."""
+
+    name: str
+    upload: str | None
+    used: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The rows that are asked about. first: the first day of each series that has any. is_one: whether a row that was
+    current once is one of them, by its series, day, upload and values. until: the version of the history from which on
+    they count no more, None where that is not known."""
+
+    first: Mapping[str, date]
+    is_one: Callable[[str, date, str, Mapping[str, Any]], bool]
+    until: int | None = None
+
+    def counted_at(self, version: int | None) -> bool:
+        """Whether they may have been read from a version of the history."""
+        return version is not None and (self.until is None or version < self.until)
+
+    def among(self, symbol: str, earlier: Iterable[EarlierRow]) -> bool:
+        """Whether one of them is among the rows that a prediction was made from."""
+        return any(self.is_one(symbol, row.date, row.upload_id, row.observed) for row in earlier)
+
+
+def answers_that_used(rows: Rows, store: ObjectStore, directory: Path) -> Iterator[UsedBy]:
+    """Answers, oldest first, to uploads with later rows of the same series. directory: for what is downloaded."""
+    table = MarketHistory(store).scan(["symbol", "date", "upload_id"], symbols=set(rows.first)).read_all()
+    last_days = table.group_by(["symbol", "upload_id"]).aggregate([("date", "max")]).to_pylist()
+    uploads = {row["upload_id"] for row in last_days if row["date_max"] > rows.first[row["symbol"]]}
+    log = DeliveryLog(store)
+    for upload_id in sorted(uploads, key=_number):
+        delivery, _, file = upload_id.partition(".")
+        key = log.get(int(delivery)).uploads[int(file)].key
+        for receipt in receipts_of(delivery, store):
+            if receipt.upload.key == key and receipt.outcome == "PREDICTED" and rows.counted_at(receipt.history.read):
+                room = directory / receipt.answer_id
+                room.mkdir()
+                used = tuple(_predictions_from(Evidence(receipt, store, room), rows))
+                if used:
+                    yield UsedBy(receipt.answer_id, key, used)
+
+
+def _predictions_from(evidence: Evidence, rows: Rows) -> Iterator[str]:
+    """The prediction ids of an answer that were made from the rows."""
+    receipt = evidence.receipt
+    own = evidence.accepted(set(rows.first))
+    known = known_rows(evidence, own)
+    scaled_by = {int(row["line"]): row["scaled_by"] for row in scored_again(evidence, own).to_dict("records")}
+    for row in own.select(["symbol", "date", "line"]).to_pylist():
+        if rows.among(row["symbol"], made_from(known[row["symbol"]], row["date"], scaled_by[row["line"]])):
+            yield f"{receipt.answer_id}-{row['line']}"
+
+
+def forecasts_that_used(rows: Rows, store: ObjectStore, directory: Path) -> Iterator[UsedBy]:
+    """Forecasts, in order of the days they are for."""
+    for found in store.list(FORECAST_RECEIPTS):
+        evidence = ForecastEvidence.of(found.key.removeprefix(FORECAST_RECEIPTS).removesuffix(".json"), store)
+        receipt = evidence.receipt
+        if rows.counted_at(receipt.inputs.history_version):
+            used = tuple(_forecast_from(evidence, rows, directory))
+            if used:
+                yield UsedBy(receipt.forecast_id, None, used)
+
+
+def _forecast_from(evidence: ForecastEvidence, rows: Rows, directory: Path) -> Iterator[str]:
+    """The prediction ids of a forecast, which is made again for their numbers, that were made from the rows."""
+    sources = evidence.sources()
+    made = forecast(sources, last_days_of(sources.history, sources.history_version), directory)
+    numbered = made.rows.reset_index(names="number")
+    for symbol, number, scaled_by in numbered[["symbol", "number", "scaled_by"]].itertuples(index=False, name=None):
+        if symbol not in rows.first:
+            continue
+        known = sources.history.current_rows(
+            symbols=[symbol], before=made.target_date, version=sources.history_version, order=sources.current
+        )
+        if rows.among(symbol, made_from(earlier_rows(known.to_pylist(), evidence.store), made.target_date, scaled_by)):
+            yield f"{evidence.receipt.forecast_id}-{number + 1}"
+
+
+def models_that_used(rows: Rows, store: ObjectStore) -> Iterator[UsedBy]:
+    """Bundles of the registry."""
+    registry, history = Registry(store), MarketHistory(store)
+    for version in registry.versions():
+        manifest = registry.load(version).document(TRAINING_MANIFEST)
+        if manifest.get("source") == SOURCE and rows.counted_at(manifest["history_version"]):
+            used = tuple(_trained_on(manifest, rows, history))
+            if used:
+                yield UsedBy(version, None, used)
+
+
+def _trained_on(manifest: Mapping[str, Any], rows: Rows, history: MarketHistory) -> Iterator[str]:
+    """The series and days of a training set whose row was one of them."""
+    current = history.current_rows(
+        symbols=set(rows.first),
+        before=date.fromisoformat(manifest["as_of"]),
+        version=manifest["history_version"],
+        known_by=datetime.fromisoformat(manifest["known_by"]),
+        order=order_of(manifest),
+    )
+    for row in current.to_pylist():
+        if rows.is_one(row["symbol"], row["date"], row["upload_id"], {name: row[name] for name in OBSERVED}):
+            yield f"{row['symbol']} {row['date']}"
+
+
+def _number(upload_id: str) -> tuple[int, int]:
+    delivery, _, file = upload_id.partition(".")
+    return int(delivery), int(file)
+
+
+def told_of(answers: tuple[UsedBy, ...], forecasts: tuple[UsedBy, ...], models: tuple[UsedBy, ...]) -> Iterator[str]:
+    """What had used some rows, in lines for people."""
+    yield f"{len(answers)} past answers were made from them"
+    for used in answers:
+        yield f"  {used.name} to {used.upload}: {len(used.used)} predictions, {', '.join(used.used[:3])}"
+    yield f"{len(forecasts)} forecasts were made from them"
+    for used in forecasts:
+        yield f"  {used.name}: {len(used.used)} predictions, {', '.join(used.used[:3])}"
+    yield f"{len(models)} models were trained on them"
+    for used in models:
+        yield f"  {used.name}: {len(used.used)} days, {', '.join(used.used[:3])}"
