@@ -72,7 +72,7 @@ def corrections(answer_id: str, store: ObjectStore) -> Corrections:
 def _corrected(evidence: Evidence) -> Iterator[Correction]:
     """The upload's rows, each held against the one that was current when it came."""
     symbols = set(evidence.accepted()["symbol"].unique().to_pylist()) if evidence.receipt.rows.accepted else set()
-    upload_id = f"{evidence.receipt.inputs.delivery}.{evidence.file}"
+    upload_id = evidence.upload_id
     by_day: dict[tuple[str, date], list[Mapping[str, Any]]] = {}
     if symbols:
         known = evidence.history.scan(symbols=symbols, version=evidence.receipt.history.written)

@@ -15,6 +15,7 @@ from crypto_ml.ledger.formats.receipt_v2 import Receipt
 from crypto_ml.ledger.layout import raw_key
 from crypto_ml.ledger.receipts import read_receipt
 from crypto_ml.ledger.registry import Champion, Registry, repeated_champion
+from crypto_ml.ledger.retractions import upload_id
 from crypto_ml.settings import Settings
 from crypto_ml.stages.cleaned_features import ACCEPTED_SCHEMA, Cleaned, download_named, read_cleaning
 from crypto_ml.stages.delivery_scoring import Sources
@@ -48,6 +49,11 @@ class Evidence:
     def file(self) -> int:
         """The number of the upload in its delivery."""
         return [file.upload for file in self.received.files].index(self.receipt.upload)
+
+    @property
+    def upload_id(self) -> str:
+        """The name of the upload in the history."""
+        return upload_id(self.receipt.inputs.delivery, self.file)
 
     @cached_property
     def cleaned(self) -> Cleaned:

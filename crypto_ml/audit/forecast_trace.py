@@ -1,7 +1,7 @@
 """The whole chain behind a forecast, or behind one of its numbers, from S3 alone."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import date
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -9,13 +9,14 @@ from typing import Any
 
 from crypto_ml.audit.forecast_evidence import ForecastEvidence
 from crypto_ml.audit.references import Reference, UnknownAnswer
-from crypto_ml.audit.trace import EarlierRow, earlier_rows, told_earlier_rows
+from crypto_ml.audit.trace import EarlierRow, earlier_rows, retracted_of, told_earlier_rows
 from crypto_ml.digest import sha256_of
 from crypto_ml.forecasting.bundle import TRAINING_MANIFEST
 from crypto_ml.forecasting.scaled_by import BY_MODEL
 from crypto_ml.forecasting.schema import LOOK_BACK
 from crypto_ml.ledger.forecasts import ForecastOrder, document
 from crypto_ml.ledger.formats.forecast_v1 import PUBLISHED, ForecastReceipt
+from crypto_ml.ledger.formats.retraction_v1 import Retraction
 from crypto_ml.ledger.layout import forecast_receipt_key
 from crypto_ml.ledger.registry import repeated_champion
 from crypto_ml.stages.next_opens import Forecast, forecast, last_days_of
@@ -38,12 +39,16 @@ class TracedForecast:
 
 @dataclass(frozen=True)
 class ForecastTrace:
-    """A forecast's receipt, what became of its objects (by key), what was trained into its model, and one row."""
+    """A forecast's receipt, what became of its objects (by key), what was trained into its model, and one row.
+
+    retracted: upload id → retraction, of the uploads that the row's earlier rows came from.
+    """
 
     receipt: ForecastReceipt
     published: Mapping[str, str]
     trained_on: Mapping[str, Any]
     row: TracedForecast | None
+    retracted: Mapping[str, Retraction] = field(default_factory=dict)
 
     def document(self) -> dict[str, Any]:
         """The trace as JSON has it."""
@@ -52,6 +57,7 @@ class ForecastTrace:
             "published_now": dict(self.published),
             "trained_on": dict(self.trained_on),
             "row": asdict(self.row) if self.row else None,
+            "retracted": {upload: asdict(one) for upload, one in self.retracted.items()},
         }
 
 
@@ -65,7 +71,8 @@ def trace(reference: Reference, store: ObjectStore) -> ForecastTrace:
         raise UnknownAnswer(f"there is no forecast {reference.answer_id}: no receipt {key}") from missing
     row = _row(evidence, reference) if reference.is_row else None
     trained_on = evidence.bundle.document(TRAINING_MANIFEST)
-    return ForecastTrace(evidence.receipt, published_now(evidence.receipt, store), trained_on, row)
+    retracted = retracted_of([one.upload_id for one in row.earlier_rows], store) if row else {}
+    return ForecastTrace(evidence.receipt, published_now(evidence.receipt, store), trained_on, row, retracted)
 
 
 def published_now(receipt: ForecastReceipt, store: ObjectStore) -> dict[str, str]:
@@ -136,7 +143,7 @@ def told(found: ForecastTrace, store: ObjectStore) -> Iterator[str]:
     if row:
         yield f"{row.symbol} {row.target_date}: pred_open {row.pred_open!r}, as of {row.as_of}"
         yield f"  prediction    {row.prediction_id}"
-        yield from told_earlier_rows(row.earlier_rows, row.scaled_by)
+        yield from told_earlier_rows(row.earlier_rows, row.scaled_by, found.retracted)
     inputs, symbols = receipt.inputs, receipt.symbols
     yield f"forecast        {receipt.forecast_id} for {inputs.target_date}, as of {receipt.newest_day}"
     yield (

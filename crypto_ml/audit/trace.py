@@ -1,7 +1,7 @@
 """The whole chain behind an answer, or behind one predicted number, from S3 alone."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import date
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -21,10 +21,12 @@ from crypto_ml.forecasting.scoring import score
 from crypto_ml.forecasting.sorting import RowSorter
 from crypto_ml.ledger.deliveries import DeliveryLog
 from crypto_ml.ledger.formats.receipt_v2 import Receipt
+from crypto_ml.ledger.formats.retraction_v1 import Retraction
 from crypto_ml.ledger.layout import raw_key, receipt_key
 from crypto_ml.ledger.receipts import document
 from crypto_ml.ledger.registry import repeated_champion
 from crypto_ml.ledger.reports import read_report_of
+from crypto_ml.ledger.retractions import retractions
 from crypto_ml.stages.delivery_scoring import add_earlier_rows
 from crypto_ml.storage.failures import ObjectMissing
 from crypto_ml.storage.objects import ObjectStore
@@ -65,12 +67,16 @@ class TracedRow:
 
 @dataclass(frozen=True)
 class Trace:
-    """An answer's receipt, what was trained into its model, whether what was published still stands, and one row."""
+    """An answer's receipt, what was trained into its model, whether what was published still stands, and one row.
+
+    retracted: upload id → retraction, of the upload and of those that the row's earlier rows came from.
+    """
 
     receipt: Receipt
     published: str
     trained_on: Mapping[str, Any]
     row: TracedRow | None
+    retracted: Mapping[str, Retraction] = field(default_factory=dict)
 
     def document(self) -> dict[str, Any]:
         """The trace as JSON has it."""
@@ -79,6 +85,7 @@ class Trace:
             "published_now": self.published,
             "trained_on": dict(self.trained_on),
             "row": asdict(self.row) if self.row else None,
+            "retracted": {upload: asdict(one) for upload, one in self.retracted.items()},
         }
         return found
 
@@ -93,7 +100,16 @@ def trace(reference: Reference, store: ObjectStore) -> Trace:
             raise UnknownAnswer(f"there is no answer {reference.answer_id}: no receipt {key}") from missing
         row = trace_rows(evidence, [reference])[0] if reference.is_row else None
         trained_on = evidence.bundle.document(TRAINING_MANIFEST)
-        return Trace(evidence.receipt, published_now(evidence.receipt, store), trained_on, row)
+        own = {} if evidence.receipt.inputs.upload_sha256 is None else {evidence.upload_id: evidence.receipt.upload.key}
+        retracted = retracted_of([*own, *(one.upload_id for one in row.earlier_rows)] if row else own, store)
+        return Trace(evidence.receipt, published_now(evidence.receipt, store), trained_on, row, retracted)
+
+
+def retracted_of(uploads: Iterable[str], store: ObjectStore) -> dict[str, Retraction]:
+    """Upload id → retraction, of those of some uploads that were retracted."""
+    asked = set(uploads)
+    found = retractions(store, {upload.partition(".")[0] for upload in asked})
+    return {upload: one for upload, one in found.items() if upload in asked}
 
 
 def published_now(receipt: Receipt, store: ObjectStore) -> str:
@@ -171,8 +187,7 @@ def scored_again(evidence: Evidence, own: pa.Table) -> pd.DataFrame:
 
 def known_rows(evidence: Evidence, own: pa.Table) -> dict[str, list[EarlierRow]]:
     """symbol → every row there was for it, in order of dates; a row of the upload counts before one of history."""
-    received = evidence.received
-    upload_id = f"{received.delivery}.{evidence.file}"
+    received, upload_id = evidence.received, evidence.upload_id
     given = own.select(["symbol", "date", *OBSERVED, "line"]).to_pylist()
     known = [{**row, "upload_id": upload_id, "known_at": received.at} for row in given]
     days = {(row["symbol"], row["date"]) for row in known}
@@ -217,12 +232,13 @@ def _earlier(row: Mapping[str, Any], uploads: Mapping[str, str]) -> EarlierRow:
     return EarlierRow(row["date"], observed, uploads[upload_id], upload_id, int(row["line"]), str(row["known_at"]))
 
 
-def told_earlier_rows(rows: Sequence[EarlierRow], scaled_by: str) -> Iterator[str]:
+def told_earlier_rows(rows: Sequence[EarlierRow], scaled_by: str, retracted: Mapping[str, Retraction]) -> Iterator[str]:
     """What a prediction was made from, in lines for people."""
     yield f"  made from     {len(rows)} earlier rows" + (f", scaled by {scaled_by}" if scaled_by else "")
     for earlier in rows[-LOOK_BACK:]:
         prices = " ".join(f"{name} {earlier.observed[name]!r}" for name in OBSERVED[:4])
-        yield f"    {earlier.date}  {prices}  from line {earlier.line} of {earlier.upload}, {earlier.known_at}"
+        since = f", retracted {retracted[earlier.upload_id].at}" if earlier.upload_id in retracted else ""
+        yield f"    {earlier.date}  {prices}  from line {earlier.line} of {earlier.upload}, {earlier.known_at}{since}"
     if len(rows) > LOOK_BACK:
         yield f"    and {len(rows) - LOOK_BACK} before those, which scale it (--json lists them)"
 
@@ -234,12 +250,15 @@ def told(found: Trace, store: ObjectStore) -> Iterator[str]:
         yield f"{row.symbol} {row.date}: pred_open {row.pred_open!r}, val_open {row.val_open!r} ({row.status})"
         yield f"  prediction    {row.prediction_id}"
         yield f"  as received   line {row.line}: {row.as_received}"
-        yield from told_earlier_rows(row.earlier_rows, row.scaled_by)
+        yield from told_earlier_rows(row.earlier_rows, row.scaled_by, found.retracted)
     yield f"answer          {receipt.answer_id}: {receipt.outcome}" + (f", {receipt.reason}" if receipt.reason else "")
     for what, vouched in receipt.published.items():
         yield f"  {what:<13} {store.uri(vouched.key)}  sha256 {vouched.sha256}"
     yield f"  published     {found.published}"
     yield f"upload          {store.uri(receipt.upload.key)}  ETag {receipt.upload.etag}, {receipt.upload.size} bytes"
+    for one in found.retracted.values():
+        if (one.delivery, one.upload.key) == (receipt.inputs.delivery, receipt.upload.key):
+            yield f"  retracted     by {one.by} at {one.at}, because: {one.why}"
     if receipt.inputs.upload_sha256:
         yield f"  kept as       {store.uri(raw_key(receipt.inputs.upload_sha256))}"
     rows = receipt.rows

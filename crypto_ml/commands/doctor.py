@@ -84,7 +84,7 @@ def examine(examined: Examined) -> Iterator[Finding]:
     except CryptoMLError as error:
         yield Finding("store", "fail", str(error))
     if store is not None:
-        for look in (_clock, _champion):
+        for look in (_clock, _champion, _retractions):
             yield _examined(look, deployment)
         try:
             yield from _uploads(store, examined)
@@ -124,6 +124,29 @@ def _champion(deployment: "Deployment") -> Finding:
         return Finding("champion", "ok", f"none yet; the first run makes {first} the champion")
     deployment.bundle(champion.version)
     return Finding("champion", "ok", f"{champion.version}, since {champion.at}, by {champion.by}")
+
+
+def _retractions(deployment: "Deployment") -> Finding:
+    """Whether every retraction was carried out, and whether the champion was trained on rows that were retracted."""
+    from crypto_ml.forecasting.bundle import TRAINING_MANIFEST
+    from crypto_ml.ledger.layout import APPENDS
+    from crypto_ml.ledger.retractions import retracted_ids
+
+    store, ids = deployment.store, retracted_ids(deployment.store)
+    champion = deployment.registry.champion() if ids else None
+    if champion is None:
+        return Finding(
+            "retractions", "ok", "no upload was retracted" if not ids else f"{len(ids)}, and no champion yet"
+        )
+    done = {found.key.removeprefix(APPENDS).split("-")[1] for found in store.list(f"{APPENDS}retraction-")}
+    if left := [upload for upload in ids if upload not in done]:
+        detail = f"decided for {_some(left)} and not carried out; `crypto-ml retract` it again"
+        return Finding("retractions", "warn", detail)
+    manifest = deployment.bundle(champion.version).document(TRAINING_MANIFEST)
+    if trained := sorted({*ids} & {*manifest.get("uploads", ())}):
+        detail = f"the champion {champion.version} was trained on rows of {_some(trained)}, which were retracted since"
+        return Finding("retractions", "warn", f"{detail}; retrain, or roll back")
+    return Finding("retractions", "ok", f"{len(ids)}; the champion was trained on none of their rows")
 
 
 def _uploads(store: "ObjectStore", examined: Examined) -> Iterator[Finding]:

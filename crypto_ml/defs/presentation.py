@@ -42,6 +42,8 @@ DESCRIPTIONS: Final = {
     "line": "line of the upload",
     "known_at": "when the observation became known",
     "upload_id": "delivery and file it came from",
+    "cleaning": "which cleaning of its delivery took it in",
+    "void": "true where the row takes back what its upload said of the day",
     "as_of": "last observed day",
     "target_date": "day whose open is predicted",
     "model_version": "the model that predicted",

@@ -56,10 +56,9 @@ def publish_forecast(sources: ForecastSources, began: datetime) -> Forecasted | 
     Raises what the store and the history raise.
     """
     last_days = last_days_of(sources.history, sources.history_version)
-    newest = newest_of(last_days)
-    if pd.isna(newest):
+    if last_days["retracted"].all():
         return None
-    target = (newest + ONE_DAY).date()
+    target = (newest_of(last_days) + ONE_DAY).date()
     attempt = attempt_after(sources, target)
     with TemporaryDirectory(prefix="crypto_ml-forecast-") as name:
         directory = Path(name)

@@ -81,7 +81,7 @@ def last_days_of(history: MarketHistory, version: int) -> pd.DataFrame:
 
 
 def newest_of(last_days: pd.DataFrame) -> pd.Timestamp:
-    """The newest day of the history that counts; NaT where there is none."""
+    """The newest day of the history that counts, of last days of which one does."""
     newest: pd.Timestamp = last_days.loc[~last_days["retracted"], "date"].max()
     return newest
 

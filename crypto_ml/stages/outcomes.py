@@ -74,8 +74,9 @@ def decide(found: Situation) -> Decided:
     if standing is None or standing.answer_id is None or standing.upload_key != found.upload_key:
         return Decided("PREDICTED", None, "answer")
     corrects = standing.upload_sha256 != found.upload_sha256
-    own = standing.delivery == found.delivery and standing.outcome != "SKIPPED"
-    if corrects or own or (standing.retracted and standing.delivery != found.delivery):
+    same_delivery = standing.delivery == found.delivery
+    anew = standing.outcome != "SKIPPED" if same_delivery else standing.retracted
+    if corrects or anew:
         return Decided("PREDICTED", None, "answer", replaces=standing.answer_id if corrects else None)
     reason = f"the same bytes under the same key were answered before, by answer {standing.answer_id}"
     return Decided("SKIPPED", reason, "repeat", repeats=standing.answer_id)

@@ -137,7 +137,7 @@ def carry_out(retraction: Retraction, history: MarketHistory, store: ObjectStore
 
     There are more where its delivery was cleaned again afterwards and brought other rows. Done again, it does nothing.
     """
-    versions = []
+    versions: list[int] = []
     for number in count(1):
         name = f"retraction-{retraction.upload_id}-{number}"
         version = history.appended(name)

@@ -159,6 +159,8 @@ def test_the_version_that_is_due_is_the_last_with_rows_for_the_newest_day() -> N
     assert found == Progress("a forecast", 8, 6)
     assert found.after([], date(2018, 1, 3)) == found
     assert Progress("a forecast", 4, None).after(commits[2:], date(2018, 1, 3)).due is None
+    taken_back = Commit(9, date(2018, 1, 1), retracts="00000001.0")
+    assert found.after([taken_back], date(2018, 1, 3)).due == 9
 
 
 @given(st.lists(st.tuples(st.integers(0, 45), st.booleans(), st.integers(0, 120)), max_size=60))

@@ -25,7 +25,7 @@ def test_the_graph_is_the_one_in_the_snapshot() -> None:
 def test_assets_jobs_sensors_and_schedules_have_the_promised_names() -> None:
     found = graph()
     assert set(found["assets"]) == PROMISED_ASSETS
-    assert set(found["jobs"]) == {"score_uploads", "retrain", "promote_model", "daily_forecast"}
+    assert set(found["jobs"]) == {"score_uploads", "retrain", "promote_model", "daily_forecast", "retract_upload"}
     assert set(found["sensors"]) == {"uploads_sensor", "forecast_sensor"}
     assert set(found["schedules"]) == {"weekly_retraining", "daily_forecast_at_close"}
 

@@ -8,7 +8,7 @@ from crypto_ml.definitions import build_defs
 from crypto_ml.settings import Settings
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-JOBS = ("score_uploads", "retrain", "promote_model", "daily_forecast")
+JOBS = ("score_uploads", "retrain", "promote_model", "daily_forecast", "retract_upload")
 
 
 @pytest.mark.parametrize("name", JOBS)

@@ -6,7 +6,7 @@ import random
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import cache
@@ -21,6 +21,7 @@ from crypto_ml.ledger.layout import UPLOADS, answer_keys, answered_key, received
 from crypto_ml.ledger.listing import UploadListing
 from crypto_ml.ledger.receipts import read_receipt
 from crypto_ml.ledger.reports import read_report
+from crypto_ml.stages.retraction import Decision, NotAnsweredYet, NothingToRetract, retract
 from crypto_ml.storage.failures import ObjectMissing
 from crypto_ml.storage.objects import ObjectStore
 from crypto_ml_tests.forecasting.markets import market
@@ -82,7 +83,7 @@ def crashing(store: ObjectStore, after: int) -> Iterator[None]:
 @dataclass(frozen=True)
 class Version:
     """One version of an upload: what became of it, and what its bytes were. read: whether they could still be had.
-    given_up: no run came to an outcome."""
+    given_up: no run came to an outcome. retracted: the last delivery that there was when it was taken back."""
 
     upload: Upload
     delivery: str
@@ -90,11 +91,17 @@ class Version:
     body: Body
     read: bool
     given_up: bool
+    retracted: int | None
 
     @property
     def answerable(self) -> bool:
         """Whether its predictions must stand, where no newer version's do."""
         return self.read and not self.given_up and bool(self.body.val_open)
+
+    def repeated_by(self, later: "Version") -> bool:
+        """Whether a later version may have been skipped because this one had the same bytes."""
+        taken_back = self.retracted is not None and self.retracted < int(later.delivery)
+        return self.body == later.body and self.read and not taken_back
 
 
 @dataclass
@@ -111,6 +118,10 @@ class Box:
     pending: dict[str, tuple[str, str, Body]] = field(default_factory=dict)
     """Multipart uploads that are begun: key → upload id, ETag of its part, body."""
     given_up: set[int] = field(default_factory=set)
+    retracted: dict[str, int] = field(default_factory=dict)
+    """The last delivery that there was when an upload, by its id, was taken back."""
+    retracting: set[str] = field(default_factory=set)
+    """The uploads whose retraction broke off."""
 
     def __post_init__(self) -> None:
         self.road = Road(self.store)
@@ -191,6 +202,24 @@ class Box:
             give_up(self.log.get(number), "gave up: its process died", "run", self.store)
             self.given_up.add(number)
 
+    def retract(self, number: int, file: int, after: int | None) -> None:
+        """Take an upload of a delivery back; the process may die while it does."""
+        delivery = self.log.get(number)
+        upload = f"{delivery.id}.{file % len(delivery.uploads)}"
+        self.log.catch_up()
+        try:
+            with crashing(self.store, after) if after is not None else nullcontext():
+                self._retract(upload)
+        except Crash:
+            self.retracting.add(upload)
+        except (NotAnsweredYet, NothingToRetract):
+            pass
+
+    def _retract(self, upload: str) -> None:
+        retract(Decision(upload, "ann", "wrong"), self.store, self.road.history, self._some_time())
+        self.retracted.setdefault(upload, self.log.last_number)
+        self.retracting.discard(upload)
+
     def deliveries(self) -> list[Delivery]:
         log = DeliveryLog(self.store)
         log.catch_up()
@@ -206,6 +235,8 @@ class Box:
             shuffle.shuffle(waiting)
             for number in waiting:
                 self.answer(number)
+        for unfinished in sorted(self.retracting):
+            self._retract(unfinished)
 
     def check(self) -> None:
         """Every version that somebody could see has one delivery and one outcome, and the newest answer stands."""
@@ -217,8 +248,8 @@ class Box:
         for delivery in deliveries:
             marker = self.store.read_json(answered_key(delivery.id))
             assert set(marker) == {one.key for one in delivery.uploads}
-            for one in delivery.uploads:
-                versions.setdefault(one.key, []).append(self._version(delivery, one, marker[one.key]))
+            for number, one in enumerate(delivery.uploads):
+                versions.setdefault(one.key, []).append(self._version(delivery, number, marker[one.key]))
         for key, told in versions.items():
             self._check_key(key, told)
         self._check_current(versions)
@@ -227,21 +258,26 @@ class Box:
             assert self.store.read(UPLOADS + key) == body.content
 
     def _check_current(self, versions: "dict[str, list[Version]]") -> None:
-        """What history says of a day is what the last file taken in said, in the order of deliveries and files."""
+        """What history says of a day is what the last file taken in said that was not retracted, in the order of
+        deliveries and files."""
         history = self.road.history
         taken_in = set(history.scan(["upload_id"]).read_all()["upload_id"].to_pylist())
         expected: dict[tuple[str, str], float] = {}
         answerable = {one.upload.identity for of_key in versions.values() for one in of_key if one.answerable}
         for delivery in self.deliveries():
             for number, one in enumerate(delivery.uploads):
-                if f"{delivery.id}.{number}" in taken_in:
+                upload = f"{delivery.id}.{number}"
+                if upload in self.retracted:
+                    assert upload in taken_in
+                elif upload in taken_in:
                     expected |= opens(self.by_etag[one.key, one.etag].content)
                 else:
                     assert one.identity not in answerable
         current = history.current_rows(["symbol", "date", "open"]).to_pylist()
         assert {(row["symbol"], row["date"].isoformat()): row["open"] for row in current} == expected
 
-    def _version(self, delivery: Delivery, one: Upload, outcome: dict[str, Any]) -> "Version":
+    def _version(self, delivery: Delivery, number: int, outcome: dict[str, Any]) -> "Version":
+        one = delivery.uploads[number]
         if outcome["answer_id"] is not None:
             receipt = read_receipt(outcome["answer_id"], self.store)
             assert receipt.upload == one
@@ -253,7 +289,8 @@ class Box:
             read = next(file["sha256"] for file in files if file["upload"]["key"] == one.key) is not None
         except ObjectMissing:
             read = False
-        return Version(one, delivery.id, str(outcome["outcome"]), self.by_etag[one.key, one.etag], read, given_up)
+        body, retracted = self.by_etag[one.key, one.etag], self.retracted.get(f"{delivery.id}.{number}")
+        return Version(one, delivery.id, str(outcome["outcome"]), body, read, given_up, retracted)
 
     def _check_key(self, key: str, told: "list[Version]") -> None:
         newest, report = told[-1], read_report(key, self.store)
@@ -271,7 +308,7 @@ class Box:
             elif one.outcome != "PREDICTED":
                 assert one.outcome == "SKIPPED"
                 newer = any(other.answerable for other in told[at + 1 :])
-                assert newer or any(other.body == one.body and other.read for other in told[:at])
+                assert newer or any(other.repeated_by(one) for other in told[:at])
         expected = [one for one in told if one.answerable]
         if expected:
             answer = pd.read_csv(io.BytesIO(self.store.read(answer_keys(key).predictions)))

@@ -86,6 +86,11 @@ def test_every_version_of_a_random_history_gets_exactly_one_outcome(store: Objec
         def give_up_on_a_delivery(self, data: st.DataObject) -> None:
             self.box.give_up(data.draw(st.integers(1, self.box.log.last_number)))
 
+        @precondition(lambda self: self.box.log.last_number)
+        @rule(data=st.data(), file=st.integers(0, 20), after=st.none() | st.integers(0, 12))
+        def retract_an_upload(self, data: st.DataObject, file: int, after: int | None) -> None:
+            self.box.retract(data.draw(st.integers(1, self.box.log.last_number)), file, after)
+
         def teardown(self) -> None:
             self.box.settle(random.Random(len(self.box.seen)))  # noqa: S311
             self.box.check()

@@ -26,6 +26,8 @@ def standing(delivery: int, sha256: str = BYTES, *, key: str = KEY, answer: str 
         (replace(NOTHING, owner=TWIN, refusal="it is empty"), "REJECTED", "nothing"),
         (replace(NOTHING, standing=standing(4)), "SKIPPED", "repeat"),
         (replace(NOTHING, standing=standing(4, OTHER)), "PREDICTED", "answer"),
+        (replace(NOTHING, standing=replace(standing(4), retracted=True)), "PREDICTED", "answer"),
+        (replace(NOTHING, standing=replace(standing(6), retracted=True)), "SKIPPED", "nothing"),
         (replace(NOTHING, standing=standing(4, key=TWIN)), "PREDICTED", "answer"),
         (replace(NOTHING, standing=standing(4, answer=None)), "PREDICTED", "answer"),
         (replace(NOTHING, standing=standing(5)), "PREDICTED", "answer"),
@@ -50,6 +52,7 @@ some_standing = st.builds(
     upload_sha256=st.sampled_from([BYTES, OTHER, None]),
     outcome=st.sampled_from(["PREDICTED", "REJECTED", "SKIPPED"]),
     answer_id=st.sampled_from(["old", None]),
+    retracted=st.booleans(),
 )
 situations = st.builds(
     Situation,

@@ -46,7 +46,8 @@ def take_back(road: Road, name: str, *, at: datetime = AFTER, by: str = "ann", *
 
 def current(road: Road, **asked: Any) -> list[dict[str, Any]]:
     """The current rows, without what tells when they became known."""
-    return road.history.current_rows(**asked).drop_columns(["known_at"]).to_pylist()
+    rows: list[dict[str, Any]] = road.history.current_rows(**asked).drop_columns(["known_at"]).to_pylist()
+    return rows
 
 
 def trained(road: Road, known_by: datetime) -> ModelBundle:

@@ -152,7 +152,7 @@ def champion_model(context: dg.AssetExecutionContext, platform: Platform, config
         if config.version and config.rollback:
             raise Refused("a run either promotes a version or rolls back; give version or rollback, not both")
         if config.version or config.rollback:
-            decision = Decision(config.version, config.by, config.why, config.override).of_run(_first_run(context.run))
+            decision = Decision(config.version, config.by, config.why, config.override).of_run(first_run(context.run))
             decided = decide(decision, deployment.registry, deployment.history, datetime.now(UTC))
             # carried out before, by a run that was executed again, it may have been followed by another since
             champion = max(champion, decided, key=lambda entry: entry.pointer)
@@ -162,7 +162,7 @@ def champion_model(context: dg.AssetExecutionContext, platform: Platform, config
     )
 
 
-def _first_run(run: dg.DagsterRun) -> str:
+def first_run(run: dg.DagsterRun) -> str:
     """The run that a run repeats, however often it was tried again; itself where it repeats none."""
     return run.root_run_id or run.get_root_run_id() or run.run_id
 
