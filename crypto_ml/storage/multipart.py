@@ -1,5 +1,10 @@
-"""One large local file sent to S3 in parts: it appears whole under its key, or not at all."""
+"""Bytes sent to S3 in parts: they appear whole under their key, or not at all.
 
+A store tells objects apart by ETags, which follow from the bytes and from how they were sent: as one, the MD5 of them
+all; in parts, that of the MD5s of the parts, and their number. So the same bytes can be told from those that stood.
+"""
+
+import hashlib
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -20,22 +25,58 @@ PARTS_AT_ONCE: Final = 4
 """Parts in memory and on their way at the same time."""
 
 
-def send_in_parts(
-    client: "S3Client", path: Path, where: Mapping[str, Any], described: Mapping[str, Any], condition: Mapping[str, Any]
-) -> str:
-    """Send `path` to `where` (Bucket, Key) and complete it under `condition`; returns the ETag in quotes.
+ANOTHER_STEP: Final = 1024 * 1024
+"""By how much larger the parts are by which the same large file gets another ETag."""
 
-    condition: IfNoneMatch or IfMatch, if any. `described` holds ContentType and Metadata. On any failure the unfinished
-    upload is removed and the SDK's own error goes on.
-    """
-    size = path.stat().st_size
+
+def size_of(source: Path | bytes) -> int:
+    """How many bytes there are."""
+    return source.stat().st_size if isinstance(source, Path) else len(source)
+
+
+def step_of(source: Path | bytes, unlike: str | None) -> int | None:
+    """The size of the parts to send so that the ETag is not `unlike`; None to send all at once."""
+    size = size_of(source)
+    if size < PART_BYTES:
+        at_once = unlike is not None and hashlib.md5(_piece(source, 0, size)).hexdigest() == unlike  # noqa: S324
+        return PART_BYTES if at_once else None
     step = max(PART_BYTES, -(-size // MOST_PARTS))
+    return step + ANOTHER_STEP if unlike is not None and _etag(source, step) == unlike else step
+
+
+def _etag(source: Path | bytes, step: int) -> str:
+    size = size_of(source)
+    parts = [hashlib.md5(_piece(source, at, step)).digest() for at in range(0, size, step)]  # noqa: S324 - S3's own
+    return f"{hashlib.md5(b''.join(parts)).hexdigest()}-{len(parts)}"  # noqa: S324
+
+
+def _piece(source: Path | bytes, at: int, size: int) -> bytes:
+    if isinstance(source, bytes):
+        return source[at : at + size]
+    with source.open("rb") as file:
+        file.seek(at)
+        return file.read(size)
+
+
+def send_in_parts(
+    client: "S3Client",
+    source: Path | bytes,
+    where: Mapping[str, Any],
+    described: Mapping[str, Any],
+    condition: Mapping[str, Any],
+    *,
+    step: int,
+) -> str:
+    """Send a file or bytes to `where` (Bucket, Key) and complete it under `condition`; returns the ETag in quotes.
+
+    condition: IfNoneMatch or IfMatch, if any. `described` holds ContentType and Metadata. step: the size of a part (see
+    `step_of`). On any failure the unfinished upload is removed and the SDK's own error goes on.
+    """
+    count = max(-(-size_of(source) // step), 1)
     upload = client.create_multipart_upload(**where, **described)["UploadId"]
 
     def send(number: int) -> dict[str, Any]:
-        with path.open("rb") as source:
-            source.seek((number - 1) * step)
-            body = source.read(step)
+        body = _piece(source, (number - 1) * step, step)
         answer: Mapping[str, Any] = client.upload_part(**where, UploadId=upload, PartNumber=number, Body=body)
         return {"PartNumber": number, "ETag": answer["ETag"]} | {
             name: value for name, value in answer.items() if name in CHECKSUMS
@@ -43,7 +84,7 @@ def send_in_parts(
 
     try:
         with ThreadPoolExecutor(PARTS_AT_ONCE, thread_name_prefix="upload") as pool:
-            sending = [pool.submit(send, number) for number in range(1, -(-size // step) + 1)]
+            sending = [pool.submit(send, number) for number in range(1, count + 1)]
             try:
                 parts: list[Any] = [part.result() for part in sending]
             except BaseException:

@@ -36,7 +36,7 @@ from crypto_ml.storage.failures import (
     no_bucket,
 )
 from crypto_ml.storage.limits import LONGEST_KEY
-from crypto_ml.storage.multipart import PART_BYTES, send_in_parts
+from crypto_ml.storage.multipart import send_in_parts, step_of
 from crypto_ml.storage.settling import settled
 
 if TYPE_CHECKING:
@@ -236,48 +236,51 @@ class ObjectStore:
     ) -> str:
         """Send a local file of any size as one object that appears whole or not at all; returns its ETag.
 
-        From 16 MB on in parts, of which four are in memory at once. Raises: AlreadyExists (with `create_only`),
-        Conflict (with `if_match`).
+        From 16 MB on in parts, of which four are in memory at once. With `if_match` the ETag is another one afterwards,
+        also where the bytes are the same: who saw the object before sees that it was replaced. Raises: AlreadyExists
+        (with `create_only`), Conflict (with `if_match`).
         """
-        if path.stat().st_size < PART_BYTES:
-            body = path.read_bytes()
-            if create_only:
-                return self.create(key, body, content_type=content_type, metadata=metadata)
-            return self.replace(key, body, if_match=if_match, content_type=content_type, metadata=metadata)
+        described = _described(content_type, metadata)
+        return self._send(key, path, create_only=create_only, if_match=if_match, described=described)
+
+    def _send(
+        self, key: str, source: Path | bytes, *, create_only: bool, if_match: str | None, described: Mapping[str, Any]
+    ) -> str:
+        step = step_of(source, if_match)
+        condition = {"IfNoneMatch": "*"} if create_only else {"IfMatch": f'"{if_match}"'} if if_match else {}
+        lost = self._exists(key) if create_only else self._changed(key, if_match)
+        if step is None:
+            body = source.read_bytes() if isinstance(source, Path) else source
+            return self._put(key, body, condition, lost, described)
         if create_only and self.head(key) is not None:  # spares sending gigabytes for nothing; the store still decides
             raise self._exists(key)
-        condition = {"IfNoneMatch": "*"} if create_only else {"IfMatch": f'"{if_match}"'} if if_match else {}
         where = {"Bucket": self.bucket, "Key": self.physical(key)}
         return settled(
             self.client,
             (self.bucket, self.physical(key)),
-            lambda marked: send_in_parts(self.client, path, where, marked, condition),
-            described=_described(content_type, metadata),
+            lambda marked: send_in_parts(self.client, source, where, marked, condition, step=step),
+            described=described,
             condition=condition,
-            lost=self._exists(key) if create_only else self._changed(key, if_match),
+            lost=lost,
         )
 
     def put_newest(self, key: str, source: Path | bytes, order: str, *, content_type: str | None = None) -> bool:
         """Put the object under `key` unless what is there has a greater `order` (compared as text); True if it was put.
 
         The order stands in the object's metadata; an object without one counts as older. Of any number of writers, in
-        whatever sequence, the one with the greatest order is there in the end.
+        whatever sequence, the one with the greatest order is there in the end, also where some put the same bytes: one
+        of them has another ETag than what it replaced, so that an older writer sees that it was replaced. (Two of them
+        would have to come between its look and its write to bring the first ETag back.)
         """
-        described: dict[str, Any] = {"content_type": content_type, "metadata": {ORDER: order}}
-        condition: dict[str, Any] = {"create_only": True}
+        described, seen = _described(content_type, {ORDER: order}), None
         while True:
             with suppress(AlreadyExists, Conflict):  # somebody was faster: look again who that was
-                if isinstance(source, Path):
-                    self.upload_file(source, key, **condition, **described)
-                elif condition["create_only"]:
-                    self.create(key, source, **described)
-                else:
-                    self.replace(key, source, if_match=condition["if_match"], **described)
+                self._send(key, source, create_only=seen is None, if_match=seen, described=described)
                 return True
             found = self.head(key)
             if found is not None and found.metadata.get(ORDER, "") > order:
                 return False
-            condition = {"create_only": False, "if_match": found.etag} if found else {"create_only": True}
+            seen = found.etag if found else None
 
     def delta_uri(self, key: str) -> str:
         """The address delta-rs opens for the table under `key`."""

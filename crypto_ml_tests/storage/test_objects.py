@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC
 from pathlib import Path
 from threading import Barrier
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -22,7 +23,7 @@ from crypto_ml.storage.failures import (
     StoreRefused,
     StoreUnavailable,
 )
-from crypto_ml.storage.objects import ObjectStore, connect
+from crypto_ml.storage.objects import ORDER, ObjectStore, connect
 
 ODD_KEYS = [
     "a b",
@@ -316,6 +317,33 @@ def test_of_writers_in_any_order_the_one_with_the_greatest_order_is_there_in_the
     assert store.put_newest("answer", b"again", "00000005")
     assert store.put_newest("answer", b"newer", "00000006")
     assert store.read("answer") == b"newer"
+
+
+@pytest.mark.parametrize("size", [1, multipart.PART_BYTES + 1])
+@pytest.mark.parametrize("ours", [b"a", b"b"], ids=["the same bytes", "other bytes"])
+def test_an_older_writer_never_replaces_the_same_bytes_that_a_newer_one_put_meanwhile(
+    store: ObjectStore, size: int, ours: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A store tells objects apart by their ETags, which are the same for the same bytes sent the same way."""
+    standing, older = tmp_path / "standing", tmp_path / "older"
+    standing.write_bytes(b"a" * size)
+    older.write_bytes(ours * size)
+    assert store.put_newest("answer", standing, "3")
+    head, looks = ObjectStore.head, iter([True])
+
+    def overtaken(asked: ObjectStore, key: str) -> Any:
+        seen = head(asked, key)
+        if next(looks, False):
+            assert store.put_newest(key, standing, "9")
+        return seen
+
+    monkeypatch.setattr(ObjectStore, "head", overtaken)
+    assert not store.put_newest("answer", older, "5")
+    stored, content = store.fetch("answer")
+    assert (stored.metadata[ORDER], content) == ("9", b"a" * size)
+    if size == 1:
+        assert store.put_newest("answer", b"a", "9")
+        assert store.fetch("answer")[0].etag != stored.etag
 
 
 def test_an_object_without_an_order_counts_as_older(store: ObjectStore) -> None:
