@@ -61,9 +61,11 @@ model: venv ## remake model_out/ from the simulated market
 golden: venv ## keep the evidence of a real run of this release, for the tests of later ones
 	@$(PYTHON) -m crypto_ml_tests.golden.make
 
-schema: venv ## write docs/receipt.schema.json anew
+schema: venv ## write the JSON Schemas of receipts in docs/ anew
 	@$(PYTHON) -c "import json; from crypto_ml.ledger.receipts import receipt_schema as made; print(json.dumps(made(), indent=2))" \
 		> docs/receipt.schema.json
+	@$(PYTHON) -c "import json; from crypto_ml.ledger.forecasts import forecast_receipt_schema as made; print(json.dumps(made(), indent=2))" \
+		> docs/forecast_receipt.schema.json
 
 settings: venv ## write README's table of settings anew
 	@$(PYTHON) -m crypto_ml_tests.readme

@@ -12,12 +12,13 @@ from typing import Final
 from crypto_ml.audit.differences import Differs, at_stage
 from crypto_ml.audit.distance import ulps_apart
 from crypto_ml.audit.forecast_evidence import ForecastEvidence
+from crypto_ml.audit.logged import as_logged, logged_as_made
 from crypto_ml.audit.replay import ReplayVerdict
 from crypto_ml.audit.retraining import retrained
 from crypto_ml.audit.standing import appends_stand, stands
 from crypto_ml.digest import sha256_of, sha256_of_file
 from crypto_ml.ledger.code import code_version
-from crypto_ml.ledger.forecasts import ForecastOrder
+from crypto_ml.ledger.forecasts import ForecastOrder, standing
 from crypto_ml.ledger.formats.forecast_v1 import ForecastReceipt
 from crypto_ml.ledger.layout import FORECAST_RECEIPTS
 from crypto_ml.ledger.registry import Registry
@@ -25,6 +26,7 @@ from crypto_ml.ledger.software import software
 from crypto_ml.settings import Settings
 from crypto_ml.stages.forecast_publication import write_files
 from crypto_ml.stages.forecast_receipts import STAGE
+from crypto_ml.stages.logged_forecasts import ROAD
 from crypto_ml.stages.next_opens import Forecast, forecast, last_days_of
 from crypto_ml.storage.failures import ObjectMissing
 from crypto_ml.storage.objects import ORDER, ObjectStore
@@ -64,7 +66,16 @@ def _replayed(evidence: ForecastEvidence, directory: Path) -> int:
     _rows_agree(receipt, made)
     ulp = at_stage("predictions", lambda: _distance(evidence, made, directory))
     at_stage("predictions", lambda: _published_stands(receipt, store))
+    rows = made.rows.assign(line=range(1, len(made.rows) + 1), date=made.rows["target_date"])
+    logged = as_logged(rows, road=ROAD, model_version=receipt.inputs.model_version, made_at=receipt.timings.made_at)
+    if not logged_as_made(receipt.forecast_id, logged, store, exactly=not ulp) and _stands_now(receipt, store):
+        raise Differs("prediction_log", f"no prediction of {receipt.forecast_id} is there")
     return ulp
+
+
+def _stands_now(receipt: ForecastReceipt, store: ObjectStore) -> bool:
+    """Whether an object of the forecast stands; each number is in the log before one does."""
+    return any(standing(one.key, store) == ForecastOrder.of(receipt) for one in receipt.published.values())
 
 
 def _approval_stands(receipt: ForecastReceipt, store: ObjectStore) -> None:

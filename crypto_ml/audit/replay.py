@@ -3,7 +3,7 @@
 The stages, in the order in which one rests on another: `receipt`, `raw_uploads` (what was delivered, and its bytes),
 `cleaned_features` (which rows were accepted, as what), `champion_model` (the approval), `market_history` (the earlier
 rows), `trained_model` (the bundle), `features`, `predictions` (the numbers, and the files that were published),
-`report`. The first that differs is named; those behind it are not looked at.
+`report`, `prediction_log` (each number once). The first that differs is named; those behind it are not looked at.
 """
 
 from concurrent.futures import ThreadPoolExecutor
@@ -12,13 +12,16 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final, Literal
 
+import pandas as pd
+
 from crypto_ml.audit.differences import Differs, at_stage
 from crypto_ml.audit.distance import ulps_apart
 from crypto_ml.audit.evidence import Evidence
+from crypto_ml.audit.logged import as_logged, logged_as_made
 from crypto_ml.audit.retraining import retrained
 from crypto_ml.audit.standing import appends_stand, stands
 from crypto_ml.digest import sha256_of, sha256_of_file
-from crypto_ml.ledger.formats import report_v1
+from crypto_ml.ledger.formats import receipt_v1, report_v1
 from crypto_ml.ledger.formats.receipt_v2 import Fingerprints
 from crypto_ml.ledger.layout import answered_key, raw_key, receipt_key
 from crypto_ml.ledger.receipts import read_receipt
@@ -26,7 +29,8 @@ from crypto_ml.ledger.registry import Registry
 from crypto_ml.ledger.reports import read_report_of, report_key_of
 from crypto_ml.ledger.software import software
 from crypto_ml.stages.cleaned_features import REFUSED, Cleaned, KnownCoins, clean_into
-from crypto_ml.stages.delivery_scoring import score_delivery
+from crypto_ml.stages.delivery_scoring import PREDICTED_PARQUET, score_delivery
+from crypto_ml.stages.logged_predictions import ROAD
 from crypto_ml.stages.publication import refused_rows_file
 from crypto_ml.storage.objects import ObjectStore
 
@@ -70,19 +74,20 @@ def replay(answer_id: str, store: ObjectStore, *, retrain: bool = False) -> Repl
     try:
         with TemporaryDirectory(prefix="crypto_ml-replay-") as name:
             evidence = at_stage("receipt", lambda: Evidence.of(answer_id, store, Path(name)))
-            ulp = _replayed(evidence)
+            ulp, logged = _replayed(evidence)
             if retrain:
                 retrained(evidence.bundle, evidence.history)
     except Differs as found:
         return ReplayVerdict(answer_id, "DIFFERS", found.stage, found.why)
-    note = _software_note(evidence)
+    note = "; ".join(filter(None, [_software_note(evidence), logged])) or None
     if ulp:
         return ReplayVerdict(answer_id, "EQUAL", ulp=ulp, note=note)
     return ReplayVerdict(answer_id, "IDENTICAL", note=note)
 
 
-def _replayed(evidence: Evidence) -> int:
-    """How far the numbers are from those published, in ulp; 0 where every byte is the same. Raises Differs."""
+def _replayed(evidence: Evidence) -> tuple[int, str | None]:
+    """How far the numbers are from those published, in ulp, 0 where every byte is the same; and what there is to say of
+    the log. Raises Differs."""
     _evidence_stands(evidence)
     _raw_bytes_stand(evidence)
     receipt = evidence.receipt
@@ -109,7 +114,7 @@ def _replayed(evidence: Evidence) -> int:
             ulp = _distance(evidence, made.path)
     _published_stands(evidence)
     _outcome_stands(evidence)
-    return ulp
+    return ulp, _log_stands(evidence, directory, exactly=not ulp)
 
 
 def _evidence_stands(evidence: Evidence) -> None:
@@ -221,6 +226,28 @@ def _outcome_stands(evidence: Evidence) -> None:
 
     if not at_stage("predictions", named):
         raise Differs("predictions", f"the outcomes of delivery {delivery} do not name this answer")
+
+
+def _log_stands(evidence: Evidence, directory: Path, *, exactly: bool) -> str | None:
+    """The log of predictions holds what comes out; what there is to say where it holds nothing. Raises Differs."""
+    receipt, store = evidence.receipt, evidence.store
+    if receipt.outcome != "PREDICTED" or not receipt.rows.predicted:
+        return None
+    made = as_logged(
+        pd.read_parquet(directory / PREDICTED_PARQUET),
+        road=ROAD,
+        model_version=receipt.model.version,
+        made_at=receipt.timings.answered_at,
+    )
+    if logged_as_made(receipt.answer_id, made, store, exactly=exactly):
+        return None
+    if (receipt.recorded or {}).get("format") == receipt_v1.FORMAT:
+        return "it has no rows in prediction_log, which 0.1 did not have"
+    report = read_report_of(receipt, store)
+    outcome = store.read_json(answered_key(receipt.inputs.delivery))[receipt.upload.key]
+    if receipt.answer_id in (outcome["answer_id"], report.answer_id if report else None):
+        raise Differs("prediction_log", f"no prediction of {receipt.answer_id} is there")
+    return "it has no rows in prediction_log: its run ended before it was published"
 
 
 def _software_note(evidence: Evidence) -> str | None:

@@ -1,7 +1,8 @@
 """The record of forecasts: a receipt for each, written once, and which of them stands in `forecasts/`.
 
-What a receipt says is in `formats.forecast_v1`. What stands carries its order, which names it, so that of any number of
-forecasts that come to their ends in whatever sequence the newest stays.
+What a receipt says is in `formats.forecast_v1`; `docs/forecast_receipt.schema.json` is its JSON Schema. What stands
+carries its order, which names it, so that of any number of forecasts that come to their ends in whatever sequence the
+newest stays.
 """
 
 import re
@@ -13,7 +14,7 @@ from typing import Any, Final, Self
 from crypto_ml.ledger.formats.forecast_v1 import FORMAT, KIND, ForecastReceipt, name_of
 from crypto_ml.ledger.formats.reading import RecordDamaged, read_record, too_new
 from crypto_ml.ledger.layout import forecast_receipt_key
-from crypto_ml.ledger.receipts import SEAL, sealed
+from crypto_ml.ledger.receipts import SEAL, sealed, sealed_schema
 from crypto_ml.storage.failures import AlreadyExists
 from crypto_ml.storage.objects import ORDER, ObjectStore
 
@@ -114,6 +115,12 @@ def read_forecast_receipt(forecast_id: str, store: ObjectStore) -> ForecastRecei
     receipt = read_record(ForecastReceipt, said, where)
     object.__setattr__(receipt, "recorded", recorded)
     return receipt
+
+
+def forecast_receipt_schema() -> dict[str, Any]:
+    """The JSON Schema of a forecast's receipt as it is written."""
+    name = {"forecast_id": {"type": "string", "pattern": r"^\d{4}-\d\d-\d\d-[0-9a-f]{16}$"}}
+    return sealed_schema(ForecastReceipt, "Receipt of a crypto_ml forecast", name)
 
 
 def _is_whole(recorded: Mapping[str, Any], forecast_id: str) -> bool:

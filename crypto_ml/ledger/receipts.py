@@ -71,12 +71,18 @@ def receipts_of(delivery: str, store: ObjectStore) -> Iterator[Receipt]:
 
 def receipt_schema() -> dict[str, Any]:
     """The JSON Schema of a receipt as it is written."""
-    schema = adapter(Receipt).json_schema()
-    own = {"answer_id": {"type": "string", "pattern": r"^\d+-[0-9a-f]{16}$"}, SEAL: {"type": "string"}}
+    name = {"answer_id": {"type": "string", "pattern": r"^\d+-[0-9a-f]{16}$"}}
+    return sealed_schema(Receipt, "Receipt of a crypto_ml answer", name)
+
+
+def sealed_schema(kind: Any, title: str, name: Mapping[str, Any]) -> dict[str, Any]:
+    """The JSON Schema of a sealed record of a kind, under whose fields its `name` stands too."""
+    schema = adapter(kind).json_schema()
+    own = {**name, SEAL: {"type": "string"}}
     properties = {name: value for name, value in schema["properties"].items() if name != "recorded"}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": "Receipt of a crypto_ml answer",
+        "title": title,
         **{name: value for name, value in schema.items() if name != "title"},
         "properties": {**own, **properties},
         "required": [*own, *schema["required"]],

@@ -45,6 +45,10 @@ class PredictionLog:
         found = self._read(["answer_id"], ds.field("answer_id").isin(pa.array(sorted(of), pa.string())))
         return set(found["answer_id"].unique().to_pylist())
 
+    def rows(self, answer_id: str) -> pa.Table:
+        """The rows of one answer as they stand, in no particular order."""
+        return self._read(SCHEMA.names, ds.field("answer_id") == answer_id)
+
     def predictions(self, answer_id: str | None = None) -> pa.Table:
         """The predictions of one answer, or of all, each once, in order of answer and line."""
         rows = self._read(SCHEMA.names, None if answer_id is None else ds.field("answer_id") == answer_id)

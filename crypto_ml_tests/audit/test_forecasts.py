@@ -3,12 +3,14 @@
 import json
 from collections.abc import Iterator
 from datetime import date
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 from click.testing import CliRunner
+from jsonschema import Draft202012Validator
 
 from crypto_ml.audit.forecast_replay import replay
 from crypto_ml.audit.forecast_trace import told, trace
@@ -16,12 +18,13 @@ from crypto_ml.audit.references import UnknownAnswer, resolve
 from crypto_ml.cli import main
 from crypto_ml.forecasting.features import feature_block
 from crypto_ml.forecasting.inference import Network
-from crypto_ml.ledger.forecasts import document, read_forecast_receipt
+from crypto_ml.ledger.forecasts import document, forecast_receipt_schema, read_forecast_receipt
 from crypto_ml.ledger.formats.reading import RecordTooNew
 from crypto_ml.ledger.layout import forecast_receipt_key
 from crypto_ml.ledger.receipts import sealed
 from crypto_ml.storage.objects import ORDER, ObjectStore
-from crypto_ml_tests.audit.test_replay import flipped
+from crypto_ml.storage.prediction_log import PredictionLog
+from crypto_ml_tests.audit.test_replay import edited, flipped, rewrite_log
 from crypto_ml_tests.forecasting.markets import market, model
 from crypto_ml_tests.golden.evidence import restore
 from crypto_ml_tests.stages.forecasts import forecast_now, read, stands
@@ -245,6 +248,24 @@ def test_a_receipt_of_a_later_format_is_refused_by_name_and_a_field_more_is_no_m
     road.store.replace(key, json.dumps(sealed({**said, "format": 2})).encode())
     with pytest.raises(RecordTooNew, match="is a forecast receipt of format 2, and this crypto_ml knows 1 at most"):
         read_forecast_receipt(forecast_id, road.store)
+
+
+def test_a_receipt_keeps_to_the_published_schema_and_the_log_to_the_receipt(road: Road) -> None:
+    published = json.loads((Path(__file__).parents[2] / "docs" / "forecast_receipt.schema.json").read_text())
+    assert published == forecast_receipt_schema(), "make schema writes it anew"
+    Draft202012Validator.check_schema(published)
+    forecast_id = str(stands(road.store))
+    written = json.loads(json.dumps(document(read_forecast_receipt(forecast_id, road.store))))
+    Draft202012Validator(published).validate(written)
+    assert set(written) == set(published["properties"])
+    assert list(Draft202012Validator(published).iter_errors({**written, "colour": "red"}))
+    log = PredictionLog(road.store)
+    rows = log.predictions(forecast_id)
+    assert rows.num_rows == 2
+    rewrite_log(road.store, edited(rows, 1, "pred_open", 1.0))
+    assert verdict(road) == f"DIFFERS AT prediction_log: {forecast_id}-2 is not what was predicted"
+    rewrite_log(road.store, rows[:0])
+    assert verdict(road) == f"DIFFERS AT prediction_log: no prediction of {forecast_id} is there"
 
 
 def test_the_commands_take_forecasts(road: Road, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,6 +20,7 @@ from crypto_ml.ledger.receipts import read_receipt
 from crypto_ml.settings import Settings
 from crypto_ml.storage.failures import StoreUnavailable
 from crypto_ml.storage.objects import ObjectStore, connect
+from crypto_ml.storage.prediction_log import PredictionLog
 from crypto_ml_tests.forecasting.markets import market, model
 from crypto_ml_tests.stages.road import Road, upload
 
@@ -97,7 +99,7 @@ STAGES = {
 
 NOT_BEHIND_IT = ("uploads/", "predictions/first", "predictions/bad", "market_history/_delta_log/_", "prediction_log/")
 """What the answer to `second` does not rest on: what users own, other answers, Delta Lake's hint where to begin, and
-what was logged of answers."""
+what was logged of answers, whose rows are compared."""
 
 
 def flipped(content: bytes, at: int) -> bytes:
@@ -132,6 +134,42 @@ def test_evidence_that_is_gone_is_named_by_its_stage(road: Road) -> None:
     key = receipt.evidence["accepted"].key
     road.store.client.delete_object(Bucket=road.store.bucket, Key=road.store.physical(key))
     assert verdict(road, "second").startswith("DIFFERS AT cleaned_features: evidence is gone: There is no object")
+
+
+def rewrite_log(store: ObjectStore, rows: pa.Table) -> None:
+    """Put another log of predictions in the place of the one there is."""
+    for found in list(store.list("prediction_log/")):
+        store.client.delete_object(Bucket=store.bucket, Key=store.physical(found.key))
+    PredictionLog(store).append(rows, append_id="forged")
+
+
+def edited(rows: pa.Table, at: int, column: str, value: Any) -> pa.Table:
+    """Rows of which one has another value."""
+    return pa.Table.from_pylist(
+        [row | ({column: value} if n == at else {}) for n, row in enumerate(rows.to_pylist())], rows.schema
+    )
+
+
+def test_a_logged_prediction_that_was_changed_lost_doubled_or_added_is_named(road: Road) -> None:
+    log, answer = PredictionLog(road.store), str(road.report("second")["answer_id"])
+    rows, other = log.predictions(answer), log.predictions(str(road.report("first")["answer_id"]))
+    line = f"{answer}-{rows['line'][0].as_py()}"
+    forged = {
+        f"{line} is not what was predicted": edited(
+            rows, 0, "pred_open", float(np.nextafter(rows["pred_open"][0].as_py(), 0))
+        ),
+        f"{line} is not what was predicted ": edited(rows, 0, "model_version", "another"),
+        f"{line} is not there": rows[1:],
+        f"{line} stands there more than once": pa.concat_tables([rows, rows[:1]]),
+        f"{answer}-77 is there, and was never predicted": pa.concat_tables([rows, edited(rows[:1], 0, "line", 77)]),
+        f"no prediction of {answer} is there": rows[:0],
+    }
+    for said, table in forged.items():
+        rewrite_log(road.store, pa.concat_tables([other, table]))
+        assert str(replay(answer, road.store)) == f"DIFFERS AT prediction_log: {said.strip()}"
+        assert verdict(road, "first") == "IDENTICAL"
+    rewrite_log(road.store, pa.concat_tables([other, rows]))
+    assert verdict(road, "second") == "IDENTICAL"
 
 
 EDITS = {

@@ -24,7 +24,10 @@ def test_every_answer_is_traced_and_comes_out_again(golden: Golden, store: Objec
     for answer, known in golden.answers.items():
         found = trace(Reference(answer), store)
         assert (found.receipt.outcome, found.receipt.upload.key) == (known["outcome"], known["upload"])
-        assert str(replay(answer, store)) == "IDENTICAL", answer
+        verdict = replay(answer, store)
+        assert str(verdict) == "IDENTICAL", answer
+        without_log = golden.release == "0.1.0" and found.receipt.rows.predicted and known["outcome"] == "PREDICTED"
+        assert ("no rows in prediction_log" in str(verdict.note)) == bool(without_log), answer
 
 
 def test_every_row_of_a_published_answer_leads_back_to_its_line(golden: Golden, store: ObjectStore) -> None:
