@@ -1,15 +1,13 @@
 """The model bundle a fresh clone serves with, and where it stands."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from crypto_ml.errors import Blocked
+from crypto_ml.packaged import MODEL_OUT
 
 if TYPE_CHECKING:
     from crypto_ml.forecasting.bundle import ModelBundle
-
-MODEL_OUT: Final = Path(__file__).resolve().parents[1] / "model_out"
-"""The folder of the first bundle where none is set: `model_out/` beside the package's sources."""
 
 
 class NoFirstBundle(Blocked):

@@ -17,7 +17,7 @@ from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSetti
 from crypto_ml.errors import Refused
 from crypto_ml.forecasting.schema import DateOrder, Recovery, Target
 from crypto_ml.ledger.layout import Environment
-from crypto_ml.model_out import MODEL_OUT
+from crypto_ml.packaged import MODEL_OUT
 
 VARIABLES: Final = "CRYPTO_ML_"
 OTHER_VARIABLES: Final = ("CRYPTO_ML_DEBUG", "CRYPTO_ML_DEMO_ID", "CRYPTO_ML_SHARED")

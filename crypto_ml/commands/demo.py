@@ -111,6 +111,7 @@ def _claim(state: Path, stack: ExitStack) -> None:
 def _start(state: Path, port: int | None, stack: ExitStack) -> _Running:
     from crypto_ml.commands.local_dagster import LocalDagster, free_port
     from crypto_ml.deployment import Deployment
+    from crypto_ml.packaged import INSTANCE
     from crypto_ml.settings import Settings
     from crypto_ml.storage.embedded import EmbeddedS3, ensure_bucket
 
@@ -127,8 +128,7 @@ def _start(state: Path, port: int | None, stack: ExitStack) -> _Running:
         ensure_bucket(Deployment.reading(settings).store.client, settings.bucket)
         store = Deployment(settings).store
     with _step("Dagster: webserver, daemon, sensor"):
-        instance = Path(__file__).resolve().parents[2] / "dagster.yaml"
-        dagster = LocalDagster(state, server.environment, instance, free_port(port or USUAL_PORT))
+        dagster = LocalDagster(state, server.environment, INSTANCE, free_port(port or USUAL_PORT))
         stack.enter_context(dagster)
         dagster.wait_until_watching()
     return _Running(store, dagster, server.environment)

@@ -1,10 +1,8 @@
 """What computed an answer: package, code of the stages, locked dependencies, image, libraries."""
 
 import platform
-import sys
 from functools import cache
 from importlib.metadata import version
-from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -12,12 +10,11 @@ import numpy as np
 from crypto_ml.digest import sha256_of_file
 from crypto_ml.ledger.code import code_version
 from crypto_ml.ledger.formats.receipt_v2 import Software
+from crypto_ml.packaged import LOCK
 
 STAGES: Final = ("raw_uploads", "cleaned_features", "market_history", "predictions")
 LIBRARIES: Final = ("numpy", "pandas", "pyarrow", "duckdb", "deltalake", "onnxruntime")
 """The libraries whose versions can move a number."""
-
-LOCK: Final = "requirements.lock"
 
 
 @cache
@@ -26,7 +23,7 @@ def software(image: str | None = None) -> Software:
     return Software(
         package=version("crypto-ml"),
         code={stage: code_version(f"crypto_ml.stages.{stage}") for stage in STAGES},
-        lock_sha256=_lock_sha256(),
+        lock_sha256=sha256_of_file(LOCK) if LOCK.is_file() else None,
         image=image,
         python=platform.python_version(),
         machine=f"{platform.system()} {platform.machine()}",
@@ -39,9 +36,3 @@ def _processor() -> str:
     """What of a processor can move the last bit of a number: its kind, and the vector instructions that numpy finds."""
     extensions = np.show_config(mode="dicts")["SIMD Extensions"]
     return " ".join([platform.machine(), *extensions["baseline"], *extensions.get("found", [])])
-
-
-def _lock_sha256() -> str | None:
-    """The lock file lies beside the package in a checkout, and in the environment of an image."""
-    places = (Path(__file__).resolve().parents[2] / LOCK, Path(sys.prefix) / LOCK)
-    return next((sha256_of_file(place) for place in places if place.is_file()), None)
