@@ -94,7 +94,7 @@ class LocalDagster:
         process, self._process = self._process, None
         deadline = time.monotonic() + LONGEST_STOP
         if process is not None:
-            with contextlib.suppress(ProcessLookupError):
+            with contextlib.suppress(ProcessLookupError, PermissionError):  # macOS: where all of it has ended already
                 os.killpg(process.pid, signal.SIGINT)
             while time.monotonic() < deadline and (process.poll() is None or self.left()):
                 time.sleep(0.1)
@@ -109,11 +109,14 @@ class LocalDagster:
 
     def left(self) -> list[int]:
         """The processes of this Dagster that still run; found by their mark, so those of runs are among them."""
+        import psutil
+
         found = []
-        for folder in Path("/proc").glob("[0-9]*"):
-            with contextlib.suppress(OSError):
-                if f"{MARK}={self._mark}".encode() in (folder / "environ").read_bytes().split(b"\0"):
-                    found.append(int(folder.name))
+        for process in psutil.process_iter():
+            # one of somebody else does not show its environment, one that has just ended has none
+            with contextlib.suppress(psutil.Error, OSError):
+                if process.environ().get(MARK) == self._mark:
+                    found.append(process.pid)
         return found
 
     def _ticked(self) -> bool:

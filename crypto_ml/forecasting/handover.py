@@ -16,6 +16,7 @@ import numpy as np
 
 from crypto_ml.digest import sha256_of
 from crypto_ml.errors import Refused
+from crypto_ml.extras import require_training
 from crypto_ml.forecasting.bundle import TRAINING_MANIFEST, ModelBundle, make_bundle
 from crypto_ml.forecasting.evaluation import onnx_verdict
 from crypto_ml.forecasting.legacy_network import read_handed_over, read_network
@@ -41,8 +42,9 @@ class ExportDiffers(Refused):
 def bundle_from_handover(network: Path, scaler: Path, slugs: Path | None = None) -> ModelBundle:
     """The bundle of a Keras 2 `.h5` and a pickled dict of scalers; `slugs` is CSV with the columns symbol and slug.
 
-    Everything is read as data (see `legacy_network` and `legacy_scaler`). Raises Refused in one sentence.
+    Everything is read as data (see `legacy_network` and `legacy_scaler`). Raises Refused, NotInstalled.
     """
+    require_training("Taking in a handed-over network")
     network_bytes, scaler_bytes = read_handed_over(network), read_handed_over(scaler)
     read, learnt = read_network(network_bytes), read_scaler(scaler_bytes)
     coins = read_slugs(read_handed_over(slugs), learnt.statistics.symbols) if slugs else {}

@@ -1,6 +1,7 @@
 """Pictures of a training run, as PNG bytes: the same numbers give the same bytes.
 
-Belongs here: drawing what evaluation and network have worked out. Nothing here computes an error.
+Belongs here: drawing what evaluation and network have worked out. Nothing here computes an error. Each raises
+NotInstalled where there is no matplotlib; whoever can do without a picture asks `extras.can_draw` first.
 """
 
 import io
@@ -11,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from crypto_ml.errors import Refused
+from crypto_ml.extras import require_drawing
 from crypto_ml.forecasting.evaluation import Evaluation
 
 if TYPE_CHECKING:
@@ -32,6 +34,7 @@ def loss_curve(history: Mapping[str, Sequence[float]]) -> bytes:
     """
     if not history["val_loss"]:
         raise Refused("There is no epoch to draw; train for at least one.")
+    require_drawing("A picture")
     from matplotlib.ticker import MaxNLocator
 
     figure, axes = _figure(7.0, 3.6, "Loss by epoch")
@@ -79,6 +82,7 @@ def holdout_by_symbol(evaluation: Evaluation, *, most: int = 20) -> bytes:
     One line for each symbol of `evaluation.by_symbol`, in percent on a logarithmic axis (the last open is some ten
     times as far off as the others, and a bar has no length there: dots); the network's best symbol stands on top.
     """
+    require_drawing("A picture")
     from matplotlib.ticker import LogLocator, NullFormatter
 
     largest = sorted(evaluation.by_symbol.items(), key=lambda item: (-item[1].rows, item[0]))[:most]
@@ -109,6 +113,7 @@ def holdout_by_symbol(evaluation: Evaluation, *, most: int = 20) -> bytes:
 
 def _figure(width: float, height: float, title: str, rows: int = 1) -> "tuple[Figure, Axes]":
     """A figure of `width` × `height` inches with one axes, or two above each other that share days; returns the top."""
+    require_drawing("A picture")
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), dpi=90, layout="constrained")

@@ -7,9 +7,10 @@ on the second, and on the third, the holdout, nothing is fitted at all.
 import json
 import platform
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import date
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
@@ -20,6 +21,7 @@ import pandas as pd
 
 from crypto_ml.digest import sha256_of
 from crypto_ml.errors import Refused
+from crypto_ml.extras import can_draw, require_training
 from crypto_ml.forecasting.bundle import TRAINING_MANIFEST, ModelBundle, make_bundle
 from crypto_ml.forecasting.evaluation import Evaluation, Verdict, beats_baseline_verdict, evaluate, onnx_verdict
 from crypto_ml.forecasting.features import BoolArray, FloatArray, IntArray, add_levels, feature_block, gaps
@@ -36,7 +38,10 @@ SHARES: Final = (0.7, 0.15)
 """Shares of the rows that end the training span, and the validation span behind it; no day is cut in two."""
 
 METRICS: Final = "metrics.json"
-LIBRARIES: Final = ("tensorflow-cpu", "keras", "onnx", "onnxruntime", "scikit-learn", "numpy", "pandas")
+LIBRARIES: Final = (
+    *("tensorflow-cpu", "tensorflow"),  # the same library, under the name that its build has for this machine
+    *("keras", "onnx", "onnxruntime", "scikit-learn", "numpy", "pandas"),
+)
 
 
 class TooLittleHistory(Refused):
@@ -98,8 +103,10 @@ def fit_scaler(rows: pd.DataFrame, split: Split) -> SeriesStatistics:
     """Statistics of each series' training rows, and of no others.
 
     rows: OBSERVATION columns, sorted by symbol and date. Series with fewer than MINIMUM_OWN_ROWS training rows get
-    none; when scored they count as never seen. Raises TooLittleHistory where that leaves no series.
+    none; when scored they count as never seen. Raises TooLittleHistory where that leaves no series, NotInstalled where
+    the libraries of training are missing.
     """
+    require_training("Fitting a scaler")
     from crypto_ml.forecasting.scaler_estimator import SeriesStandardScaler
 
     rows = add_levels(rows)
@@ -127,8 +134,10 @@ def train(
     """Train a network on `rows` (as for `fit_scaler`) and put the bundle together.
 
     manifest: what identifies the training set, kept in the bundle. label: what the version starts with. created_at:
-    ISO 8601, shown. The same rows, split, statistics and plan give the same weights.
+    ISO 8601, shown. The same rows, split, statistics and plan give the same weights. Where pictures cannot be drawn the
+    bundle has none. Raises TooLittleHistory, NotInstalled.
     """
+    require_training("Training")
     examples = _examples(rows, statistics, plan.target)
     train_x, train_y = examples.between(None, split.validation_from).arrays(plan)
     valid_x, valid_y = examples.between(split.validation_from, split.holdout_from).arrays(plan)
@@ -156,7 +165,7 @@ def train(
             "origin": "trained",
             "created_at": created_at,
             "plan": asdict(plan),
-            "libraries": {name: version(name) for name in LIBRARIES},
+            "libraries": _libraries(),
             "python": platform.python_version(),
         },
     }
@@ -176,11 +185,22 @@ def train(
         METRICS: json.dumps(metrics, indent=2).encode() + b"\n",
         "network.keras": trainable,
         "MODEL_CARD.md": model_card(unproven, evaluation, baseline).encode(),
-        "pictures/loss.png": loss_curve(fitted.history),
-        "pictures/holdout.png": holdout_by_symbol(evaluation),
-        "pictures/predictions.png": _picture(holdout),
     }
+    if can_draw():
+        documents |= {
+            "pictures/loss.png": loss_curve(fitted.history),
+            "pictures/holdout.png": holdout_by_symbol(evaluation),
+            "pictures/predictions.png": _picture(holdout),
+        }
     return Trained(make_bundle(**parts, documents=documents), evaluation, onnx_equal, baseline)
+
+
+def _libraries() -> dict[str, str]:
+    found = {}
+    for name in LIBRARIES:
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
 
 
 def holdout_predictions(rows: pd.DataFrame, split: Split, bundle: ModelBundle) -> pd.DataFrame:

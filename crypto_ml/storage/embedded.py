@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Final, Self
 from botocore.exceptions import ClientError
 
 from crypto_ml.errors import Refused, Unavailable
+from crypto_ml.extras import require_demo
 from crypto_ml.storage.failures import code_of, named_failures
 
 if TYPE_CHECKING:
@@ -30,6 +31,9 @@ LONGEST_START: Final = 60.0
 """Seconds the server may take to answer; half a second is usual."""
 LONGEST_STOP: Final = 10.0
 """Seconds between asking the server to stop and stopping it."""
+
+NOBODY_THERE: Final = (ProcessLookupError, PermissionError)
+"""What a signal to a process group meets where none of it runs: macOS refuses where only ended ones are left."""
 
 
 class EmbeddedS3NotStarted(Unavailable):
@@ -77,9 +81,10 @@ class EmbeddedS3:
         return self._process.pid if self._process and self._process.poll() is None else None
 
     def start(self) -> Self:
-        """Start the server and return when it answers. Raises: PortTaken, EmbeddedS3NotStarted."""
+        """Start the server and return when it answers. Raises: NotInstalled, PortTaken, EmbeddedS3NotStarted."""
         if self.pid is not None:
             return self
+        require_demo("The embedded S3 server")
         for folder in ("objects", "state", "tmp"):
             (self.directory / folder).mkdir(parents=True, exist_ok=True)
         self._port = self._fixed_port or _free_port()
@@ -206,13 +211,13 @@ def _listening(port: int) -> bool:
 
 
 def _signal_group(group: int, number: signal.Signals) -> None:
-    with contextlib.suppress(ProcessLookupError):
+    with contextlib.suppress(*NOBODY_THERE):
         os.killpg(group, number)
 
 
 def _group_exists(group: int) -> bool:
     try:
         os.killpg(group, 0)
-    except ProcessLookupError:
+    except NOBODY_THERE:
         return False
     return True

@@ -4,6 +4,7 @@ import os
 import socket
 from pathlib import Path
 
+import psutil
 import pytest
 
 from crypto_ml.storage.embedded import EmbeddedS3, EmbeddedS3NotStarted, PortTaken, ensure_bucket
@@ -57,10 +58,9 @@ def test_nothing_of_its_process_group_is_left_after_a_stop(tmp_path: Path) -> No
 
 def test_it_listens_on_loopback_only(tmp_path: Path) -> None:
     with EmbeddedS3(tmp_path) as server:
-        wanted = f"{int(server.endpoint.rsplit(':', 1)[1]):04X}"
-        rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
-        listening = [address for _, address, _, state, *_ in rows if state == "0A" and address.endswith(f":{wanted}")]
-    assert listening == [f"0100007F:{wanted}"]
+        connections = psutil.Process(server.pid).net_connections("inet")
+        listening = {connection.laddr[:2] for connection in connections if connection.status == psutil.CONN_LISTEN}
+    assert listening == {("127.0.0.1", int(server.endpoint.rsplit(":", 1)[1]))}
 
 
 def test_a_taken_port_is_refused_by_number(tmp_path: Path) -> None:

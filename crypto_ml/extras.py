@@ -1,0 +1,55 @@
+"""What is there only where an extra of the package was installed, and the sentence where it was not.
+
+Scoring needs none of it. What belongs here: which modules come with which extra; who needs one asks before it begins.
+"""
+
+from collections.abc import Sequence
+from importlib.util import find_spec
+from typing import Final
+
+from crypto_ml.errors import Blocked
+
+TRAINING: Final = ("tensorflow", "keras", "onnx", "h5py", "sklearn")
+"""What building, fitting, exporting and reading networks takes."""
+
+DRAWING: Final = ("matplotlib", "PIL")
+"""What pictures take; it comes with `training`, and nothing but a picture needs it."""
+
+DEMO: Final = ("ministack",)
+"""The embedded S3 server."""
+
+
+class NotInstalled(Blocked):
+    """Something that this installation was made without."""
+
+
+def require_training(what: str) -> None:
+    """Raises NotInstalled where libraries are missing that `what` (the beginning of the sentence) needs."""
+    _require(what, TRAINING, "training")
+
+
+def require_drawing(what: str) -> None:
+    """Raises NotInstalled where `what` cannot be drawn."""
+    _require(what, DRAWING, "training")
+
+
+def require_demo(what: str) -> None:
+    """Raises NotInstalled where `what` has no S3 server to start."""
+    _require(what, DEMO, "demo")
+
+
+def can_draw() -> bool:
+    """Whether pictures can be drawn here: who shows one beside other things leaves it out where not."""
+    return not _missing(DRAWING)
+
+
+def _require(what: str, modules: Sequence[str], extra: str) -> None:
+    if missing := _missing(modules):
+        raise NotInstalled(
+            f"{what} needs {', '.join(missing)}, which this installation was made without: "
+            f"pip install 'crypto-ml[{extra}]', or `make venv` in a checkout"
+        )
+
+
+def _missing(modules: Sequence[str]) -> list[str]:
+    return [name for name in modules if find_spec(name) is None]
