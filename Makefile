@@ -2,8 +2,11 @@
 PYTHON := .venv/bin/python
 ONCE ?=
 PORT ?=
-COMPILE := uv pip compile --quiet --generate-hashes --no-emit-index-url --python-version 3.11 \
-	--extra training --extra demo --extra docker
+# one lock for every platform and Python; a library keeps the version that it has in requirements.lock
+COMPILE := uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --python-version 3.11 \
+	--group build --extra demo
+PLATFORMS := x86_64-unknown-linux-gnu aarch64-unknown-linux-gnu aarch64-apple-darwin
+PYTHONS := 3.11 3.12 3.13
 BENCHMARKS := score_file features scaler_fit latency tick burst forecast
 
 # without byte code every process starts three times slower
@@ -12,24 +15,31 @@ MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 
-.PHONY: help venv demo dev test faults nightly lint types bench golden model schema settings lock clean
+.PHONY: help venv demo dev test faults nightly lint types wheel bench golden model schema settings lock platforms clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
 
-venv: .venv/.made ## make .venv from requirements-dev.lock
+venv: .venv/.made ## make .venv with all there is, from requirements-dev.lock (3 GB)
+
+# the first Python that will do; $(1) is the lock file
+define install
+	@for python in python3 python3.13 python3.12 python3.11; do \
+		$$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && break; python=; done; \
+	test -n "$$python" || \
+		{ echo "crypto_ml needs Python 3.11, 3.12 or 3.13, and none is on the PATH: install one first." >&2; exit 1; }; \
+	$$python scripts/make_venv.py $(1)
+	@touch $@
+endef
 
 .venv/.made: pyproject.toml requirements-dev.lock
-	@for python in python3.11 python3; do \
-		$$python -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null && break; python=; done; \
-	test -n "$$python" || { echo "crypto_ml needs Python 3.11, and none is on the PATH: install it first." >&2; exit 1; }; \
-	echo "Making .venv from requirements-dev.lock (3 GB, a few minutes the first time)" >&2; \
-	$$python -m venv .venv
-	@$(PYTHON) -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements-dev.lock
-	@$(PYTHON) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
-	@touch $@
+	$(call install,requirements-dev.lock)
 
-demo: venv ## start everything, drop a sample file, show its answer (ONCE=1: and stop again; PORT=n: the UI's port)
+# no TensorFlow, which only training needs, and nothing that only work on the project needs
+.venv/.demo: pyproject.toml requirements-demo.lock
+	$(call install,requirements-demo.lock)
+
+demo: $(if $(wildcard .venv/.made),venv,.venv/.demo) ## start everything, drop a sample file, show its answer (ONCE=1: and stop again; PORT=n: the UI's port)
 	@.venv/bin/crypto-ml demo $(if $(filter-out 0,$(ONCE)),--once) $(if $(PORT),--port $(PORT))
 
 dev: venv ## Dagster for everyday work, on the S3 that the AWS variables lead to
@@ -49,8 +59,12 @@ lint: venv ## ruff: rules and layout; import-linter: which room may import which
 	@.venv/bin/ruff format --check
 	@.venv/bin/lint-imports --no-logo --no-cache
 
-types: venv ## mypy, strict
+types: venv ## mypy, strict: for Linux and the oldest Python, for macOS and the newest
 	@.venv/bin/mypy --no-error-summary
+	@.venv/bin/mypy --no-error-summary --platform darwin --python-version 3.13
+
+wheel: venv ## build the wheel, install it into an environment of its own, and use it from an empty folder
+	@$(PYTHON) -m pytest -q -n 0 -m "wheel or not wheel" crypto_ml_tests/test_wheel.py
 
 bench: venv ## measure speed and memory
 	@for name in $(BENCHMARKS); do $(PYTHON) -m benchmarks.$$name || exit 1; done
@@ -70,11 +84,22 @@ schema: venv ## write the JSON Schemas of receipts in docs/ anew
 settings: venv ## write README's table of settings anew
 	@$(PYTHON) -m crypto_ml_tests.readme
 
-lock: ## resolve both lock files anew (needs uv)
+lock: ## resolve the lock files anew (needs uv)
 	@command -v uv >/dev/null || { echo "make lock needs uv on the PATH." >&2; exit 1; }
-	@$(COMPILE) pyproject.toml -o requirements.lock >/dev/null
-	@$(COMPILE) --extra dev -c requirements.lock pyproject.toml -o requirements-dev.lock >/dev/null
+	@$(COMPILE) --extra training --extra docker pyproject.toml -o requirements.lock >/dev/null
+	@$(COMPILE) --extra training --extra docker --extra dev -c requirements.lock \
+		pyproject.toml -o requirements-dev.lock >/dev/null
+	@$(COMPILE) -c requirements.lock pyproject.toml -o requirements-demo.lock >/dev/null
+
+platforms: ## every library of the lock files has a build for each platform and Python (asks the registry; needs uv)
+	@command -v uv >/dev/null || { echo "make platforms needs uv on the PATH." >&2; exit 1; }
+	@nowhere=$$(mktemp -d); trap 'rm -r "$$nowhere"' EXIT; \
+	for platform in $(PLATFORMS); do for python in $(PYTHONS); do for lock in requirements*.lock; do \
+		echo "$$platform, Python $$python, $$lock"; \
+		MACOSX_DEPLOYMENT_TARGET=14.0 uv pip install --quiet --dry-run --target "$$nowhere" --only-binary :all: \
+			--python-platform $$platform --python-version $$python --require-hashes -r $$lock || exit 1; \
+	done; done; done
 
 clean: ## remove the environment, the caches, and the state and data of `make demo` and `make dev`
-	@rm -rf .venv .crypto_ml .hypothesis .pytest_cache .mypy_cache .ruff_cache *.egg-info
+	@rm -rf .venv .crypto_ml build dist .hypothesis .pytest_cache .mypy_cache .ruff_cache *.egg-info
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
