@@ -5,7 +5,9 @@ WORKDIR /build
 RUN python -m venv /opt/venv
 COPY requirements.lock .
 RUN /opt/venv/bin/pip install --no-cache-dir --no-deps --require-hashes -r requirements.lock
-COPY pyproject.toml README.md ./
+# beside the code, what its folder `packaged` has links to
+COPY pyproject.toml README.md dagster.yaml workspace.yaml ./
+COPY model_out model_out
 COPY crypto_ml crypto_ml
 RUN /opt/venv/bin/pip install --no-cache-dir --no-deps --no-build-isolation . \
  && /opt/venv/bin/pip uninstall --yes ministack
@@ -15,11 +17,8 @@ LABEL org.opencontainers.image.title="crypto_ml" \
       org.opencontainers.image.description="Predictions of each cryptocurrency's next opening price, as Dagster assets"
 RUN useradd --create-home --uid 10001 crypto_ml && mkdir -p /opt/crypto_ml/dagster_home && chown -R crypto_ml /opt/crypto_ml
 COPY --from=build /opt/venv /opt/venv
-COPY requirements.lock /opt/venv/
-COPY model_out /opt/crypto_ml/model_out
 COPY deploy/dagster.yaml /opt/crypto_ml/dagster_home/dagster.yaml
 ENV PATH=/opt/venv/bin:$PATH \
-    CRYPTO_ML_MODEL_OUT=/opt/crypto_ml/model_out \
     DAGSTER_HOME=/opt/crypto_ml/dagster_home
 WORKDIR /opt/crypto_ml
 USER crypto_ml

@@ -63,7 +63,9 @@ types: venv ## mypy, strict: for Linux and the oldest Python, for macOS and the 
 	@.venv/bin/mypy --no-error-summary
 	@.venv/bin/mypy --no-error-summary --platform darwin --python-version 3.13
 
-wheel: venv ## build the wheel, install it into an environment of its own, and use it from an empty folder
+wheel: venv ## build the wheel into dist/, and use one in an environment of its own, from an empty folder
+	@rm -rf build dist
+	@$(PYTHON) -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
 	@$(PYTHON) -m pytest -q -n 0 -m "wheel or not wheel" crypto_ml_tests/test_wheel.py
 
 bench: venv ## measure speed and memory
