@@ -32,7 +32,7 @@ STORED = (
 )
 """What a document names of the bucket, and of no repository."""
 
-MADE = (".venv/", ".crypto_ml/")
+MADE = (".venv/", ".crypto_ml/", "dist/")
 """What is made where the project is used."""
 
 ANY = {"NAME", "NAME.py", "VERSION.tar.xz"}

@@ -1,6 +1,7 @@
 """Training sees what it may see: three spans of time, and nothing of the later ones in the earlier."""
 
 import json
+import sys
 from datetime import date, timedelta
 from pathlib import Path
 
@@ -149,7 +150,9 @@ def trained(history: pd.DataFrame, split: Split) -> Trained:
 
 @pytest.fixture(scope="module")
 def trained_with_another_holdout(history: pd.DataFrame, split: Split) -> Trained:
-    return trained_on(moved(history, split.holdout_from), split)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "matplotlib", None)  # as where no picture can be drawn
+        return trained_on(moved(history, split.holdout_from), split)
 
 
 def test_a_trained_bundle_loads_and_scores(trained: Trained, history: pd.DataFrame, tmp_path: Path) -> None:
@@ -163,7 +166,7 @@ def test_a_trained_bundle_loads_and_scores(trained: Trained, history: pd.DataFra
     assert found["pred_open"].tolist() == score_rows(rows, trained.bundle, "one_step")["pred_open"].tolist()
 
 
-def test_the_same_training_rows_give_the_same_version_whatever_the_holdout_holds(
+def test_the_same_training_rows_give_the_same_version_whatever_the_holdout_holds_drawn_or_not(
     trained: Trained, trained_with_another_holdout: Trained
 ) -> None:
     same, other = trained.bundle, trained_with_another_holdout.bundle
@@ -171,6 +174,11 @@ def test_the_same_training_rows_give_the_same_version_whatever_the_holdout_holds
     for name in (NETWORK, SCALER, "network.keras"):
         assert other.files[name] == same.files[name]
     assert other.files[METRICS] != same.files[METRICS]
+    assert set(same.files) - set(other.files) == {
+        "pictures/loss.png",
+        "pictures/holdout.png",
+        "pictures/predictions.png",
+    }
 
 
 def test_a_bundle_says_how_good_it_is_beside_the_baselines(trained: Trained) -> None:
