@@ -22,6 +22,7 @@ ROOT = Path(__file__).resolve().parents[1]
             "cannot be reached",
         ),
         ("error: Failed to fetch: `…`\n  Caused by: error sending request for url (…)", "cannot be reached"),
+        ("error: error sending request …\n  Caused by: invalid peer certificate: UnknownIssuer", "set PIP_CERT"),
         ("ERROR: No matching distribution found for tensorflow==2.21.0 (from -r …)", "no build for this machine"),
         ("ERROR: THESE PACKAGES DO NOT MATCH THE HASHES FROM THE REQUIREMENTS FILE.", "than the lock file names"),
         ("Collecting x\nERROR: something new\n\n", "ERROR: something new"),

@@ -42,6 +42,11 @@ REASONS: Final = (
         "a downloaded file is another than the lock file names: empty the cache (pip cache purge), and run it again",
     ),
     (
+        ("CERTIFICATE_VERIFY_FAILED", "invalid peer certificate"),
+        "the package registry shows a certificate that is not trusted here: set PIP_CERT (for uv SSL_CERT_FILE) to the "
+        "file of your network's certificates, and run it again",
+    ),
+    (
         UNREACHABLE,
         "the package registry cannot be reached: go online, or set the proxy or the index for pip and uv, "
         "and run it again",
@@ -66,7 +71,10 @@ def main(lock: str) -> int:
         return _failed(f"it needs {missing / GIGABYTE:.1f} GB, and {free / GIGABYTE:.1f} GB are free: make room first")
     total = len(PINNED.findall(Path(lock).read_text(encoding="utf-8")))
     version = platform.python_version()
-    print(f"Installing {total} libraries into .venv ({size} GB, Python {version}; a few minutes the first time)")
+    print(
+        f"Installing {total} libraries into .venv ({size} GB, Python {version}; a few minutes the first time)",
+        flush=True,
+    )
     if not PYTHON.exists():
         made = subprocess.run([sys.executable, "-m", "venv", VENV], capture_output=True, text=True, check=False)
         if made.returncode:

@@ -106,7 +106,7 @@ def fit_scaler(rows: pd.DataFrame, split: Split) -> SeriesStatistics:
     none; when scored they count as never seen. Raises TooLittleHistory where that leaves no series, NotInstalled where
     the libraries of training are missing.
     """
-    require_training("Fitting a scaler")
+    require_training("Training")
     from crypto_ml.forecasting.scaler_estimator import SeriesStandardScaler
 
     rows = add_levels(rows)
