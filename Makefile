@@ -66,6 +66,7 @@ types: venv ## mypy, strict: for Linux and the oldest Python, for macOS and the 
 wheel: venv ## build the wheel into dist/, and use one in an environment of its own, from an empty folder
 	@rm -rf build dist
 	@$(PYTHON) -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
+	@rm -rf build # the next one would take in what this one left there
 	@$(PYTHON) -m pytest -q -n 0 -m "wheel or not wheel" crypto_ml_tests/test_wheel.py
 
 bench: venv ## measure speed and memory
