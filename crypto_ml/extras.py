@@ -47,7 +47,7 @@ def _require(what: str, modules: Sequence[str], extra: str) -> None:
     if missing := _missing(modules):
         raise NotInstalled(
             f"{what} needs {', '.join(missing)}, which this installation was made without: "
-            f"pip install 'crypto-ml[{extra}]', or `make venv` in a checkout"
+            f"install crypto-ml[{extra}], or run `make venv` in a checkout"
         )
 
 
