@@ -40,7 +40,7 @@ def test_offline_it_ends_with_one_line(tmp_path: Path) -> None:
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("PIP_", "UV_"))}
     environment |= {"PATH": "/usr/bin:/bin", "PIP_INDEX_URL": "http://127.0.0.1:9/simple", "PIP_RETRIES": "1"}
     environment |= {"PIP_CONFIG_FILE": os.devnull}
-    command = [sys.executable, ROOT / "scripts" / "make_venv.py", "requirements-demo.lock"]
+    command = [sys.executable, str(ROOT / "scripts" / "make_venv.py"), "requirements-demo.lock"]
     told = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert told.returncode == 1
     assert told.stderr.count("\n") == 1

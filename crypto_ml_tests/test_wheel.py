@@ -40,7 +40,7 @@ class Installed:
 
     def run(self, *words: str, timeout: float = 120) -> subprocess.CompletedProcess[str]:
         """A command of the environment, as somebody runs it who has no checkout."""
-        command = [self.environment / "bin" / words[0], *words[1:]]
+        command = [str(self.environment / "bin" / words[0]), *words[1:]]
         clean = {name: value for name, value in os.environ.items() if not name.startswith(("CRYPTO_ML_", "AWS_"))}
         clean.pop("PYTHONPATH", None)
         return subprocess.run(
@@ -84,8 +84,8 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Installe
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", environment], check=True)
     (site,) = environment.glob("lib/python3*/site-packages")
     (site / "libraries.pth").write_text(sysconfig.get_path("purelib"))
-    pip = [sys.executable, "-m", "pip", "--python", environment / "bin" / "python", "install", "--quiet", "--no-deps"]
-    subprocess.run([*pip, "--no-index", "--no-compile", "--ignore-installed", wheel], check=True)
+    pip = [sys.executable, "-m", "pip", "--python", str(environment / "bin" / "python"), "install", "--quiet"]
+    subprocess.run([*pip, "--no-deps", "--no-index", "--no-compile", "--ignore-installed", str(wheel)], check=True)
     return Installed(environment, tmp_path_factory.mktemp("empty"))
 
 
@@ -115,12 +115,9 @@ def fresh(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ins
     """The wheel in an environment made from the lock of the demo, which has no library that only training needs."""
     environment = tmp_path_factory.mktemp("fresh") / "venv"
     subprocess.run([sys.executable, "-m", "venv", environment], check=True)
-    installer = shutil.which("uv")
-    pip = [environment / "bin" / "python", "-m", "pip"]
-    install = (
-        [installer, "pip", "install", "--python", environment / "bin" / "python"] if installer else [*pip, "install"]
-    )
-    for what in (["--require-hashes", "-r", ROOT / "requirements-demo.lock"], ["--no-index", wheel]):
+    python, uv = str(environment / "bin" / "python"), shutil.which("uv")
+    install = [uv, "pip", "install", "--python", python] if uv else [python, "-m", "pip", "install"]
+    for what in (["--require-hashes", "-r", str(ROOT / "requirements-demo.lock")], ["--no-index", str(wheel)]):
         subprocess.run([*install, "--quiet", "--no-deps", *what], check=True)
     yield Installed(environment, tmp_path_factory.mktemp("empty"))
     shutil.rmtree(environment)
