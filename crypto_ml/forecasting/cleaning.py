@@ -4,7 +4,7 @@ Row rules look at one row at a time and are listed in `row_rules`, in the order 
 that takes more than one row is in `settling`. What concerns the whole file is in `reading` and `dates`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import date
 from typing import Final
@@ -15,8 +15,11 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from crypto_ml.forecasting.dates import FIRST_DAY, read_date
-from crypto_ml.forecasting.schema import PRICES, DateOrder
+from crypto_ml.forecasting.dates import FIRST_DAY, DateStyle, has_other_dates, read_dates
+from crypto_ml.forecasting.dates import PLAIN as ISO_DATES
+from crypto_ml.forecasting.numbers import NUMBERS, NumberStyle, has_other_numbers, read_numbers
+from crypto_ml.forecasting.numbers import PLAIN as PLAIN_NUMBERS
+from crypto_ml.forecasting.schema import PRICES
 
 TOLERANCE: Final = 1e-6
 """How far, relative to the price, open and close may lie outside low..high: sources round each price by itself."""
@@ -35,24 +38,41 @@ _CONTROL: Final = r"\p{Cc}"
 _INVISIBLE: Final = r"[\p{Cf}\p{Zl}\p{Zp}]"
 """Characters that nobody sees, or that change how the text round them is shown: two series would look like one."""
 
-_NUMBER: Final = r"^\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,4})?\s*$"
+
+@dataclass(frozen=True)
+class Writing:
+    """How a whole file writes dates and numbers."""
+
+    dates: DateStyle = ISO_DATES
+    numbers: NumberStyle = PLAIN_NUMBERS
+
+
+PLAIN: Final = Writing()
 
 
 @dataclass(frozen=True)
 class CleanedRows:
-    """accepted: columns of OBSERVATION and `line`. refused: `line` and `reason`."""
+    """accepted: columns of OBSERVATION and `line`. refused: `line` and `reason`.
+
+    other_dates, other_numbers: whether among what could not be read are values that may be dates, or numbers, written
+    otherwise, which only the whole of a file can tell.
+    """
 
     accepted: pd.DataFrame
     refused: pd.DataFrame
+    other_dates: bool = False
+    other_numbers: bool = False
 
 
-def clean_rows(text: pa.Table, order: DateOrder | None, today: date) -> CleanedRows:
+def clean_rows(text: pa.Table, writing: Writing, today: date) -> CleanedRows:
     """Apply the row rules to a table of text (see `reading.UploadReader`).
 
-    order: how slashed dates are read; None where the file has none. today: the UTC day on which the upload is read;
-    later dates are refused. Lines without any value are left out silently.
+    writing: how its file writes dates and numbers. today: the UTC day on which the upload is read; later dates are
+    refused. Lines without any value are left out silently.
     """
-    rows = _typed(text.filter(_has_values(text)), order)
+    given = text.filter(_has_values(text))
+    numbers = {name: read_numbers(given[name], writing.numbers, name) for name in NUMBERS if name in given.column_names}
+    rows = _typed(given, writing.dates, numbers)
     rules = row_rules(today)
     broken = np.zeros(len(rows), np.int16)  # the number of the first rule that a row breaks, 0 for none
     for number, breaks in enumerate(rules.values(), 1):
@@ -63,6 +83,15 @@ def clean_rows(text: pa.Table, order: DateOrder | None, today: date) -> CleanedR
     return CleanedRows(
         accepted=kept.reset_index(drop=True),
         refused=pd.DataFrame({"line": rows["line"][~accepted].to_numpy(), "reason": reasons[broken[~accepted]]}),
+        other_dates=has_other_dates(given["date"], rows["date"].to_numpy()),
+        other_numbers=any(has_other_numbers(given[name], values) for name, values in numbers.items()),
+    )
+
+
+def is_plain(text: pa.Table) -> bool:
+    """Whether no value of a table of text may be a date or a number that is written otherwise than in plain CSV."""
+    return not has_other_dates(text["date"], read_dates(text["date"])) and not any(
+        has_other_numbers(text[name], read_numbers(text[name])) for name in NUMBERS if name in text.column_names
     )
 
 
@@ -122,20 +151,6 @@ def _matches(texts: pd.Series, pattern: str) -> npt.NDArray[np.bool_]:
     return np.asarray(pc.fill_null(pc.match_substring_regex(pa.array(texts), pattern), False).to_numpy(False), bool)
 
 
-def read_numbers(text: pa.ChunkedArray) -> npt.NDArray[np.float64]:
-    """Decimal numbers of a column of text, shape (n,), NaN where there is none; `inf` in any spelling is infinite."""
-    try:
-        return np.asarray(pc.cast(text, pa.float64()).to_numpy(), np.float64)
-    except pa.ArrowInvalid:
-        pass
-    numeric = pc.match_substring_regex(text, _NUMBER)
-    numbers = pc.cast(pc.if_else(numeric, pc.utf8_trim_whitespace(text), pa.scalar(None, pa.string())), pa.float64())
-    values = np.asarray(numbers.to_numpy(), np.float64).copy()
-    infinite = pc.match_substring_regex(text, r"(?i)^\s*[+-]?inf(inity)?\s*$").to_numpy().astype(bool)
-    values[infinite] = np.inf
-    return values
-
-
 def _has_values(text: pa.Table) -> pa.ChunkedArray:
     has = pc.not_equal(text["symbol"], "")
     for name in text.column_names:
@@ -144,16 +159,16 @@ def _has_values(text: pa.Table) -> pa.ChunkedArray:
     return has
 
 
-def _typed(text: pa.Table, order: DateOrder | None) -> pd.DataFrame:
-    market = read_numbers(text["market"])
+def _typed(text: pa.Table, dates: DateStyle, numbers: Mapping[str, npt.NDArray[np.float64]]) -> pd.DataFrame:
+    market = numbers["market"]
     given = pc.not_equal(pc.utf8_trim_whitespace(text["market"]), "").to_numpy().astype(bool)
-    volume = read_numbers(text["volume"]) if "volume" in text.column_names else np.full(text.num_rows, np.nan)
+    volume = numbers.get("volume", np.full(text.num_rows, np.nan))
     slug = _trimmed(text["slug"]).replace("", None) if "slug" in text.column_names else None
     return pd.DataFrame(
         {
             "symbol": _trimmed(text["symbol"]),
-            "date": read_dates(text["date"], order),
-            **{name: read_numbers(text[name]) for name in PRICES},
+            "date": read_dates(text["date"], dates),
+            **{name: numbers[name] for name in PRICES},
             "market": np.where(np.isfinite(market), market, 0.0),
             "volume": np.where(np.isfinite(volume), volume, np.nan),
             "slug": pd.Series([None] * text.num_rows, dtype="str") if slug is None else slug,
@@ -161,14 +176,6 @@ def _typed(text: pa.Table, order: DateOrder | None) -> pd.DataFrame:
             "unread_market": given & ~np.isfinite(market) & ~_is_nan_text(text["market"]),
         }
     )
-
-
-def read_dates(text: pa.ChunkedArray, order: DateOrder | None) -> npt.NDArray[np.datetime64]:
-    """Days of a column of text, datetime64[s], NaT where unreadable. Each distinct text is read once."""
-    coded = pc.dictionary_encode(text).combine_chunks()
-    known = [read_date(value, order) for value in coded.dictionary.to_pylist()]
-    days = np.array([np.datetime64("NaT") if day is None else day for day in known], "datetime64[D]")
-    return days.astype("datetime64[s]")[coded.indices.to_numpy()] if len(days) else np.zeros(0, "datetime64[s]")
 
 
 def _trimmed(text: pa.ChunkedArray) -> pd.Series:

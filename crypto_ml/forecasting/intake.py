@@ -3,11 +3,12 @@
 A file is refused as a whole or row by row; either way the outcome says everything a report needs.
 """
 
+import re
 import sys
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Final
 
@@ -16,14 +17,20 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from crypto_ml.forecasting.cleaning import FORMULA_STARTS, CleanedRows, clean_rows
-from crypto_ml.forecasting.dates import DateEvidence, has_slashes
-from crypto_ml.forecasting.reading import SHOWN_TEXT, UnreadableUpload, UploadReader
+from crypto_ml.forecasting.cleaning import FORMULA_STARTS, PLAIN, CleanedRows, Writing, clean_rows, is_plain
+from crypto_ml.forecasting.dates import DateEvidence, DateStyle, has_other_dates, read_dates
+from crypto_ml.forecasting.intraday import Intraday
+from crypto_ml.forecasting.numbers import NUMBERS, NumberEvidence, NumberStyle
+from crypto_ml.forecasting.parquet import ParquetReader, is_parquet
+from crypto_ml.forecasting.read_as import ReadAs, read_as
+from crypto_ml.forecasting.reading import SHOWN_TEXT, UploadReader
 from crypto_ml.forecasting.refusals import LISTED, REFUSED
 from crypto_ml.forecasting.schema import DateOrder
 from crypto_ml.forecasting.series import series_names
 from crypto_ml.forecasting.settling import Settled, Settling
 from crypto_ml.forecasting.sorting import ROWS, RowSorter, as_rows, whole_series
+from crypto_ml.forecasting.unreadable import UnreadableUpload
+from crypto_ml.visible import visible
 
 SHOWN_VALUE: Final = 40
 """Characters of a refused row's value that are repeated."""
@@ -45,12 +52,18 @@ class IntakeRules:
     """What intake needs to know beside the file.
 
     today: UTC day of the upload; later dates are refused. date_order: how ambiguous slashed dates are read, None to
-    refuse them. max_bytes: largest file after decompression.
+    refuse them. max_bytes: largest file after decompression. columns: our names → those that files may have for them.
     """
 
     today: date
     date_order: DateOrder | None = None
     max_bytes: int = 20 << 30
+    columns: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def tomorrow(self) -> date:
+        """The last day that a number may mean, as somewhere it is a day later."""
+        return self.today + timedelta(days=1)
 
 
 @dataclass(frozen=True)
@@ -66,6 +79,7 @@ class FileIntake:
     date_order: DateOrder | None = None
     ignored_columns: tuple[str, ...] = ()
     refusal: str | None = None
+    read_as: ReadAs | None = None
 
     @property
     def accepted_rows(self) -> int:
@@ -73,23 +87,32 @@ class FileIntake:
         return self.received_rows - self.refused_rows
 
 
-def take_in(path: Path, rules: IntakeRules, sorter: RowSorter, file: int = 0) -> FileIntake:
+Reader = UploadReader | ParquetReader
+
+
+def take_in(path: Path, rules: IntakeRules, sorter: RowSorter, file: int = 0, name: str = "") -> FileIntake:
     """Read and clean the upload at `path` and hand its rows, accepted and refused, to `sorter` as rows of `file`.
 
-    A file that is refused as a whole adds nothing: its rows are cleaned a first time only once it is known how its
-    dates are read, and rows already added are taken back.
+    name: what the file is called where it was dropped. A file that is refused as a whole adds nothing: rows already
+    added are taken back.
     """
     try:
-        reader = UploadReader(path, rules.max_bytes)
-        intake = _take_in(reader, rules, sorter, file)
+        intake = _take_in(_reader(path, rules, name), rules, sorter, file)
     except UnreadableUpload as refused:
         sorter.discard(file)
-        return FileIntake(refusal=str(refused))
+        return FileIntake(refusal=visible(str(refused)))
     return intake if intake.accepted_rows else replace(intake, refusal=nothing_left(sorter, file))
 
 
-def take_in_all(uploads: Iterable[tuple[int, Path]], rules: IntakeRules, sorter: RowSorter) -> dict[int, FileIntake]:
-    """`take_in` for many files, by their numbers; each is read before the next one is asked for.
+def _reader(path: Path, rules: IntakeRules, name: str) -> Reader:
+    kind = ParquetReader if is_parquet(path) else UploadReader
+    return kind(path, rules.max_bytes, name=name, asked=rules.columns)
+
+
+def take_in_all(
+    uploads: Iterable[tuple[int, Path]], rules: IntakeRules, sorter: RowSorter, names: Mapping[int, str] | None = None
+) -> dict[int, FileIntake]:
+    """`take_in` for many files, by their numbers; each is read before the next one is asked for. names: by number.
 
     Small files are cleaned together, which changes nothing but the time it takes.
     """
@@ -97,15 +120,15 @@ def take_in_all(uploads: Iterable[tuple[int, Path]], rules: IntakeRules, sorter:
     together: list[_SmallFile] = []
     text = 0
     for file, path in uploads:
-        small = None
+        small, name = None, (names or {}).get(file, "")
         try:
             if path.stat().st_size <= SMALL_BYTES:
-                small = _read_small(file, path, rules)
+                small = _read_small(file, path, rules, name)
         except UnreadableUpload as refused:
-            intakes[file] = FileIntake(refusal=str(refused))
+            intakes[file] = FileIntake(refusal=visible(str(refused)))
             continue
         if small is None:
-            intakes[file] = take_in(path, rules, sorter, file)
+            intakes[file] = take_in(path, rules, sorter, file, name)
             continue
         together.append(small)
         text += small.bytes
@@ -120,12 +143,40 @@ def nothing_left(sorter: RowSorter, file: int) -> str:
     reasons = sorter.refusals.commonest_reasons(file, REASONS_NAMED)
     if not reasons:
         return "the file has a header and no rows"
-    return "no valid row is left: " + "; ".join(f"{why} ({count} row{'s' * (count > 1)})" for why, count in reasons)
+    said = "; ".join(f"{why} ({count} row{'s' * (count > 1)})" for why, count in reasons)
+    return f"no valid row is left: {said}{_unread_value(sorter, file, reasons[0][0])}"
 
 
-def _take_in(reader: UploadReader, rules: IntakeRules, sorter: RowSorter, file: int) -> FileIntake:
-    order: DateOrder | None = None
+def _unread_value(sorter: RowSorter, file: int, reason: str) -> str:
+    """What stood in the first row that was refused because a value of it could not be read."""
+    column, _, why = reason.partition(": ")
+    if not why.startswith(("not readable", "missing or not a number", "not a number")):
+        return ""
+    for batch in sorter.refusals.listed(file):
+        for row in batch.to_pylist():
+            if row["reason"] == reason:
+                found = re.search(rf"(?:^|,){column}=(.*?)(?=,[a-z]+=|$)", row["text"])
+                return visible(f", {found[1]!r} in line {row['line']:,}, say") if found and found[1] else ""
+    return ""
+
+
+def _take_in(
+    reader: Reader,
+    rules: IntakeRules,
+    sorter: RowSorter,
+    file: int,
+    *,
+    dates: DateEvidence | None = None,
+    numbers: NumberStyle | None = None,
+) -> FileIntake:
+    """Take in a file, as plain CSV until a value says that the whole of it must be asked how it is written; then what
+    was taken in is taken back, the file is asked, and taken in anew. dates, numbers: what it said."""
+    if numbers is None and isinstance(reader, UploadReader) and reader.header.delimiter != ",":
+        numbers = _number_style(reader)
+    style = DateStyle() if dates is None else dates.style(rules.date_order)
+    writing = Writing(style, numbers or PLAIN.numbers)
     received = refused = 0
+    intraday = Intraday()
 
     def refuse_ragged() -> None:
         nonlocal refused
@@ -133,16 +184,33 @@ def _take_in(reader: UploadReader, rules: IntakeRules, sorter: RowSorter, file: 
 
     reader.when_many = refuse_ragged
     for table in reader:
-        if order is None and has_slashes(table["date"]):
-            order = _file_order(reader, rules)
-        cleaned = clean_rows(table, order, rules.today)
+        if dates is None and not received + refused and has_other_dates(table["date"], read_dates(table["date"])):
+            return _take_in(reader, rules, sorter, file, dates=_date_evidence(reader, rules), numbers=numbers)
+        cleaned = clean_rows(table, writing, rules.today)
+        ask_dates = dates is None and cleaned.other_dates
+        ask_numbers = numbers is None and cleaned.other_numbers and isinstance(reader, UploadReader)
+        if ask_dates or ask_numbers:
+            sorter.discard(file)
+            dates = _date_evidence(reader, rules) if ask_dates else dates
+            numbers = _number_style(reader) if ask_numbers else numbers
+            return _take_in(reader, rules, sorter, file, dates=dates, numbers=numbers)
         received += len(cleaned.accepted)
         refused += _refuse(sorter, _with_text(cleaned, table).assign(file=file))
         if len(cleaned.accepted):
             sorter.add(as_rows(cleaned.accepted, file=file))
         refuse_ragged()
+        intraday.look(table, style)
     refuse_ragged()
-    return FileIntake(received + refused, refused, order, tuple(reader.ignored))
+    intraday.refuse()
+    order = style.order if dates is not None and dates.orders else None
+    found = _read_as(reader, writing.numbers, dates.told(order) if dates else [])
+    return FileIntake(received + refused, refused, order, tuple(reader.ignored), read_as=found)
+
+
+def _read_as(reader: Reader, numbers: NumberStyle, dates: Sequence[str]) -> ReadAs:
+    if isinstance(reader, UploadReader):
+        return read_as(reader.header, reader.encoding, reader.layout, numbers, dates)
+    return read_as(None, "utf-8", reader.layout, numbers, dates)
 
 
 @dataclass(frozen=True)
@@ -153,6 +221,7 @@ class _SmallFile:
     rows: pa.Table
     ragged: pd.DataFrame
     ignored: tuple[str, ...]
+    read_as: ReadAs
 
     @property
     def bytes(self) -> int:
@@ -161,10 +230,12 @@ class _SmallFile:
         return int(self.rows.nbytes) + sum(map(sys.getsizeof, texts))
 
 
-def _read_small(file: int, path: Path, rules: IntakeRules) -> _SmallFile | None:
-    """A small file, or None where it expands to a large one, or where its dates have slashes, which the whole of the
-    file decides how to read."""
-    reader = UploadReader(path, rules.max_bytes)
+def _read_small(file: int, path: Path, rules: IntakeRules, name: str) -> _SmallFile | None:
+    """A small file, or None where it expands to a large one, or where the whole of the file decides how its dates or
+    numbers are read."""
+    reader = _reader(path, rules, name)
+    if not isinstance(reader, UploadReader) or reader.header.delimiter != ",":
+        return None
     tables: list[pa.Table] = []
     many_ragged = False
 
@@ -174,13 +245,17 @@ def _read_small(file: int, path: Path, rules: IntakeRules) -> _SmallFile | None:
         reader.ragged.clear()
 
     reader.when_many = give_up
+    intraday = Intraday()
     for table in reader:
         tables.append(table)
-        if many_ragged or sum(table.nbytes for table in tables) > SMALL_TEXT or has_slashes(table["date"]):
+        if many_ragged or sum(table.nbytes for table in tables) > SMALL_TEXT or not is_plain(table):
             return None
+        intraday.look(table, PLAIN.dates)
     if many_ragged or not tables:
         return None
-    return _SmallFile(file, pa.concat_tables(tables), _ragged(reader), tuple(reader.ignored))
+    intraday.refuse()
+    found = _read_as(reader, PLAIN.numbers, [])
+    return _SmallFile(file, pa.concat_tables(tables), _ragged(reader), tuple(reader.ignored), found)
 
 
 def _take_in_together(small: Sequence[_SmallFile], rules: IntakeRules, sorter: RowSorter) -> dict[int, FileIntake]:
@@ -195,7 +270,7 @@ def _take_in_together(small: Sequence[_SmallFile], rules: IntakeRules, sorter: R
         lines = rows["line"].to_numpy()
         # cleaning names rows by their line, so here each row's line is its place among all of them
         placed = rows.set_column(rows.column_names.index("line"), "line", pa.array(np.arange(len(files))))
-        cleaned = clean_rows(placed, None, rules.today)
+        cleaned = clean_rows(placed, PLAIN, rules.today)
         for kept, counts in ((cleaned.accepted, received), (_with_text(cleaned, placed), refused)):
             at = kept["line"].to_numpy(np.int64)
             counts.update(files[at].tolist())
@@ -207,7 +282,9 @@ def _take_in_together(small: Sequence[_SmallFile], rules: IntakeRules, sorter: R
     intakes = {}
     for one in small:
         refused[one.file] += _refuse(sorter, one.ragged.assign(file=one.file))
-        made = FileIntake(received[one.file] + refused[one.file], refused[one.file], None, one.ignored)
+        made = FileIntake(
+            received[one.file] + refused[one.file], refused[one.file], None, one.ignored, read_as=one.read_as
+        )
         intakes[one.file] = made if made.accepted_rows else replace(made, refusal=nothing_left(sorter, one.file))
     return intakes
 
@@ -218,7 +295,7 @@ def _refuse(sorter: RowSorter, rows: pd.DataFrame) -> int:
     return len(rows)
 
 
-def _ragged(reader: UploadReader) -> pd.DataFrame:
+def _ragged(reader: Reader) -> pd.DataFrame:
     """The lines that did not fit the header since this was last asked."""
     lines = reader.ragged
     rows = {
@@ -235,14 +312,24 @@ def _as_text(line: str) -> str:
     return f"'{line}" if line.startswith((*FORMULA_STARTS, "\t", "\r")) else line
 
 
-def _file_order(reader: UploadReader, rules: IntakeRules) -> DateOrder:
-    """Read the dates of the whole file once more: one date anywhere can settle how all are read."""
-    evidence = DateEvidence()
-    dates = UploadReader(reader.path, reader.limit, columns=("date",))
+def _date_evidence(reader: Reader, rules: IntakeRules) -> DateEvidence:
+    """Read the dates of the whole file: one date anywhere can settle how all are read."""
+    evidence = DateEvidence(rules.tomorrow)
+    dates = reader.only(("date",))
     dates.when_many = dates.ragged.clear
     for table in dates:
-        evidence = evidence.with_column(table["date"])
-    return evidence.order(rules.date_order)
+        evidence = evidence.with_column(table["date"], table["line"])
+    return evidence
+
+
+def _number_style(reader: Reader) -> NumberStyle:
+    """Read the numbers of the whole file: one number anywhere can settle how all are read. Raises UnreadableUpload."""
+    evidence = NumberEvidence(plain_point=not isinstance(reader, UploadReader) or reader.header.delimiter == ",")
+    numbers = reader.only(NUMBERS)
+    numbers.when_many = numbers.ragged.clear
+    for table in numbers:
+        evidence.add(table)
+    return evidence.style()
 
 
 def _with_text(cleaned: CleanedRows, table: pa.Table) -> pd.DataFrame:

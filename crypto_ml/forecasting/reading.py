@@ -1,7 +1,7 @@
 """From the bytes of an upload to tables of text: is this CSV at all, and which columns does it have?
 
 Nothing is converted here and nothing is guessed: a value comes out as the text that stood in its line. The reader holds
-one block of the file at a time, so a file of any size costs the same memory.
+one block of the file at a time, so a file of any size costs the same memory. Parquet is read in `parquet`.
 """
 
 import codecs
@@ -13,7 +13,7 @@ import re
 import zlib
 from array import array
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, Final, cast
@@ -21,25 +21,19 @@ from typing import BinaryIO, Final, cast
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 
-from crypto_ml.errors import Refused
+from crypto_ml.forecasting.file_kinds import foreign, foreign_text
+from crypto_ml.forecasting.layouts import COLUMNS_SETTING, KLINES, REQUIRED, Layout, NoLayout, lay_out
 from crypto_ml.forecasting.limits import MOST_EXPANSION, SMALL_EXPANDED
-from crypto_ml.forecasting.schema import PRICES
+from crypto_ml.forecasting.unreadable import UnreadableUpload
 
-REQUIRED: Final = ("symbol", "date", *PRICES, "market")
 OPTIONAL: Final = ("volume", "slug")
-ALIASES: Final = {"marketcap": "market", "market_cap": "market"}
-RECOMPUTED: Final = frozenset({"close_ratio", "spread"})
-KNOWN_UNUSED: Final = frozenset({"name", "ranknow", "index", ""}) | RECOMPUTED
 LONGEST_LINE: Final = 1 << 20
-MOST_COLUMNS: Final = 4_096
-"""More than a table has in any of the usual databases."""
 
 SHOWN_TEXT: Final = 500
 """Characters of a line that a reason repeats."""
-SHOWN_NAME: Final = 100
-"""Characters of an ignored column's name that are repeated."""
 
 MOST_RAGGED: Final = 20_000
 BLOCK: Final = 8 << 20
@@ -47,14 +41,24 @@ LINES_AT_ONCE: Final = 1 << 18
 """Lines of a block that are given on at once: eight million empty ones would take a hundred times their size."""
 
 GZIP_MAGIC: Final = b"\x1f\x8b"
-_VALUE: Final = rb'(?:"[^"\n]*+(?:""[^"\n]*+)*+"[^,\n]*+|[^",\n][^,\n]*+|)'
-_CLOSED_LINES: Final = re.compile(rb"(?:%b(?:,%b)*+\n)*+" % (_VALUE, _VALUE))
-"""Lines in which each quote that opens a value is closed: what follows another one would be swallowed by its value."""
+DELIMITERS: Final = (",", ";", "\t", "|")
+"""What stands between the values of a line, in the order in which it is looked for."""
+
+
+def _closed_lines(delimiter: str) -> re.Pattern[bytes]:
+    """Lines in which each quote that opens a value is closed: what follows another one would be swallowed by it."""
+    mark = re.escape(delimiter.encode())
+    value = rb'(?:"[^"\n]*+(?:""[^"\n]*+)*+"[^%b\n]*+|[^"%b\n][^%b\n]*+|)' % (mark, mark, mark)
+    return re.compile(rb"(?:%b(?:%b%b)*+\n)*+" % (value, mark, value))
+
+
+_CLOSED_LINES: Final = {delimiter: _closed_lines(delimiter) for delimiter in DELIMITERS}
 _NOTHING: Final = ', \t"'
-
-
-class UnreadableUpload(Refused):
-    """A file refused as a whole; the text is the reason given in its report."""
+_DELIMITER_SAID: Final = re.compile(r'"?sep=([,;\t|])"?', re.IGNORECASE)
+_ABOUT_THE_FILE: Final = re.compile(r'"?(https?://\S+|.*cryptodatadownload.*)', re.IGNORECASE)
+_TIME: Final = re.compile(r"[1-9](?:\d{9}|\d{12}|\d{15})", re.ASCII)
+_DECIMAL: Final = re.compile(r"\d+(?:\.\d+)?", re.ASCII)
+UTF_16: Final = {codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16-be"}
 
 
 @dataclass(frozen=True)
@@ -66,12 +70,22 @@ class RaggedLine:
     reason: str
 
 
+@dataclass(frozen=True)
+class Header:
+    """Where a CSV file says which column is which. delimiter: between values. line: its line, 0 where there is none."""
+
+    layout: Layout
+    delimiter: str = ","
+    line: int = 1
+
+
 @dataclass
 class UploadReader:
     """One upload, read as blocks of text.
 
     path: a CSV file, plain or gzip. limit: largest size in bytes after decompression, which is also at most
-    MOST_EXPANSION times the size before it (or SMALL_EXPANDED). Iterating yields tables with the
+    MOST_EXPANSION times the size before it (or SMALL_EXPANDED). name: what the file is called where it was dropped.
+    asked: our names → those of the file, as somebody said. Iterating yields tables with the
     columns of `REQUIRED` and those of `OPTIONAL` that are there, all strings, and `line` (int64, the line in the file,
     the header being 1). Lines that do not fit the header are in `ragged`, which whoever iterates may empty between
     two tables; when_many is called where MOST_RAGGED have gathered before there is a table, to empty it earlier.
@@ -82,26 +96,49 @@ class UploadReader:
     limit: int
     columns: Sequence[str] = ()
     when_many: Callable[[], None] = lambda: None
-    ignored: list[str] = field(default_factory=list, init=False)
+    name: str = ""
+    asked: Mapping[str, str] = field(default_factory=dict)
     ragged: list[RaggedLine] = field(default_factory=list, init=False)
-    _names: list[str] = field(default_factory=list, init=False)
+    encoding: str = field(default="utf-8", init=False)
+    header: Header = field(init=False)
     _next_line: int = field(default=2, init=False)
     _skipped: "array[int]" = field(default_factory=lambda: array("q"), init=False)
 
     def __post_init__(self) -> None:
-        with self._open() as stream:
-            header = _first_line(stream)
-        self._names, self.ignored = _read_header(header)
+        with self._open(None) as stream:
+            lines = _first_lines(stream)
+            self.encoding = stream.encoding
+        self.header = _read_header(lines, self.asked, self.name)
+
+    @property
+    def layout(self) -> Layout:
+        """Which column is which."""
+        return self.header.layout
+
+    @property
+    def ignored(self) -> list[str]:
+        """The columns that are not used."""
+        return list(self.layout.ignored)
+
+    def only(self, columns: Sequence[str]) -> "UploadReader":
+        """The same file, read again for some of its columns."""
+        return UploadReader(self.path, self.limit, columns, name=self.name, asked=self.asked)
 
     def __iter__(self) -> Iterator[pa.Table]:
         self.ragged.clear()
-        self._next_line, self._skipped = 2, array("q")
-        wanted = [name for name in self._names if name in (self.columns or (*REQUIRED, *OPTIONAL))]
-        with self._open() as stream:
+        self._next_line, self._skipped = self.header.line + 1, array("q")
+        names = self.layout.names
+        wanted = [name for name in names if name in (self.columns or (*REQUIRED, *OPTIONAL))]
+        alike = {} if self.columns else {names[at]: set[str]() for at in self.layout.alike}
+        with self._open(self.header.delimiter) as stream:
             try:
-                for batch in self._batches(stream, wanted):
+                for batch in self._batches(stream, [*wanted, *(name for name in alike if name not in wanted)]):
                     lines = self._lines_of(batch.num_rows)
-                    yield pa.Table.from_batches([batch]).append_column("line", pa.array(lines, pa.int64()))
+                    table = pa.Table.from_batches([batch])
+                    for name, said in alike.items():
+                        say_the_same(table[name], said)
+                    table = table.select(wanted).append_column("line", pa.array(lines, pa.int64()))
+                    yield table if self.columns else completed(table, self.layout)
             except pa.ArrowInvalid as error:
                 raise UnreadableUpload(f"the file cannot be read as CSV: {error}") from error
 
@@ -121,7 +158,7 @@ class UploadReader:
                 self._next_line += 1
             else:
                 self._skipped.append(row.number)
-            if row.text.strip(_NOTHING):
+            if row.text.strip(_NOTHING + self.header.delimiter):
                 reason = f"the line has {row.actual_columns} values where the header names {row.expected_columns}"
                 self.ragged.append(RaggedLine(row.number, row.text[:SHOWN_TEXT], reason))
                 if len(self.ragged) >= MOST_RAGGED:
@@ -129,12 +166,18 @@ class UploadReader:
             return "skip"
 
         # names that cannot repeat: two unnamed columns are normal
-        unique = [name if name in wanted else f"#{position}" for position, name in enumerate(self._names)]
+        names = self.layout.names
+        unique = [name if name in wanted else f"#{position}" for position, name in enumerate(names)]
         yield from pa_csv.open_csv(
             stream,
-            read_options=pa_csv.ReadOptions(use_threads=False, column_names=unique, skip_rows=1, block_size=BLOCK),
+            read_options=pa_csv.ReadOptions(
+                use_threads=False, column_names=unique, skip_rows=self.header.line, block_size=BLOCK
+            ),
             parse_options=pa_csv.ParseOptions(
-                invalid_row_handler=note, ignore_empty_lines=False, newlines_in_values=False
+                delimiter=self.header.delimiter,
+                invalid_row_handler=note,
+                ignore_empty_lines=False,
+                newlines_in_values=False,
             ),
             convert_options=pa_csv.ConvertOptions(
                 include_columns=wanted,
@@ -144,13 +187,39 @@ class UploadReader:
             ),
         )
 
-    def _open(self) -> "_CheckedText":
+    def _open(self, delimiter: str | None) -> "_CheckedText":
         limits = [_TooLarge(self.limit, _BEYOND_LIMIT.format(self.limit))]
         if is_gzip(self.path):
             packed = self.path.stat().st_size
             expanded = max(SMALL_EXPANDED, MOST_EXPANSION * packed)
             limits.append(_TooLarge(expanded, _BEYOND_EXPANSION.format(packed, MOST_EXPANSION)))
-        return _CheckedText(lambda: open_bytes(self.path), min(limits, key=lambda limit: limit.bytes))
+        packed = len(limits) > 1
+        return _CheckedText(
+            lambda: open_bytes(self.path), min(limits, key=lambda limit: limit.bytes), delimiter, packed=packed
+        )
+
+
+def completed(table: pa.Table, layout: Layout) -> pa.Table:
+    """A table of text with the columns that its file does not have: a symbol that its name says, no market."""
+    if layout.symbol is not None:
+        has = pa.chunked_array([pa.repeat(False, table.num_rows)])
+        for name in table.column_names:
+            if name != "line":
+                has = pc.or_(has, pc.not_equal(table[name], ""))
+        table = table.append_column("symbol", pc.if_else(has, layout.symbol, ""))
+    return table if layout.market else table.append_column("market", pa.repeat("", table.num_rows))
+
+
+def say_the_same(column: pa.ChunkedArray, said: set[str]) -> None:
+    """Note what a column says that may name the coin. Raises UnreadableUpload where that is more than one thing."""
+    said.update(pc.unique(pc.utf8_trim_whitespace(column)).to_pylist()[:3])
+    said.discard("")
+    if len(said) > 1:
+        one, other = sorted(said)[:2]
+        raise UnreadableUpload(
+            f"the header has the required column symbol missing, and its rows are of several coins ({one[:40]} and "
+            f"{other[:40]}); add a column symbol, or say which one it is: {COLUMNS_SETTING}=symbol=NAME"
+        )
 
 
 def is_gzip(path: Path) -> bool:
@@ -166,8 +235,11 @@ def open_bytes(path: Path) -> BinaryIO:
 
 def line_of(path: Path, number: int) -> str:
     """A line of an upload as it was received, the header being 1; empty where the file has no such line."""
-    with open_bytes(path) as raw, io.TextIOWrapper(raw, "utf-8-sig", newline=None) as text:
-        return next(itertools.islice(text, number - 1, None), "").removesuffix("\n")
+    with open_bytes(path) as raw:
+        encoding = "utf-16" if raw.read(2) in UTF_16 else "utf-8-sig"
+        raw.seek(0)
+        with io.TextIOWrapper(raw, encoding, newline=None) as text:
+            return next(itertools.islice(text, number - 1, None), "").removesuffix("\n")
 
 
 _BEYOND_LIMIT: Final = (
@@ -190,14 +262,20 @@ class _TooLarge:
 class _CheckedText(io.RawIOBase):
     """A stream of text that refuses, while it is read, what no CSV reader should be given.
 
-    Every line comes out ended by a line feed, also those that ended in CR LF, CR, or with the file.
+    Every line comes out ended by a line feed, also those that ended in CR LF, CR, or with the file; UTF-16 comes out as
+    UTF-8. delimiter: between values; None to look at no quotes. packed: whether the text was in gzip.
     """
 
-    def __init__(self, opener: Callable[[], BinaryIO], limit: _TooLarge) -> None:
+    def __init__(
+        self, opener: Callable[[], BinaryIO], limit: _TooLarge, delimiter: str | None, *, packed: bool
+    ) -> None:
         super().__init__()
         self._source = opener()
         self._limit = limit
-        self._decoder = codecs.getincrementaldecoder("utf-8")()
+        self._closed_lines = _CLOSED_LINES[delimiter] if delimiter else None
+        self._packed = packed
+        self.encoding = "utf-8"
+        self._decoder: codecs.IncrementalDecoder = codecs.getincrementaldecoder("utf-8")()
         self._seen = 0
         self._lines = 0
         self._after_return = False
@@ -227,8 +305,8 @@ class _CheckedText(io.RawIOBase):
                     f"the gzip data is damaged or cut short ({error}); upload the file again"
                 ) from error
             ended = len(chunk) < asked
-            self._check(chunk, ended)
-            text = self._with_line_feeds(chunk if self._seen else chunk.removeprefix(codecs.BOM_UTF8), ended)
+            checked = self._checked(chunk, ended)
+            text = self._with_line_feeds(checked if self._seen else checked.removeprefix(codecs.BOM_UTF8), ended)
             self._seen += len(chunk)
             self._check_lines(text)
         begin = 0
@@ -240,19 +318,37 @@ class _CheckedText(io.RawIOBase):
         if begin < len(text) or not text:
             yield text[begin:]
 
-    def _check(self, chunk: bytes, ended: bool) -> None:
+    def _checked(self, chunk: bytes, ended: bool) -> bytes:
+        """The bytes of a chunk in UTF-8. Raises UnreadableUpload where they are too many, or no text."""
         if self._seen + len(chunk) > self._limit.bytes:
             raise UnreadableUpload(self._limit.reason)
-        if not self._seen and chunk.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-            raise UnreadableUpload("the file is UTF-16; save it as CSV in UTF-8")
-        if (zero := chunk.find(b"\0")) >= 0:
+        if not self._seen:
+            if reason := foreign(chunk, self._packed):
+                raise UnreadableUpload(reason)
+            if self._packed and chunk.startswith(GZIP_MAGIC):
+                raise UnreadableUpload("the file is gzip within gzip, so it is not text; compress it once")
+            if chunk.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):
+                raise UnreadableUpload("the file is UTF-32; save it as CSV in UTF-8")
+            if name := UTF_16.get(chunk[:2]):
+                self.encoding = name
+                self._decoder = codecs.getincrementaldecoder(name)()
+        plain = self.encoding == "utf-8"
+        if plain and (zero := chunk.find(b"\0")) >= 0:
             raise UnreadableUpload(f"the file has a NUL byte at byte {self._seen + zero:,}: it is not text")
         try:
-            self._decoder.decode(chunk, final=ended)
+            text = self._decoder.decode(chunk, final=ended)
         except UnicodeDecodeError as error:
-            raise UnreadableUpload(
-                f"the file is not UTF-8 (near byte {self._seen + error.start:,}); save it as CSV in UTF-8"
-            ) from error
+            where = f"(near byte {self._seen + error.start:,})"
+            if plain:
+                raise UnreadableUpload(
+                    f"the file is not UTF-8 {where}, it may be Latin-1 or Windows-1252; save it as CSV in UTF-8"
+                ) from error
+            raise UnreadableUpload(f"the file is damaged UTF-16 {where}; save it as CSV in UTF-8") from error
+        if plain:
+            return chunk
+        if "\0" in text:
+            raise UnreadableUpload(f"the file has a NUL character near byte {self._seen:,}: it is not text")
+        return (text if self._seen else text.removeprefix("\ufeff")).encode()
 
     def _with_line_feeds(self, chunk: bytes, ended: bool) -> bytes:
         if self._after_return:
@@ -267,8 +363,8 @@ class _CheckedText(io.RawIOBase):
         complete += newline
         if (before := _lines_before_a_long_one(complete, self._pending)) is not None:
             raise UnreadableUpload(f"line {self._lines + before + 1:,} is longer than {LONGEST_LINE:,} bytes")
-        if b'"' in complete:
-            closed = cast(re.Match[bytes], _CLOSED_LINES.match(complete)).end()
+        if self._closed_lines and b'"' in complete:
+            closed = cast(re.Match[bytes], self._closed_lines.match(complete)).end()
             if closed < len(complete):
                 number = self._lines + complete.count(b"\n", 0, closed) + 1
                 raise UnreadableUpload(f"line {number:,} opens a quote and does not close it on the same line")
@@ -282,39 +378,72 @@ def _lines_before_a_long_one(complete: bytes, pending: bytes) -> int | None:
     return int(too_long[0]) if len(too_long) else None
 
 
-def _first_line(stream: _CheckedText) -> str:
+def _first_lines(stream: _CheckedText) -> list[str]:
+    """The first line of a file, and the second where it has one."""
     head = b""
-    while b"\n" not in head:
+    while head.count(b"\n") < 2:
         more = stream.read(1 << 16)
         head += more
         if not more:
             break
     if not head.strip():
         raise UnreadableUpload("the file is empty")
-    return head.split(b"\n", 1)[0].decode("utf-8")
+    return [line.decode("utf-8") for line in head.split(b"\n")[:2]]
 
 
-def _read_header(line: str) -> tuple[list[str], list[str]]:
-    """The columns in our names, and those that will not be used. Raises UnreadableUpload with every mismatch."""
+def _read_header(lines: Sequence[str], asked: Mapping[str, str], name: str) -> Header:
+    """Which column is which, from the first lines of a file. Raises UnreadableUpload with every mismatch."""
+    first = lines[0]
+    if said := _DELIMITER_SAID.fullmatch(first.strip()):
+        return _header_in(lines[1] if len(lines) > 1 else "", 2, (said[1],), asked, name)
+    if _is_kline(first):
+        return Header(lay_out(KLINES[: first.count(",") + 1], OPTIONAL, asked, name), line=0)
     try:
-        given = next(csv.reader([line]), [])
-    except csv.Error as error:
-        raise UnreadableUpload(f"the header cannot be read as CSV ({error})") from error
-    if len(given) > MOST_COLUMNS:
-        raise UnreadableUpload(
-            f"the header has {len(given):,} columns, more than the {MOST_COLUMNS:,} that are read; leave out those "
-            "that are not needed"
-        )
-    names = [ALIASES.get(name, name) for name in (column.strip().lower() for column in given)]
-    used = (*REQUIRED, *OPTIONAL)
-    missing = [name for name in REQUIRED if name not in names]
-    twice = [name for name in used if names.count(name) > 1]
-    if missing or twice:
-        complaints = [f"the required column{'s' * (len(missing) > 1)} {', '.join(missing)} missing"] if missing else []
-        complaints += [f"more than one column for {', '.join(twice)}"] if twice else []
-        shown = ", ".join(given)
-        raise UnreadableUpload(
-            f"the header has {' and '.join(complaints)}; its columns are: {shown[:200]}{'…' * (len(shown) > 200)}"
-        )
-    ignored = [column.strip() for column, name in zip(given, names, strict=True) if name not in {*used, *KNOWN_UNUSED}]
-    return names, [f"{name[:SHOWN_NAME]}…" if len(name) > SHOWN_NAME else name for name in ignored]
+        return _header_in(first, 1, DELIMITERS, asked, name)
+    except NoLayout as refused:
+        if len(lines) > 1 and _ABOUT_THE_FILE.fullmatch(first):
+            return _header_in(lines[1], 2, DELIMITERS, asked, name)
+        if reason := foreign_text(first):
+            raise UnreadableUpload(reason) from refused
+        raise
+
+
+def _header_in(line: str, number: int, delimiters: Sequence[str], asked: Mapping[str, str], name: str) -> Header:
+    """The header in a line. Where no delimiter gives one, the complaint is about the one that comes nearest."""
+    headers: list[Header] = []
+    refused: list[NoLayout] = []
+    for delimiter in delimiters:
+        try:
+            given = next(csv.reader([line], delimiter=delimiter), [])
+        except csv.Error as error:
+            if delimiter == delimiters[0]:
+                raise UnreadableUpload(f"the header cannot be read as CSV ({error})") from error
+            continue
+        if delimiter != delimiters[0] and len(given) == 1:
+            continue
+        try:
+            headers.append(Header(lay_out(given, OPTIONAL, asked, name), delimiter, number))
+        except NoLayout as one:
+            refused.append(one)
+        else:
+            if delimiter == ",":
+                break
+    if len(headers) > 1:
+        marks = " and with ".join(repr(header.delimiter) for header in headers)
+        raise UnreadableUpload(f"the header can be read with {marks} between its columns; write it with one of them")
+    if headers:
+        return headers[0]
+    raise max(refused, key=lambda one: one.known)
+
+
+def _is_kline(line: str) -> bool:
+    """Whether a first line is no header but a row of Binance's klines: times, prices and volumes, twelve of them."""
+    values = line.split(",")
+    times = [values[at].strip() for at in (0, 6)] if len(values) in (len(KLINES) - 1, len(KLINES)) else []
+    return (
+        bool(times)
+        and all(_TIME.fullmatch(time) for time in times)
+        and len({len(time) for time in times}) == 1
+        and int(times[0]) < int(times[1])
+        and all(_DECIMAL.fullmatch(value.strip()) for value in values)
+    )

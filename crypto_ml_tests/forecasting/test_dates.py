@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crypto_ml.forecasting.dates import FIRST_DAY, DateEvidence, read_date
-from crypto_ml.forecasting.reading import UnreadableUpload
 from crypto_ml.forecasting.schema import DateOrder
+from crypto_ml.forecasting.unreadable import UnreadableUpload
 from crypto_ml_tests.forecasting.uploads import csv, line, take
 
 DAYS = st.dates(date(1900, 1, 1), date(2100, 1, 1))
@@ -41,7 +41,17 @@ def test_iso_dates_are_read_and_a_time_of_day_is_dropped(text: str) -> None:
     "text",
     [
         *("", "yesterday", "2018-02-30", "2018-13-01", "1519862400", "2018-03-01 lunch", "2018-03-01T25:00:00"),
-        *("1.3.2018", "2018-3-1", "31/4/2018", "0/1/2018", "13/13/2018", "1/3/18", "2018/03/01", "1/3/2018/4"),
+        *(
+            "31/4/2018",
+            "0/1/2018",
+            "13/13/2018",
+            "1/3/2018/4",
+            "1.3/2018",
+            "2018-W09",
+            "2018.03/01",
+            "1/3/118",
+            "3/2018",
+        ),
         *("0000-01-01", "1/1/0000"),
     ],
 )
@@ -106,7 +116,7 @@ def test_an_ambiguous_file_is_refused_and_the_setting_resolves_it() -> None:
     content = dated("2018-01-01", "2/3/2018", "3/3/2018")
     reason = take(content).intake.refusal
     assert reason == (
-        "its dates can be read as d/m/y and as m/d/y (2/3/2018, say); write them as YYYY-MM-DD, or set "
+        "its dates can be read as d/m/y and as m/d/y (2/3/2018 in line 3, say); write them as YYYY-MM-DD, or set "
         "CRYPTO_ML_DATE_ORDER to dmy or mdy"
     )
     for order, month in (("dmy", 3), ("mdy", 2)):
@@ -118,7 +128,8 @@ def test_an_ambiguous_file_is_refused_and_the_setting_resolves_it() -> None:
 def test_dates_that_contradict_each_other_refuse_the_file_and_name_one_of_each() -> None:
     taken = take(dated("13/1/2018", "2/3/2018", "1/14/2018"))
     assert taken.intake.refusal == (
-        "its dates cannot all be read the same way: 13/1/2018 is d/m/y, 1/14/2018 is m/d/y; write dates as YYYY-MM-DD"
+        "its dates cannot all be read the same way: 13/1/2018 in line 2 is d/m/y, 1/14/2018 in line 4 is m/d/y; write "
+        "dates as YYYY-MM-DD"
     )
     assert taken.rows.empty
 

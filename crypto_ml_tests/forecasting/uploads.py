@@ -1,5 +1,6 @@
 """Uploads written by hand, and what becomes of them on the road from bytes to sorted rows."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -55,13 +56,19 @@ class Taken:
 
 
 def take(
-    content: bytes, *, today: date = TODAY, date_order: DateOrder | None = None, max_bytes: int = 1 << 30
+    content: bytes,
+    *,
+    today: date = TODAY,
+    date_order: DateOrder | None = None,
+    max_bytes: int = 1 << 30,
+    columns: Mapping[str, str] | None = None,
+    called: str = "",
 ) -> Taken:
-    """Take in a file of these bytes."""
+    """Take in a file of these bytes that is called so."""
     with TemporaryDirectory() as name, RowSorter(Path(name) / "sort") as sorter:
         path = Path(name) / "upload"
         path.write_bytes(content)
-        intake = take_in(path, IntakeRules(today, date_order, max_bytes), sorter)
+        intake = take_in(path, IntakeRules(today, date_order, max_bytes, columns or {}), sorter, name=called)
         repeats = Repeats()
         empty = pd.DataFrame({name: [] for name in (*OBSERVATION, "line")})
         chunks = list(settled_chunks(sorter, repeats))
