@@ -15,6 +15,7 @@ from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from crypto_ml.errors import Refused
+from crypto_ml.forecasting.layouts import columns_given
 from crypto_ml.forecasting.schema import DateOrder, Recovery, Target
 from crypto_ml.ledger.layout import Environment
 from crypto_ml.packaged import MODEL_OUT
@@ -47,6 +48,11 @@ def _livable(prefix: str) -> str:
     return prefix
 
 
+def _columns(given: str) -> str:
+    columns_given(given)
+    return given
+
+
 Text = Annotated[str, AfterValidator(_printable)]
 
 
@@ -65,6 +71,9 @@ class Settings(BaseSettings):
     )
     date_order: DateOrder | None = Field(
         default=None, description="`dmy` or `mdy`, for files whose dates can be read both ways"
+    )
+    columns: Annotated[Text, AfterValidator(_columns)] = Field(
+        default="", description="what files call their columns, where not as asked: `open=Apertura,high=Massimo`"
     )
     max_upload_bytes: PositiveInt = Field(default=20 << 30, description="largest upload after decompression")
     max_run_seconds: PositiveInt = Field(
@@ -118,7 +127,7 @@ class Settings(BaseSettings):
         raise BadSetting(wrong)
 
 
-DECIDING: Final = ("recovery", "date_order", "max_upload_bytes", "environment")
+DECIDING: Final = ("recovery", "date_order", "columns", "max_upload_bytes", "environment")
 
 
 def variable(name: str) -> str:

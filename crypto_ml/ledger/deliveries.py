@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from crypto_ml.forecasting.limits import MOST_EXPANSION
 from crypto_ml.ledger.clock import not_before
-from crypto_ml.ledger.layout import ANSWERED, DELIVERIES, KNOWN, UPLOADS, answered_key, is_upload
+from crypto_ml.ledger.layout import ANSWERED, DELIVERIES, KNOWN, PARQUET_ENDING, UPLOADS, answered_key, is_upload
 from crypto_ml.ledger.log import AppendOnlyLog, Entry
 from crypto_ml.storage.objects import ObjectStore, StoredObject
 
@@ -75,7 +75,7 @@ def delivery_id(number: int) -> str:
 def weight(upload: Upload) -> int:
     """The bytes an upload may come to: of gzip, as many as it may expand to before it is refused. From about 330 kB of
     gzip on a file is alone, and some hundred files of 1 kB still go together."""
-    return upload.size * MOST_EXPANSION if upload.key.lower().endswith(".gz") else upload.size
+    return upload.size * MOST_EXPANSION if upload.key.lower().endswith((".gz", PARQUET_ENDING)) else upload.size
 
 
 def plan(listed: Iterable[Upload], known: set[Identity]) -> list[list[Upload]]:

@@ -31,6 +31,7 @@ CSV: Final = "text/csv; charset=utf-8"
 JSON: Final = "application/json"
 
 
+PARQUET_ENDING: Final = ".parquet"
 CSV_ENDINGS: Final = (".csv.gz", ".csv")
 ANSWERS_OF_CSV, ANSWERS_OF_OTHERS, ANSWERS_OF_LONG = "_", ".", "~"
 """What stands before the last word of an answer's keys, by the name of its upload."""
@@ -53,9 +54,9 @@ def is_upload(key: str) -> bool:
     return key.startswith(UPLOADS) and not key.endswith("/")
 
 
-def has_csv_name(key: str) -> bool:
-    """Whether a key is named as an upload should be: `….csv` or `….csv.gz`, in any letter case."""
-    return key.lower().endswith((".csv", ".csv.gz"))
+def has_table_name(key: str) -> bool:
+    """Whether a key is named as an upload should be: `….csv`, `….csv.gz` or `….parquet`, in any letter case."""
+    return key.lower().endswith((".csv", ".csv.gz", PARQUET_ENDING))
 
 
 def answer_keys(upload: str, room: int = LONGEST_KEY) -> AnswerKeys:

@@ -31,6 +31,7 @@ from crypto_ml.forecasting.intake import (
     settled_chunks,
     take_in_all,
 )
+from crypto_ml.forecasting.layouts import columns_given
 from crypto_ml.forecasting.refusals import LISTED
 from crypto_ml.forecasting.refusals import REFUSED as REFUSED_SCHEMA
 from crypto_ml.forecasting.sorting import ROWS, RowSorter
@@ -60,7 +61,8 @@ ACCEPTED_SCHEMA: Final = pa.schema(
 class CleanedFile:
     """One file: received = accepted + refused + repeated rows. `refusal`: why the file was refused as a whole.
 
-    listed: how many of the refused rows are in REFUSED, where that is not all of them.
+    listed: how many of the refused rows are in REFUSED, where that is not all of them. read_as: in what it was not read
+    as plain CSV is (see `read_as.ReadAs`), None where in nothing.
     """
 
     received: int
@@ -71,6 +73,7 @@ class CleanedFile:
     ignored_columns: Sequence[str]
     refusal: str | None
     listed: int | None = None
+    read_as: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -122,7 +125,7 @@ class Cleaned:
 
 def stage_code(settings: Settings) -> str:
     """The state of the code and of the settings that decide how an upload is cleaned."""
-    parts = (code_version(__name__), settings.date_order, settings.max_upload_bytes)
+    parts = (code_version(__name__), settings.date_order, settings.max_upload_bytes, settings.columns)
     return sha256_of(repr(parts).encode())[:12]
 
 
@@ -146,9 +149,15 @@ def clean_into(
 
     Raises ObjectMissing where the bytes received are gone.
     """
-    rules = IntakeRules(datetime.fromisoformat(received.at).date(), settings.date_order, settings.max_upload_bytes)
+    rules = IntakeRules(
+        datetime.fromisoformat(received.at).date(),
+        settings.date_order,
+        settings.max_upload_bytes,
+        columns_given(settings.columns),
+    )
+    names = {number: file.upload.key for number, file in enumerate(received.files)}
     with RowSorter(directory / "sort") as sorter:
-        intakes = take_in_all(_uploads(received, store, directory), rules, sorter)
+        intakes = take_in_all(_uploads(received, store, directory), rules, sorter, names)
         renamed = name_series(sorter, coins.under)
         repeats = Repeats()
         preview = _write_accepted(sorter, repeats, directory / ACCEPTED)
@@ -238,6 +247,7 @@ def _summary(intake: FileIntake, repeats: Repeats, sorter: RowSorter, number: in
         ignored_columns=list(intake.ignored_columns),
         refusal=intake.refusal or (None if accepted else nothing_left(sorter, number)),
         listed=LISTED if refused > LISTED else None,
+        read_as=(intake.read_as.recorded() or None) if intake.read_as else None,
     )
 
 

@@ -13,11 +13,12 @@ from tempfile import TemporaryDirectory
 from typing import Final
 
 from crypto_ml.digest import sha256_of
+from crypto_ml.forecasting.file_kinds import foreign_name
 from crypto_ml.ledger.clock import not_before
 from crypto_ml.ledger.deliveries import Delivery, Upload
 from crypto_ml.ledger.formats.reading import read_record
 from crypto_ml.ledger.formats.receipt_v2 import Outcome
-from crypto_ml.ledger.layout import UPLOADS, answer_keys, has_csv_name, raw_key, received_key
+from crypto_ml.ledger.layout import UPLOADS, answer_keys, has_table_name, raw_key, received_key
 from crypto_ml.storage.failures import AlreadyExists, ObjectChanged, ObjectMissing
 from crypto_ml.storage.objects import ObjectStore
 
@@ -77,9 +78,10 @@ def read_received(delivery: str, store: ObjectStore) -> Received:
 
 
 def _receive(upload: Upload, store: ObjectStore, directory: Path) -> ReceivedFile:
-    if not has_csv_name(upload.key):
+    if not has_table_name(upload.key):
+        told = foreign_name(upload.key) or "rename the file"
         return ReceivedFile(
-            upload, None, "REJECTED", "the name of an upload must end in .csv or .csv.gz; rename the file"
+            upload, None, "REJECTED", f"the name of an upload must end in .csv, .csv.gz or .parquet; {told}"
         )
     if not answer_keys(upload.key, store.room).fits:
         most = store.room - len(answer_keys(UPLOADS).rejected_rows)

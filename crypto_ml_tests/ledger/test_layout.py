@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crypto_ml.ledger.layout import PREDICTIONS, UPLOADS, answer_keys, has_csv_name, is_upload
+from crypto_ml.ledger.layout import PREDICTIONS, UPLOADS, answer_keys, has_table_name, is_upload
 
 PATHS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=30)
 
@@ -99,4 +99,4 @@ def test_a_name_that_just_fits_is_answered_under_its_own_name_and_a_longer_one_i
     ],
 )
 def test_what_is_an_upload_and_what_is_named_as_one(key: str, upload: bool, csv: bool) -> None:
-    assert (is_upload(key), has_csv_name(key)) == (upload, csv)
+    assert (is_upload(key), has_table_name(key)) == (upload, csv)

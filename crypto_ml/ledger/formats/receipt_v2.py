@@ -144,7 +144,8 @@ class Receipt:
 
     evidence: the stored objects the answer rests on, by their part in it (see EVIDENCE). published: `predictions`,
     `rejected_rows` and `report`, where there are any. earlier_answer: the answer that the same bytes under the same key
-    had before, where that is why they were skipped. recorded: the document that this was read from, in its own format.
+    had before, where that is why they were skipped. read_as: how the file was read, in words and for programs; None
+    where it was not. recorded: the document that this was read from, in its own format.
     """
 
     outcome: Outcome
@@ -164,6 +165,7 @@ class Receipt:
     published: Mapping[str, Vouched] = field(default_factory=dict)
     ignored_columns: Sequence[str] = ()
     date_order: str | None = None
+    read_as: Mapping[str, Any] | None = None
     notes: Sequence[str] = ()
     earlier_answer: str | None = None
     format: int = FORMAT
