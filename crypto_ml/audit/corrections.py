@@ -1,6 +1,7 @@
 """What an upload corrected, and which past answers, forecasts and models had used the values before.
 
-A correction is a row for a series and day that was known before with other values.
+A correction is a row for a series and day that was known before with another price, or with another market
+capitalisation where both are known: a later file that has no column for it corrects nothing.
 """
 
 from collections.abc import Iterator, Mapping
@@ -21,6 +22,7 @@ from crypto_ml.audit.used_by import (
     told_of,
 )
 from crypto_ml.forecasting.current import rank, valid_rows
+from crypto_ml.forecasting.schema import PRICES
 from crypto_ml.storage.objects import ObjectStore
 
 
@@ -59,7 +61,7 @@ def corrections(answer_id: str, store: ObjectStore) -> Corrections:
             return Corrections(key, (), (), (), ())
         now = {(one.symbol, one.date): dict(one.now) for one in found}
         first = dict(sorted(now, reverse=True))  # of a symbol's days the first comes last, and stays
-        rows = Rows(first, lambda symbol, day, _, values: (symbol, day) in now and dict(values) != now[symbol, day])
+        rows = Rows(first, lambda symbol, day, _, values: (symbol, day) in now and _corrects(values, now[symbol, day]))
         return Corrections(
             key,
             found,
@@ -81,11 +83,17 @@ def _corrected(evidence: Evidence) -> Iterator[Correction]:
     for (symbol, day), rows in sorted(by_day.items()):
         rows.sort(key=lambda row: rank(row, evidence.receipt.inputs.current))
         own, before = rows[-1], [row for row in rows if row["upload_id"] != upload_id]
-        if own["upload_id"] == upload_id and before and _values(before[-1]) != _values(own):
+        if own["upload_id"] == upload_id and before and _corrects(before[-1], own):
             last = before[-1]
             yield Correction(
                 symbol, day, _values(last), last["upload_id"], last["known_at"], _values(own), own["known_at"]
             )
+
+
+def _corrects(before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+    """Whether of two rows for a day the later one says something else, and not only less or more."""
+    priced = any(before[name] != now[name] for name in PRICES)
+    return priced or bool(before["market"] and now["market"] and before["market"] != now["market"])
 
 
 def _values(row: Mapping[str, Any]) -> dict[str, Any]:

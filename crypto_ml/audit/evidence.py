@@ -10,6 +10,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from crypto_ml.forecasting.bundle import ModelBundle
+from crypto_ml.forecasting.layouts import columns_given
+from crypto_ml.forecasting.parquet import is_parquet, row_of
 from crypto_ml.forecasting.reading import line_of
 from crypto_ml.ledger.formats.receipt_v2 import Receipt
 from crypto_ml.ledger.layout import raw_key
@@ -102,4 +104,6 @@ class Evidence:
         path = self.directory / sha256
         if not path.exists():
             download_named(raw_key(sha256), path, self.store)
+        if is_parquet(path):
+            return row_of(path, line, self.receipt.upload.key, columns_given(self.settings.columns))
         return line_of(path, line)

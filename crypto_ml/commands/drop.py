@@ -1,6 +1,7 @@
 """`crypto-ml drop`: put files into the watched prefix, and wait for their answers."""
 
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ import click
 
 from crypto_ml.commands.printing import say
 from crypto_ml.errors import Refused
-from crypto_ml.ledger.layout import CSV, UPLOADS, has_csv_name
+from crypto_ml.ledger.layout import CSV, UPLOADS, has_table_name
 
 if TYPE_CHECKING:
     from crypto_ml.ledger.reports import Report
@@ -43,8 +44,10 @@ def command(files: Sequence[Path], name: str | None, wait: bool, timeout: float)
     if absent := [str(path) for path in files if not path.is_file()]:
         raise Refused(f"there is no file {', '.join(absent)}; nothing was dropped")
     keys = [UPLOADS + (name or path.name) for path in files]
-    if wrong := [key for key in keys if not has_csv_name(key)]:
-        raise Refused(f"an upload is named .csv or .csv.gz, which {', '.join(wrong)} is not; nothing was dropped")
+    if wrong := [key for key in keys if not has_table_name(key)]:
+        raise Refused(
+            f"an upload is named .csv, .csv.gz or .parquet, which {', '.join(wrong)} is not; nothing was dropped"
+        )
     if twice := sorted({key for key in keys if keys.count(key) > 1}):
         raise Refused(
             f"several of the files would be {', '.join(twice)}, each replacing the one before; drop them apart"
@@ -58,6 +61,7 @@ def command(files: Sequence[Path], name: str | None, wait: bool, timeout: float)
         reports = wait_for_answers(dropped, store, timeout)
         for report in reports.values():
             _show(report, store)
+        _sum_up(list(reports.values()))
         if missing := [one.key for one in dropped if one.key not in reports]:
             raise Refused(f"no answer to {', '.join(missing)} after {timeout:.0f} s; run `crypto-ml doctor`")
         if rejected := [key for key, report in reports.items() if report.outcome == "REJECTED"]:
@@ -106,6 +110,23 @@ def _show(report: "Report", store: "ObjectStore") -> None:
     document = report.document
     where = store.uri(document["predictions"]) if document["predictions"] else ""
     say(" ".join(filter(None, [report.upload_key, report.outcome, where, document["reason"]])))
+
+
+def _sum_up(reports: "Sequence[Report]") -> None:
+    """What became of all of them together, and each one's notes, which are no data and go to standard error."""
+    for report in reports:
+        for note in report.document.get("notes", ()):
+            say(f"note on {report.upload_key}: {note}", err=True)
+    outcomes = Counter(report.outcome for report in reports)
+    rows = Counter[str]()
+    for report in reports:
+        rows.update(report.document["rows"])
+    files = ", ".join(f"{count} {outcome}" for outcome, count in sorted(outcomes.items()))
+    say(
+        f"{files}; {rows['received']:,} rows received, {rows['refused']:,} refused, {rows['predicted']:,} predicted, "
+        f"{rows['seed']:,} with too few earlier rows",
+        err=True,
+    )
 
 
 COMMANDS: Final = (command,)

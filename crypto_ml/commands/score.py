@@ -1,10 +1,14 @@
 """`crypto-ml score`: a local file in, a local file out, with no Dagster and no S3."""
 
 import os
+import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Final, cast
 
 import click
@@ -16,31 +20,45 @@ if TYPE_CHECKING:
     from crypto_ml.deployment import Deployment
     from crypto_ml.forecasting.bundle import ModelBundle
 
+AT_ONCE: Final = 1 << 20
+
 
 @click.command("score")
-@click.argument("upload", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("upload", type=click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path))
 @click.option("-o", "--out", required=True, type=click.Path(path_type=Path), help="Where the predictions go.")
 @click.option("--model", help="A folder with a model bundle, or a version in the registry. Default: model_out/.")
 @click.option("--recovery", type=click.Choice(["one_step", "cumulative"]), help="Default: CRYPTO_ML_RECOVERY.")
+@click.option("--columns", metavar="OURS=THEIRS,…", help="What the file calls its columns. Default: CRYPTO_ML_COLUMNS.")
 @click.option("--json", "as_json", is_flag=True, help="Print the counts as JSON on standard output.")
-def command(upload: Path, out: Path, model: str | None, recovery: str | None, as_json: bool) -> None:
-    """Predict the open of every row of UPLOAD, a CSV file as it would be dropped into uploads/.
+def command(
+    *, upload: Path, out: Path, model: str | None, recovery: str | None, columns: str | None, as_json: bool
+) -> None:
+    """Predict the open of every row of UPLOAD, a file as it would be dropped into uploads/; `-` reads standard input.
 
     Refused rows and their reasons go to a file beside the predictions. Nothing is written where the file is rejected.
     """
     from crypto_ml.deployment import Deployment
     from crypto_ml.forecasting.file_scoring import score_file
     from crypto_ml.forecasting.intake import IntakeRules
+    from crypto_ml.forecasting.layouts import columns_given
     from crypto_ml.settings import Settings
 
     settings = Settings.from_environment()
-    rules = IntakeRules(datetime.now(UTC).date(), settings.date_order, settings.max_upload_bytes)
+    try:
+        named = columns_given(settings.columns if columns is None else columns)
+    except ValueError as error:
+        raise click.BadParameter(f"must be {error}", param_hint="--columns") from error
+    rules = IntakeRules(datetime.now(UTC).date(), settings.date_order, settings.max_upload_bytes, named)
     room = Path(os.environ["TMPDIR"]) if os.environ.get("TMPDIR") else None  # the usual /tmp may be memory
     began = time.monotonic()
     bundle = chosen_bundle(model, Deployment.reading(settings))
     how = cast(Recovery, recovery or settings.recovery)
-    done = score_file(upload, out, bundle, how, rules, room=room)
+    with _on_disk(upload, room, rules.max_bytes) as (path, called):
+        done = score_file(path, out, bundle, how, rules, room=room, called=called)
     seconds = time.monotonic() - began
+    say(f"read as {done.read_as['in_words']}", err=True)
+    for note in done.notes:
+        say(f"note: {note}", err=True)
     say(
         f"{done.received:,} rows received, {done.refused:,} refused, {done.repeated:,} repeated; "
         f"{done.predicted:,} predicted, {done.seed:,} with too few earlier rows; "
@@ -52,6 +70,22 @@ def command(upload: Path, out: Path, model: str | None, recovery: str | None, as
         say(f"refused rows and reasons: {done.rejected_rows}{cut}", err=True)
     if as_json:
         print_json(asdict(done) | {"seconds": seconds, "out": str(out)}, indent=None)
+
+
+@contextmanager
+def _on_disk(upload: Path, room: Path | None, most: int) -> Iterator[tuple[Path, str | None]]:
+    """The file, and what it is called where not so; standard input is put on disk, as it is read more than once."""
+    if str(upload) != "-":
+        yield upload, None
+        return
+    with TemporaryDirectory(prefix="crypto_ml-stdin-", dir=room) as name:
+        path = Path(name) / "upload"
+        left = most + 1  # one more than is accepted, so that it is refused where it is read
+        with path.open("wb") as file:
+            while left > 0 and (chunk := sys.stdin.buffer.read(min(AT_ONCE, left))):
+                file.write(chunk)
+                left -= len(chunk)
+        yield path, ""
 
 
 def chosen_bundle(model: str | None, deployment: "Deployment") -> "ModelBundle":

@@ -3,12 +3,13 @@
 What is written appears whole or not at all; memory is bounded by a chunk, the rest is on local disk.
 """
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Final
+from typing import Any, Final
 from uuid import uuid4
 
 import pandas as pd
@@ -18,9 +19,11 @@ from crypto_ml.errors import Refused
 from crypto_ml.forecasting.answers import PREDICTIONS, REJECTED_ROWS, append_csv, with_prediction_ids
 from crypto_ml.forecasting.bundle import ModelBundle
 from crypto_ml.forecasting.intake import IntakeRules, Repeats, name_series, nothing_left, settled_chunks, take_in
+from crypto_ml.forecasting.read_as import ReadAs
 from crypto_ml.forecasting.refusals import LISTED
 from crypto_ml.forecasting.schema import Recovery
 from crypto_ml.forecasting.scoring import SEED, score
+from crypto_ml.forecasting.series import LookAlikes
 from crypto_ml.forecasting.sorting import RowSorter
 
 FILE: Final = 0
@@ -39,6 +42,7 @@ class FileScore:
     """What became of a file's rows: received = accepted + refused + repeated, accepted = predicted + seed.
 
     rejected_rows: the file that holds the refused rows and their reasons, where there are any; the first `listed` ones.
+    read_as: how the file was read. notes: what whoever asked should know.
     """
 
     answer_id: str
@@ -53,6 +57,8 @@ class FileScore:
     date_order: str | None
     rejected_rows: Path | None
     listed: int
+    read_as: Mapping[str, Any]
+    notes: tuple[str, ...]
 
 
 def score_file(
@@ -63,21 +69,26 @@ def score_file(
     rules: IntakeRules,
     *,
     room: Path | None = None,
+    called: str | None = None,
 ) -> FileScore:
     """Predict the open of every row of `upload` (as a dropped file, see `intake`) and write `out` (`PREDICTIONS`).
 
     Refused rows go to `rejected_rows_path(out)`. room: folder for sorting, which needs about the size of the file on
-    disk; beside `out` where none is given.
+    disk; beside `out` where none is given. called: what the file is called, where that is not the name of `upload`;
+    nothing for standard input.
     Raises FileRejected, and UnusableOutput; then `out` is as it was.
     """
     out = _usable(out, upload)
-    answer_id = sha256_of(f"{sha256_of_file(upload)} {bundle.sha256} {recovery}".encode())[:16]
     repeats = Repeats()
     counts: dict[str, int] = {}
     sorting = TemporaryDirectory(prefix=".crypto_ml-score-", dir=room or out.parent)
     with sorting as name, RowSorter(Path(name)) as sorter, _whole(out) as partial:
-        intake = take_in(upload, rules, sorter, FILE)
+        intake = take_in(upload, rules, sorter, FILE, upload.name if called is None else called)
+        how = intake.read_as or ReadAs()
+        read = json.dumps(how.recorded(), sort_keys=True) if how.recorded() else ""
+        answer_id = sha256_of(f"{sha256_of_file(upload)} {bundle.sha256} {recovery}{read}".encode())[:16]
         name_series(sorter, lambda _: bundle.slugs)
+        alike = _look_alikes(sorter, bundle)
         chunks = score(settled_chunks(sorter, repeats), bundle, recovery)
         append_csv(partial, PREDICTIONS, pd.DataFrame(columns=PREDICTIONS.names))
         for part in chunks if not intake.refusal else ():
@@ -90,7 +101,7 @@ def score_file(
             why = intake.refusal or nothing_left(sorter, FILE)
             each = "each is" if refused <= LISTED else f"the first {LISTED:,} of {refused:,} refused rows are"
             where = f"; {each} in {rejected_rows}" if rejected_rows else ""
-            raise FileRejected(f"{upload} is rejected: {why}{where}")
+            raise FileRejected(f"{upload if called is None else called or 'standard input'} is rejected: {why}{where}")
     answered, seed = sum(counts.values()), counts.get(SEED, 0)
     return FileScore(
         answer_id=answer_id,
@@ -105,7 +116,19 @@ def score_file(
         date_order=intake.date_order,
         rejected_rows=rejected_rows,
         listed=min(refused, LISTED),
+        read_as=how.document(),
+        notes=(*how.notes(), *alike.notes(FILE)),
     )
+
+
+def _look_alikes(sorter: RowSorter, bundle: ModelBundle) -> LookAlikes:
+    alike = LookAlikes(bundle.coins)
+    for spans in sorter.spans_in_parts():
+        alike.ask(spans)
+        alike.answer()
+    for file, symbols in sorter.alike():
+        alike.add(file, symbols)
+    return alike
 
 
 def rejected_rows_path(out: Path) -> Path:

@@ -1,6 +1,15 @@
-"""What a series is called: by its symbol, or by `symbol:slug` where two coins share a symbol."""
+"""What a series is called: by its symbol, or by `symbol:slug` where two coins share a symbol.
 
-from collections.abc import Iterable, Mapping
+`btc` and `BTC` are two series. As that is seldom what was meant, whoever drops one beside the other is told.
+"""
+
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from typing import Final
+
+import pandas as pd
+
+MOST_TOLD: Final = 20
+"""Series of a file that are told of."""
 
 
 def series_names(
@@ -21,3 +30,60 @@ def series_names(
             kept = holder.setdefault(symbol, slug) == slug
             names[symbol, slug] = symbol if kept else f"{symbol}:{slug}"
     return names
+
+
+class LookAlikes:
+    """Finds series of an upload whose symbol differs from a known one in nothing but capitals. known: to the model."""
+
+    def __init__(self, known: Collection[str]) -> None:
+        self._known = {symbol.casefold(): symbol for symbol in known}
+        self._trusted = frozenset(known)
+        self._seen: dict[str, str] = {}
+        self._asked: dict[str, list[tuple[int, str]]] = {}
+        self._found: dict[int, dict[str, str]] = {}
+
+    def ask(self, spans: pd.DataFrame) -> set[str]:
+        """Other spellings of the symbols of an upload (`file` and `symbol`), to look for among those that are known."""
+        self._asked = {}
+        for file, symbol in zip(spans["file"].tolist(), spans["symbol"].tolist(), strict=True):
+            if symbol not in self._trusted:
+                self._asked.setdefault(symbol.casefold(), []).append((file, symbol))
+        symbols = {symbol for asked in self._asked.values() for _, symbol in asked}
+        return {
+            other for symbol in symbols for other in (symbol.upper(), symbol.lower(), symbol.capitalize())
+        } - symbols
+
+    def see(self, symbols: Iterable[str]) -> None:
+        """Take note of symbols that the history has."""
+        for symbol in symbols:
+            folded = symbol.casefold()
+            if any(own != symbol for _, own in self._asked.get(folded, ())):
+                self._seen.setdefault(folded, symbol)
+
+    def answer(self) -> None:
+        """Find those of the symbols that were asked about last."""
+        for folded, asked in self._asked.items():
+            known = self._known.get(folded) or self._seen.get(folded)
+            for file, symbol in asked:
+                if known and known != symbol:
+                    self._tell(file, symbol, known)
+        self._asked, self._seen = {}, {}
+
+    def add(self, file: int, symbols: Iterable[str]) -> None:
+        """Note symbols of one upload that differ in nothing but capitals."""
+        first, *others = sorted(symbols)
+        for other in others:
+            self._tell(file, other, first)
+
+    def notes(self, file: int) -> Iterator[str]:
+        """What to tell whoever dropped a file."""
+        for symbol, known in list(self._found.get(file, {}).items())[:MOST_TOLD]:
+            yield (
+                f"{symbol} is a series of its own beside {known}, and nothing was taken from that one; if {known} is "
+                "meant, upload it under that name"
+            )
+
+    def _tell(self, file: int, symbol: str, known: str) -> None:
+        found = self._found.setdefault(file, {})
+        if len(found) < MOST_TOLD:
+            found.setdefault(symbol, known)

@@ -120,6 +120,14 @@ class RowSorter:
             self._connection.execute("ALTER TABLE renamed RENAME TO rows")
         return {name: (symbol, slug) for name, symbol, slug in first}
 
+    def alike(self) -> Iterator[tuple[int, list[str]]]:
+        """For each file the symbols of its own rows that differ in nothing but capitals; of very many the first."""
+        yield from self._connection.execute(
+            "SELECT file, list_sort(list(DISTINCT symbol)) FROM rows WHERE NOT context GROUP BY file, lower(symbol) "
+            "HAVING min(symbol) <> max(symbol) ORDER BY ALL LIMIT ?",
+            [MOST_RENAMED_SHOWN],
+        ).fetchall()
+
     def spans(self) -> pd.DataFrame:
         """For each `file` and `symbol` the `first` and `last` date and the number of `rows` that are not context."""
         return self._connection.execute(_SPANS).df()

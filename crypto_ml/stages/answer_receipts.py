@@ -7,6 +7,7 @@ from typing import Final
 
 from crypto_ml.digest import sha256_of
 from crypto_ml.forecasting.bundle import MANIFEST, NETWORK, SCALER, TRAINING_MANIFEST, ModelBundle
+from crypto_ml.forecasting.read_as import read_as_recorded
 from crypto_ml.ledger.clock import not_before
 from crypto_ml.ledger.code import code_version
 from crypto_ml.ledger.deliveries import delivery_key
@@ -98,7 +99,8 @@ def receipt_of(
         timings=timings_of(received, file, datetime.now(UTC)),
         ignored_columns=list(summary.ignored_columns) if summary else [],
         date_order=summary.date_order if summary else None,
-        notes=[*_cut_list(summary), *(_notes(cleaned, scored, decided) if scored else [])],
+        read_as=read_as_recorded(summary.read_as).document() if summary and not summary.refusal else None,
+        notes=[*_cut_list(summary), *_how_read(summary), *(_notes(cleaned, scored, decided) if scored else [])],
         earlier_answer=decided.repeats,
     )
 
@@ -198,6 +200,10 @@ def _cut_list(summary: CleanedFile | None) -> list[str]:
     return [f"{summary.listed:,} of {summary.refused:,} refused rows are listed, the first ones"]
 
 
+def _how_read(summary: CleanedFile | None) -> list[str]:
+    return [] if summary is None or summary.refusal else read_as_recorded(summary.read_as).notes()
+
+
 def _notes(cleaned: Cleaned, scored: Scored, decided: Decided) -> list[str]:
     notes = []
     if decided.replaces:
@@ -210,6 +216,7 @@ def _notes(cleaned: Cleaned, scored: Scored, decided: Decided) -> list[str]:
     if scored.seed:
         rows = "1 row has" if scored.seed == 1 else f"{scored.seed:,} rows have"
         notes.append(f"{rows} too few earlier rows to predict from: pred_open is open there")
+    notes += scored.look_alikes
     for name, (symbol, slug) in list(cleaned.renamed.items())[:MOST_SYMBOLS_NAMED]:
         notes.append(f"{symbol} is another coin's symbol already, so the series of {slug} is named {name}")
     return notes

@@ -1,6 +1,6 @@
 """The accepted rows of a delivery, and the rows of history before them, scored into one file of predictions each."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -16,6 +16,7 @@ from crypto_ml.forecasting.current import Order
 from crypto_ml.forecasting.fingerprint import ACCEPTED, RowsHash, Witness, runs
 from crypto_ml.forecasting.scaled_by import BY_OWN_ROWS, is_other_coin
 from crypto_ml.forecasting.scoring import SEED, score
+from crypto_ml.forecasting.series import LookAlikes
 from crypto_ml.forecasting.sorting import RowSorter, as_frame
 from crypto_ml.ledger.formats.receipt_v2 import Fingerprints
 from crypto_ml.ledger.registry import Champion
@@ -59,7 +60,7 @@ PREDICTED_ROWS: Final = pa.schema(
 @dataclass
 class Scored:
     """The predictions of one file on local disk, and what they are made of. own_scaled: the first OWN_SCALED_NAMED of
-    the series that were scaled by their own rows."""
+    the series that were scaled by their own rows. look_alikes: what to tell of series that others look like."""
 
     path: Path
     fingerprints: Fingerprints = field(default_factory=Fingerprints)
@@ -68,6 +69,7 @@ class Scored:
     own_scaled: list[str] = field(default_factory=list)
     own_scaled_series: int = 0
     preview: list[pd.DataFrame] = field(default_factory=list)
+    look_alikes: Sequence[str] = ()
 
 
 def score_delivery(
@@ -92,7 +94,7 @@ def score_delivery(
             frame = as_frame(pa.Table.from_batches([batch]))
             for number, rows in runs(frame["file"].to_numpy()):
                 hashes.setdefault(number, RowsHash(ACCEPTED)).add(frame[rows])
-        add_earlier_rows(sorter, sources)
+        alike = add_earlier_rows(sorter, sources)
         for chunk in score(sorter.chunks(), sources.bundle, sources.settings.recovery, witness):
             _write(chunk, names, scored, directory)
             made = chunk[chunk["status"] != SEED]
@@ -100,6 +102,7 @@ def score_delivery(
                 pa.Table.from_pandas(made[PREDICTED_ROWS.names], schema=PREDICTED_ROWS, preserve_index=False)
             )
     for number, file in scored.items():
+        file.look_alikes = list(alike.notes(number))
         file.fingerprints = Fingerprints(
             accepted_rows=hashes[number].hexdigest(),
             earlier_rows=witness.earlier_rows[number].hexdigest() if witness.earlier_rows[number].rows else None,
@@ -115,15 +118,23 @@ def accepted_rows(accepted: Path, only: int | None = None) -> Iterator[pa.Record
             yield batch if only is None else batch.filter(pc.equal(batch["file"], only))
 
 
-def add_earlier_rows(sorter: RowSorter, sources: Sources) -> None:
-    """Add to accepted rows what the history had before them."""
+def add_earlier_rows(sorter: RowSorter, sources: Sources) -> LookAlikes:
+    """Add to accepted rows what the history had before them. Returns the series that look like others."""
     bundle = sources.bundle
     slugs = bundle.slugs
     other = {name for coins in sorter.coins() for name, slug in coins if is_other_coin(slugs.get(name), slug)}
     coins = {symbol: slug for symbol, slug in bundle.coins.items() if symbol not in other}
+    alike = LookAlikes(bundle.coins)
     for spans in sorter.spans_in_parts():
-        for earlier in earlier_rows(sources.history, spans, coins, sources.history_version, sources.current):
+        others = alike.ask(spans)
+        for earlier in earlier_rows(
+            sources.history, spans, coins, sources.history_version, sources.current, also=others, seen=alike.see
+        ):
             sorter.add(earlier)
+        alike.answer()
+    for file, symbols in sorter.alike():
+        alike.add(file, symbols)
+    return alike
 
 
 def _write(chunk: pd.DataFrame, names: Mapping[int, str], scored: dict[int, Scored], directory: Path) -> None:

@@ -5,7 +5,7 @@ the same symbol, is scaled by all its own earlier rows. Rows between the asked o
 that history fills.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Final
 
 import pandas as pd
@@ -52,25 +52,41 @@ def earlier_rows(
     scaler_coins: Mapping[str, str | None],
     version: int | None,
     order: Order = "delivered",
+    *,
+    also: Collection[str] = (),
+    seen: Callable[[Iterable[str]], None] | None = None,
 ) -> Iterator[pa.RecordBatch]:
     """Rows of history, marked as context, for each `file` and `symbol` of `spans` (see `RowSorter.spans`).
 
     scaler_coins: the symbols that the scaler knows, and the slug of the coin it knows under each, None where that was
     not recorded. version: the state of the history to read; None where there is none, which yields nothing. order: by
-    which the current row of a day is chosen.
+    which the current row of a day is chosen. also: symbols of which it is only of interest whether history has them.
+    seen: is given the symbols that the history has, among others those.
     """
     if version is None or spans.empty:
         return
     symbols = spans["symbol"].unique()
     known = history.scan(
         [*(name for name in ROWS.names if name not in {"file", "context", *ORDERING}), *ORDERING],
-        symbols=list(symbols) if len(symbols) <= MOST_SYMBOLS_PUSHED_DOWN else None,
+        symbols=[*symbols, *also] if len(symbols) <= MOST_SYMBOLS_PUSHED_DOWN else None,
         before=pd.Timestamp(spans["last"].max()).date(),
         version=version,
     )
+    known = known if seen is None else _watched(known, seen)
     asked = spans.assign(
         known_to_scaler=spans["symbol"].isin(set(scaler_coins)),
         scalers_slug=spans["symbol"].map(dict(scaler_coins)),
     )
     table = pa.Table.from_pandas(asked[SPANS.names], schema=SPANS, preserve_index=False)
     yield from queried(NEEDED_SQL.format(current=current_sql(order)), known, ROWS, spans=table)
+
+
+def _watched(known: pa.RecordBatchReader, seen: Callable[[Iterable[str]], None]) -> pa.RecordBatchReader:
+    """The same rows, whose symbols `seen` is given as they come."""
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        for batch in known:
+            seen(batch["symbol"].unique().to_pylist())
+            yield batch
+
+    return pa.RecordBatchReader.from_batches(known.schema, batches())

@@ -33,7 +33,14 @@ def crypto_ml_drop(*words: object) -> Result:
 def report(key: str, etag: str, outcome: str, at: str) -> Report:
     timings = {"answered_at": at}
     upload = {"key": key, "etag": etag}
-    said = {"outcome": outcome, "reason": "why", "upload": upload, "predictions": None, "timings": timings}
+    said: dict[str, object] = {
+        "outcome": outcome,
+        "reason": "why",
+        "upload": upload,
+        "predictions": None,
+        "timings": timings,
+    }
+    said |= {"rows": {"received": 3, "refused": 1, "predicted": 2, "seed": 0}, "notes": ["what\nto know"]}
     return Report({**said, "delivery": "00000001"})
 
 
@@ -89,6 +96,11 @@ def test_the_exit_code_is_1_where_a_file_is_rejected(
     answering.join()
     assert done.exit_code == code, done.stderr
     assert done.stdout.splitlines()[-1] == f"{key} {outcome} why"
+    told = [
+        f"note on {key}: what\\nto know",
+        f"1 {outcome}; 3 rows received, 1 refused, 2 predicted, 0 with too few earlier rows",
+    ]
+    assert list(filter(None, done.stderr.splitlines()))[:2] == told
 
 
 def test_an_answer_to_other_bytes_or_to_an_earlier_drop_is_not_this_ones(upload: Path, store: ObjectStore) -> None:

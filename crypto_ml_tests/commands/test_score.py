@@ -177,3 +177,30 @@ def test_the_unexpected_is_one_line_too_and_a_traceback_where_asked_for(
     assert DEBUG in result.stderr
     monkeypatch.setenv(DEBUG, "1")
     assert isinstance(score(upload, "-o", tmp_path / "out.csv").exception, FileNotFoundError)
+
+
+def test_standard_input_is_scored_as_the_file_would_be(upload: Path, tmp_path: Path) -> None:
+    assert score(upload, "-o", tmp_path / "file.csv").exit_code == 0
+    words = ["score", "-", "-o", str(tmp_path / "stdin.csv")]
+    done = CliRunner().invoke(main, words, input=upload.read_bytes())
+    assert done.exit_code == 0
+    assert "1,000 rows received, 0 refused" in done.stderr.splitlines()[-1]
+    assert (tmp_path / "stdin.csv").read_bytes() == (tmp_path / "file.csv").read_bytes()
+    nameless = CliRunner().invoke(main, words, input=b"date,open,high,low,close\n2018-03-01,10,12,9,11\n")
+    assert (
+        "Error: standard input is rejected: the header has the required column symbol missing; add" in nameless.stderr
+    )
+
+
+def test_the_name_of_the_file_and_of_its_columns_are_used_and_what_was_made_of_them_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "BTC-USD.csv"
+    path.write_text("Date;Apertura;High;Low;Close\n25.03.2018;10,5;12;9;11\n")
+    result = score(path, "-o", tmp_path / "out.csv", "--columns", "open=Apertura", "--json")
+    assert result.exit_code == 0, result.stderr
+    (row,) = rows_of(tmp_path / "out.csv")
+    assert (row["symbol"], row["date"], row["val_open"]) == ("BTC", "2018-03-25", "10.5")
+    told = result.stderr.splitlines()
+    assert told[0].startswith("read as CSV in UTF-8, semicolons between values; a decimal comma; dates as d.m.yyyy")
+    assert told[1] == "note: no column says the symbol: every row is BTC, by the name of the file"
+    assert json.loads(result.stdout)["read_as"]["symbol"] == "BTC"
+    assert score(path, "-o", tmp_path / "out.csv", "--columns", "Apertura").exit_code == 2
