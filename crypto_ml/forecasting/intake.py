@@ -297,13 +297,12 @@ def _refuse(sorter: RowSorter, rows: pd.DataFrame) -> int:
 
 def _ragged(reader: Reader) -> pd.DataFrame:
     """The lines that did not fit the header since this was last asked."""
-    lines = reader.ragged
+    lines = reader.take_ragged()
     rows = {
         "line": [line.line for line in lines],
         "reason": [line.reason for line in lines],
         "text": [_as_text(line.text) for line in lines],
     }
-    lines.clear()
     return pd.DataFrame(rows)
 
 

@@ -59,6 +59,10 @@ class ParquetReader:
         """The columns that are not used."""
         return list(self.layout.ignored)
 
+    def take_ragged(self) -> list[RaggedLine]:
+        """None: every row has every column."""
+        return []
+
     def only(self, columns: Sequence[str]) -> "ParquetReader":
         """The same file, read again for some of its columns."""
         return ParquetReader(self.path, self.limit, columns, name=self.name, asked=self.asked)

@@ -16,7 +16,8 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO, Final, cast
+from threading import RLock
+from typing import Any, BinaryIO, Final, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -103,6 +104,8 @@ class UploadReader:
     header: Header = field(init=False)
     _next_line: int = field(default=2, init=False)
     _skipped: "array[int]" = field(default_factory=lambda: array("q"), init=False)
+    _noting: Any = field(default_factory=RLock, init=False, repr=False, compare=False)
+    """Blocks are parsed ahead by another thread, which notes their ragged lines while rows are given their lines."""
 
     def __post_init__(self) -> None:
         with self._open(None) as stream:
@@ -119,6 +122,12 @@ class UploadReader:
     def ignored(self) -> list[str]:
         """The columns that are not used."""
         return list(self.layout.ignored)
+
+    def take_ragged(self) -> list[RaggedLine]:
+        """The ragged lines since this was last asked."""
+        with self._noting:
+            lines, self.ragged = self.ragged, []
+            return lines
 
     def only(self, columns: Sequence[str]) -> "UploadReader":
         """The same file, read again for some of its columns."""
@@ -144,16 +153,21 @@ class UploadReader:
 
     def _lines_of(self, rows: int) -> npt.NDArray[np.int64]:
         """The lines of the next so many rows: those that were not skipped."""
-        skipped = np.frombuffer(self._skipped, np.int64) if self._skipped else np.zeros(0, np.int64)
-        lines = np.arange(self._next_line, self._next_line + rows + len(skipped))
-        lines = lines[~np.isin(lines, skipped)][:rows]
-        if rows:
-            self._next_line = int(lines[-1]) + 1
-            self._skipped = array("q", skipped[skipped >= self._next_line].tobytes())
-        return lines
+        with self._noting:
+            skipped = np.array(self._skipped, np.int64)
+            lines = np.arange(self._next_line, self._next_line + rows + len(skipped))
+            lines = lines[~np.isin(lines, skipped)][:rows]
+            if rows:
+                self._next_line = int(lines[-1]) + 1
+                self._skipped = array("q", skipped[skipped >= self._next_line].tobytes())
+            return lines
 
     def _batches(self, stream: "_CheckedText", wanted: list[str]) -> Iterator[pa.RecordBatch]:
         def note(row: pa_csv.InvalidRow) -> str:
+            with self._noting:
+                return noted(row)
+
+        def noted(row: pa_csv.InvalidRow) -> str:
             if row.number == self._next_line and not self._skipped:  # no row before it waits for its line
                 self._next_line += 1
             else:
