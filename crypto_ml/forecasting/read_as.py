@@ -1,5 +1,6 @@
 """How a file was read, in words and for programs: whatever decided what its bytes mean beside the settings."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
@@ -40,8 +41,9 @@ class ReadAs:
         return {name: value for name, value in asdict(self).items() if value != plain[name]}
 
     def document(self) -> dict[str, Any]:
-        """All of it, and in words."""
-        return {"in_words": self.in_words(), **asdict(self)}
+        """All of it, and in words, in the order in which a stored receipt gives it back: a report repeats it."""
+        said: dict[str, Any] = json.loads(json.dumps({"in_words": self.in_words(), **asdict(self)}, sort_keys=True))
+        return said
 
     def in_words(self) -> str:
         """One sentence about it."""
