@@ -44,6 +44,15 @@ def step_of(source: Path | bytes, unlike: str | None) -> int | None:
     return step + ANOTHER_STEP if unlike is not None and _etag(source, step) == unlike else step
 
 
+def may_be(source: Path | bytes, etag: str) -> bool:
+    """Whether an object with this ETag has these very bytes, as far as they were sent from here."""
+    size = size_of(source)
+    if "-" not in etag:
+        return hashlib.md5(_piece(source, 0, size)).hexdigest() == etag  # noqa: S324
+    step = max(PART_BYTES, -(-size // MOST_PARTS))
+    return any(_etag(source, tried) == etag for tried in (step, step + ANOTHER_STEP))
+
+
 def _etag(source: Path | bytes, step: int) -> str:
     size = size_of(source)
     parts = [hashlib.md5(_piece(source, at, step)).digest() for at in range(0, size, step)]  # noqa: S324 - S3's own

@@ -36,7 +36,7 @@ from crypto_ml.storage.failures import (
     no_bucket,
 )
 from crypto_ml.storage.limits import LONGEST_KEY
-from crypto_ml.storage.multipart import send_in_parts, step_of
+from crypto_ml.storage.multipart import may_be, send_in_parts, step_of
 from crypto_ml.storage.settling import settled
 
 if TYPE_CHECKING:
@@ -270,7 +270,8 @@ class ObjectStore:
         The order stands in the object's metadata; an object without one counts as older. Of any number of writers, in
         whatever sequence, the one with the greatest order is there in the end, also where some put the same bytes: one
         of them has another ETag than what it replaced, so that an older writer sees that it was replaced. (Two of them
-        would have to come between its look and its write to bring the first ETag back.)
+        would have to come between its look and its write to bring the first ETag back.) What is there
+        already, bytes and order, is not put again.
         """
         described, seen = _described(content_type, {ORDER: order}), None
         while True:
@@ -278,8 +279,11 @@ class ObjectStore:
                 self._send(key, source, create_only=seen is None, if_match=seen, described=described)
                 return True
             found = self.head(key)
-            if found is not None and found.metadata.get(ORDER, "") > order:
+            there = found.metadata.get(ORDER, "") if found else ""
+            if there > order:
                 return False
+            if found and there == order and may_be(source, found.etag):  # put before: whoever reads it sees no change
+                return True
             seen = found.etag if found else None
 
     def delta_uri(self, key: str) -> str:
