@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Any, Final, get_args
 import click
 
 from crypto_ml.commands.printing import print_json, say
-from crypto_ml.errors import Refused
+from crypto_ml.errors import CryptoMLError, Refused
 from crypto_ml.ledger.layout import Environment
 from crypto_ml.times import read_time
 
 if TYPE_CHECKING:
+    from crypto_ml.deployment import Deployment
+    from crypto_ml.forecasting.comparison import SideBySide
     from crypto_ml.ledger.registry import Champion, Registry
     from crypto_ml.settings import Settings
 
@@ -23,13 +25,18 @@ in_environment = click.option(
 @click.command("models")
 @click.option("--at", "time", help="Who was champion at this time (ISO 8601, UTC), instead of the list.")
 @click.option("--history", "as_history", is_flag=True, help="Every champion there was, instead of the list.")
+@click.option("--compare/--no-compare", default=True, help="Measure the newest on the same rows.  [default: compare]")
 @in_environment
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
-def models(time: str | None, as_history: bool, environment: Environment | None, as_json: bool) -> None:
-    """List the models, how good each is on its holdout, and which of them serves."""
+def models(time: str | None, as_history: bool, compare: bool, environment: Environment | None, as_json: bool) -> None:
+    """List the models, how good each is on its own holdout, and which of them serves (*).
+
+    The champion and the newest others are also measured beside each other, on the same rows of the market history.
+    """
     from crypto_ml.deployment import Deployment
 
-    registry = Deployment.reading(_settings(environment)).registry
+    deployment = Deployment.reading(_settings(environment))
+    registry = deployment.registry
     if time or as_history:
         entries = list(registry.champions()) if as_history else [_champion_at(registry, str(time))]
         if as_json:
@@ -38,19 +45,61 @@ def models(time: str | None, as_history: bool, environment: Environment | None, 
             say(_in_words(entry))
         return
     champion = registry.champion()
-    rows = [_row(registry, version, champion) for version in registry.versions()]
+    found, why_not = _side_by_side(deployment) if compare else (None, "")
+    rows = [_row(registry, version, champion, found) for version in registry.versions()]
     if as_json:
-        print_json({"champion": _document(champion) if champion else None, "models": rows})
+        comparison = {"comparison": found.to_dict() if found else None, "not_compared": why_not or None}
+        print_json({"champion": _document(champion) if champion else None, "models": rows, **comparison})
         return
     if not rows:
         say("no model yet: the first run adds the one of model_out/, a retrain adds a candidate", err=True)
-    for row in rows:
-        mark = "*" if row["champion"] else " "
-        error = "–" if row["mean_relative_error"] is None else f"{100 * row['mean_relative_error']:.3f} %"
-        mase = "–" if row["mase"] is None else f"{row['mase']:.3f}"
-        say(f"{mark} {row['version']}  {row['target']}  error {error}  MASE {mase}")
+    for line in _aligned([_line(row) for row in rows] + _baselines(found)):
+        say(line)
+    if found:
+        say(f"  same rows: {found.measured_on}, for the champion and the newest models", err=True)
+    elif why_not and rows:
+        say(f"  not compared on the same rows: {why_not}", err=True)
     if champion:
         say(f"* {_in_words(champion)}", err=True)
+
+
+def _side_by_side(deployment: "Deployment") -> "tuple[SideBySide | None, str]":
+    """The models on the same rows; or None, and why they could not be compared, which keeps nobody from the list."""
+    from crypto_ml.stages.comparison import compare_models
+
+    try:
+        return compare_models(deployment.registry, deployment.history), ""
+    except CryptoMLError as error:
+        return None, str(error)
+
+
+def _line(row: dict[str, Any]) -> list[str]:
+    """A model as the cells of a line: its own holdout, and the rows that are the same for all."""
+    own = f"own holdout: {_off(row['mean_relative_error'], row['mase'])}"
+    compared = row["compared"]
+    beside = compared["why"] and f"same rows: –, {compared['why']}" if compared else ""
+    if compared and not beside:
+        said = {"no": "", "yes": "  (was fitted on some)", "unknown": "  (may have been fitted on some)"}
+        beside = f"same rows: {_off(compared['mean_relative_error'], compared['mase'])}{said[compared['fitted']]}"
+    return ["*" if row["champion"] else " ", row["version"], row["target"], own, beside]
+
+
+def _baselines(found: "SideBySide | None") -> list[list[str]]:
+    ways = (("last close", found.last_close), ("last open", found.last_open)) if found else ()
+    return [[" ", name, "", "", f"same rows: {_off(errors.mre, errors.mase)}"] for name, errors in ways]
+
+
+def _off(mre: float | None, mase: float | None) -> str:
+    error = "–" if mre is None else f"{100 * mre:.3f} %"
+    return f"error {error}  MASE {'–' if mase is None else f'{mase:.3f}'}"
+
+
+def _aligned(lines: list[list[str]]) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True) if width).rstrip()
+        for line in lines
+    ]
 
 
 @click.command("promote")
@@ -113,15 +162,23 @@ def _in_words(entry: "Champion") -> str:
     return f"{entry.version} since {entry.at}, {entry.action} by {entry.by}: {entry.why}{overridden}"
 
 
-def _row(registry: "Registry", version: str, champion: "Champion | None") -> dict[str, Any]:
+def _row(registry: "Registry", version: str, champion: "Champion | None", found: "SideBySide | None") -> dict[str, Any]:
     bundle = registry.load(version)
     network = bundle.document("metrics.json").get("holdout", {}).get("overall", {}).get("network", {})
+    beside = found.of(version) if found else None
     return {
         "version": version,
         "champion": champion is not None and champion.version == version,
         "target": bundle.target,
         "mean_relative_error": network.get("mre"),
         "mase": network.get("mase"),
+        "compared": beside
+        and {
+            "mean_relative_error": beside.errors and beside.errors.mre,
+            "mase": beside.errors and beside.errors.mase,
+            "fitted": beside.fitted,
+            "why": beside.why,
+        },
     }
 
 

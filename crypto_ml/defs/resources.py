@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import dagster as dg
 from pydantic import Field, PrivateAttr, create_model
 
+from crypto_ml.defs.presentation import records
 from crypto_ml.deployment import Deployment
 from crypto_ml.errors import Blocked, CryptoMLError, Refused
 from crypto_ml.settings import Settings
@@ -108,15 +109,19 @@ def report_champion(instance: dg.DagsterInstance, champion: "Champion") -> None:
 
 def champion_metadata(champion: "Champion") -> dict[str, Any]:
     """An entry of the champion pointer, as the UI shows it."""
+    gates = [
+        {"gate": gate["name"], "passed": "yes" if gate["passed"] else "no", "why": gate["explanation"]}
+        for gate in champion.gates
+    ]
     return {
         "model_version": champion.version,
-        "bundle_sha256": champion.sha256,
         "pointer": champion.pointer,
+        "action": champion.action,
         "by": visible(champion.by),
         "why": visible(champion.why),
         "since": champion.at,
-        "action": champion.action,
-        "gates": dg.MetadataValue.json(list(champion.gates)),
-        "override": visible(champion.override or ""),
-        "decision": champion.decision or "",
+        **({"gates": records(gates)} if gates else {}),
+        **({"override": visible(champion.override)} if champion.override else {}),
+        **({"decision": champion.decision} if champion.decision else {}),
+        "bundle_sha256": champion.sha256[:16],
     }

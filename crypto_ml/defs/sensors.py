@@ -21,6 +21,7 @@ from crypto_ml.defs.resources import Platform
 from crypto_ml.defs.watch import Wanted, Watch, watch
 from crypto_ml.errors import CryptoMLError
 from crypto_ml.ledger.deliveries import Delivery, weight
+from crypto_ml.ledger.layout import UPLOADS
 from crypto_ml.visible import visible
 
 LONGEST_WAIT: Final = 10.0
@@ -29,6 +30,11 @@ LONGEST_WAIT: Final = 10.0
 SHORTEST_PAUSE: Final = 0.25
 PAUSE_PER_LISTING: Final = 4.0
 """A pause is this many times the last look, so that a long listing never keeps a core or the store busy."""
+
+FILES_TAG: Final = "crypto_ml/files"
+MOST_NAMED: Final = 3
+LONGEST_NAME: Final = 80
+"""Characters: a tag is shown whole in each line of the page of runs."""
 
 URGENT_FILES: Final = 10
 URGENT_BYTES: Final = 8 << 20
@@ -85,12 +91,23 @@ def _requests(wanted: Iterable[Wanted], last: int) -> dg.SensorResult:
         dg.RunRequest(
             run_key=one.run_key,
             partition_key=one.delivery.id,
-            tags={PRIORITY_TAG: str(priority(one.delivery))},
+            tags={PRIORITY_TAG: str(priority(one.delivery)), FILES_TAG: files_named(one.delivery)},
         )
         for one in wanted
     ]
     added = DELIVERIES.build_add_request([str(request.partition_key) for request in requests])
     return dg.SensorResult(run_requests=requests, dynamic_partitions_requests=[added], cursor=str(last))
+
+
+def files_named(delivery: Delivery) -> str:
+    """The files of a delivery as its runs are tagged: the first ones by name, and how many more there are.
+
+    A run whose delivery is one file has its name alone, by which the page of runs finds it.
+    """
+    names = [visible(upload.key.removeprefix(UPLOADS)) for upload in delivery.uploads]
+    shown = [name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…" for name in names[:MOST_NAMED]]
+    more = f" and {len(names) - len(shown):,} more" if len(names) > len(shown) else ""
+    return ", ".join(shown) + more
 
 
 def priority(delivery: Delivery) -> int:

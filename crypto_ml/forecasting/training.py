@@ -6,7 +6,7 @@ on the second, and on the third, the holdout, nothing is fitted at all.
 
 import json
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import date
@@ -32,6 +32,7 @@ from crypto_ml.forecasting.pictures import holdout_by_symbol, loss_curve, predic
 from crypto_ml.forecasting.scaling import V_OPEN, SeriesStatistics
 from crypto_ml.forecasting.schema import FEATURES, MINIMUM_OWN_ROWS, PRICES, SCALED, Target
 from crypto_ml.forecasting.scoring import PREDICTED, score_rows
+from crypto_ml.forecasting.sketches import Series
 from crypto_ml.forecasting.windows import WindowArray, windows
 
 SHARES: Final = (0.7, 0.15)
@@ -70,12 +71,17 @@ class Plan:
 
 @dataclass(frozen=True)
 class Trained:
-    """A bundle, and the verdicts on it; `onnx` must pass before anything may serve it."""
+    """A bundle, and the verdicts on it; `onnx` must pass before anything may serve it.
+
+    loss: `loss` and `val_loss`, one number for each epoch. longest: the series with most rows in the holdout.
+    """
 
     bundle: ModelBundle
     evaluation: Evaluation
     onnx: Verdict
     baseline: Verdict
+    loss: Mapping[str, Sequence[float]]
+    longest: Series
 
 
 def split_by_time(dates: pd.Series) -> Split:
@@ -172,7 +178,7 @@ def train(
     kept_manifest = json.dumps(dict(manifest), indent=2).encode() + b"\n"
     unproven = make_bundle(**parts, documents={TRAINING_MANIFEST: kept_manifest})
     holdout = holdout_predictions(rows, split, unproven)
-    evaluation = _evaluate(holdout)
+    evaluation, longest = _evaluate(holdout), _longest(holdout)
     baseline = beats_baseline_verdict(evaluation)
     metrics = {
         "holdout": evaluation.to_dict(),
@@ -190,9 +196,10 @@ def train(
         documents |= {
             "pictures/loss.png": loss_curve(fitted.history),
             "pictures/holdout.png": holdout_by_symbol(evaluation),
-            "pictures/predictions.png": _picture(holdout),
+            "pictures/predictions.png": _picture(longest),
         }
-    return Trained(make_bundle(**parts, documents=documents), evaluation, onnx_equal, baseline)
+    bundle = make_bundle(**parts, documents=documents)
+    return Trained(bundle, evaluation, onnx_equal, baseline, fitted.history, longest)
 
 
 def _libraries() -> dict[str, str]:
@@ -236,11 +243,15 @@ def _evaluate(holdout: pd.DataFrame) -> Evaluation:
     return evaluate(holdout["symbol"].to_numpy(), *columns)
 
 
-def _picture(holdout: pd.DataFrame) -> bytes:
+def _longest(holdout: pd.DataFrame) -> Series:
     symbol = holdout["symbol"].value_counts(sort=True).index[0]
     rows = holdout[holdout["symbol"] == symbol]
     observed, predicted = (rows[name].to_numpy(np.float64) for name in ("val_open", "pred_open"))
-    return predicted_against_actual(rows["date"].to_numpy(), observed, predicted, f"{symbol}, holdout")
+    return Series(str(symbol), rows["date"].to_numpy("datetime64[D]"), observed, predicted)
+
+
+def _picture(series: Series) -> bytes:
+    return predicted_against_actual(series.days, series.observed, series.predicted, f"{series.symbol}, holdout")
 
 
 @dataclass(frozen=True, eq=False)

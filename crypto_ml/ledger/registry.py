@@ -122,12 +122,11 @@ class Registry:
 
     def versions(self) -> list[str]:
         """The versions of all complete bundles, in order of their names."""
-        root = f"{MODELS}bundles/"
-        return [
-            found.key.removeprefix(root).removesuffix(f"/{MANIFEST}")
-            for found in self.store.list(root)
-            if found.key.endswith(f"/{MANIFEST}")
-        ]
+        return [version for version, _ in self._written()]
+
+    def newest_first(self) -> list[str]:
+        """The versions of all complete bundles, those written last first."""
+        return [version for version, _ in sorted(self._written(), key=lambda one: (one[1], one[0]), reverse=True)]
 
     def load(self, version: str) -> ModelBundle:
         """A bundle, checked against its manifest. Raises UnknownModel, BundleDamaged."""
@@ -246,6 +245,15 @@ class Registry:
             return self._point(bundle, [], action="first start", by="crypto_ml", why=why, at=at)
         except PromotionLost:
             return self.entry(1)
+
+    def _written(self) -> list[tuple[str, datetime]]:
+        """Each complete bundle, in order of their names, and when its manifest was written."""
+        root = f"{MODELS}bundles/"
+        return [
+            (found.key.removeprefix(root).removesuffix(f"/{MANIFEST}"), found.last_modified)
+            for found in self.store.list(root)
+            if found.key.endswith(f"/{MANIFEST}")
+        ]
 
     def _explained(self, version: str, by: str, why: str) -> ModelBundle:
         if not by.strip() or not why.strip():

@@ -16,6 +16,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from crypto_ml.digest import sha256_of, sha256_of_file
@@ -95,7 +96,8 @@ class KnownCoins:
 class Cleaned:
     """A delivery as cleaned: the sha256 of its accepted rows, what became of each file (by its number in the delivery),
     the series that are not named by their symbol alone (name → [symbol, slug]), the state of the history and the
-    champion by which they were named, the first rows to look at, and which cleaning of the delivery this is."""
+    champion by which they were named, the first rows to look at, which cleaning of the delivery this is, and the first
+    and the last day of the accepted rows (ISO 8601; None where there are none, or in records of 0.2)."""
 
     delivery: str
     code: str
@@ -105,6 +107,8 @@ class Cleaned:
     named_by: Mapping[str, Any]
     preview: Sequence[Mapping[str, Any]]
     cleaning: int = 1
+    first_day: str | None = None
+    last_day: str | None = None
 
     @property
     def accepted_key(self) -> str:
@@ -160,7 +164,7 @@ def clean_into(
         intakes = take_in_all(_uploads(received, store, directory), rules, sorter, names)
         renamed = name_series(sorter, coins.under)
         repeats = Repeats()
-        preview = _write_accepted(sorter, repeats, directory / ACCEPTED)
+        preview, days = _write_accepted(sorter, repeats, directory / ACCEPTED)
         _write_refused(intakes, sorter, directory / REFUSED)
         files = {number: _summary(intake, repeats, sorter, number) for number, intake in intakes.items()}
     return Cleaned(
@@ -171,6 +175,8 @@ def clean_into(
         renamed={name: list(coin) for name, coin in renamed.items()},
         named_by={"history_version": coins.history_version, "champion": coins.champion.version},
         preview=preview,
+        first_day=min(days, default=None),
+        last_day=max(days, default=None),
     )
 
 
@@ -214,17 +220,19 @@ def _uploads(received: Received, store: ObjectStore, directory: Path) -> Iterato
                 fetched.append((later, pool.submit(fetch, later, sha256)))
 
 
-def _write_accepted(sorter: RowSorter, repeats: Repeats, path: Path) -> list[dict[str, Any]]:
-    """Write the accepted rows; returns the first of them as JSON has them."""
+def _write_accepted(sorter: RowSorter, repeats: Repeats, path: Path) -> tuple[list[dict[str, Any]], list[str]]:
+    """Write the accepted rows; returns the first of them as JSON has them, and the first and last day of each chunk."""
     first_rows: list[dict[str, Any]] = []
+    days: list[str] = []
     with pq.ParquetWriter(path, ACCEPTED_SCHEMA, compression="zstd") as writer:
         for chunk in settled_chunks(sorter, repeats):
             table = pa.Table.from_pandas(add_levels(chunk), schema=ACCEPTED_SCHEMA, preserve_index=False)
             writer.write_table(table)
+            days += [day.as_py().isoformat() for day in pc.min_max(table["date"]).values() if day.is_valid]
             if not first_rows:
                 rows = table.slice(0, PREVIEW_ROWS).drop_columns(["file"]).to_pylist()
                 first_rows = [{**row, "date": row["date"].isoformat()} for row in rows]
-    return first_rows
+    return first_rows, days
 
 
 def _write_refused(files: Iterable[int], sorter: RowSorter, path: Path) -> None:

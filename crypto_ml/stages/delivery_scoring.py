@@ -14,6 +14,7 @@ from crypto_ml.forecasting.answers import PREDICTIONS, append_table, with_predic
 from crypto_ml.forecasting.bundle import ModelBundle
 from crypto_ml.forecasting.current import Order
 from crypto_ml.forecasting.fingerprint import ACCEPTED, RowsHash, Witness, runs
+from crypto_ml.forecasting.looked_at import LookedAt
 from crypto_ml.forecasting.scaled_by import BY_OWN_ROWS, is_other_coin
 from crypto_ml.forecasting.scoring import SEED, score
 from crypto_ml.forecasting.series import LookAlikes
@@ -73,11 +74,17 @@ class Scored:
 
 
 def score_delivery(
-    cleaned: Cleaned, names: Mapping[int, str], sources: Sources, directory: Path, only: int | None = None
+    cleaned: Cleaned,
+    names: Mapping[int, str],
+    sources: Sources,
+    directory: Path,
+    only: int | None = None,
+    *,
+    looked_at: LookedAt | None = None,
 ) -> dict[int, Scored]:
     """Write the predictions of each file of the delivery (or of one) into a local directory, each row named.
 
-    Beside them stands PREDICTED_PARQUET, the rows that were predicted, of all of these files.
+    Beside them stands PREDICTED_PARQUET, the rows that were predicted, of all of these files; `looked_at` sees them.
     """
     scored: dict[int, Scored] = {}
     if not cleaned.accepted_rows:
@@ -98,6 +105,8 @@ def score_delivery(
         for chunk in score(sorter.chunks(), sources.bundle, sources.settings.recovery, witness):
             _write(chunk, names, scored, directory)
             made = chunk[chunk["status"] != SEED]
+            if looked_at and len(made):
+                looked_at.add(made)
             predicted.write_table(
                 pa.Table.from_pandas(made[PREDICTED_ROWS.names], schema=PREDICTED_ROWS, preserve_index=False)
             )

@@ -16,6 +16,7 @@ import pandas as pd
 
 from crypto_ml.forecasting.bundle import ModelBundle
 from crypto_ml.forecasting.current import Order
+from crypto_ml.forecasting.evaluation import Verdict
 from crypto_ml.forecasting.fingerprint import Witness
 from crypto_ml.forecasting.schema import OBSERVATION
 from crypto_ml.forecasting.scoring import PREDICTED, score
@@ -31,6 +32,7 @@ ONE_DAY: Final = pd.Timedelta(days=1)
 NO_ROW: Final = "no row for the newest day"
 TOO_FEW_ROWS: Final = "too few rows"
 RETRACTED: Final = "all its rows were retracted"
+MOST_NAMED: Final = 5
 
 
 @dataclass(frozen=True)
@@ -111,6 +113,23 @@ def forecast(sources: ForecastSources, last_days: pd.DataFrame, directory: Path)
         rows.reset_index(drop=True),
         left_out[["symbol", "last_day", "reason"]].reset_index(drop=True),
         Fingerprints(witness.earlier_rows[0].hexdigest(), witness.feature_block[0].hexdigest()),
+    )
+
+
+def every_current_symbol(counts: SymbolCounts, missed: pd.DataFrame, newest_day: str) -> Verdict:
+    """Whether no symbol that is still current was left out; missed: those that were (`symbol`, `reason`)."""
+    left_out = counts.without_newest_day + counts.too_few_rows
+    named = [f"{symbol}: {reason}" for symbol, reason in missed[["symbol", "reason"]].head(MOST_NAMED).to_numpy()]
+    more = [f"and {len(missed) - MOST_NAMED:,} more"] if len(missed) > MOST_NAMED else []
+    forecast = f"{counts.forecast:,} symbols forecast from the rows up to {newest_day}"
+    gone = f"; {left_out - len(missed):,} others had their last row before" if left_out > len(missed) else ""
+    return Verdict(
+        passed=missed.empty,
+        numbers={"forecast": counts.forecast, "missed": len(missed), "left_out": left_out},
+        threshold=0,
+        explanation=forecast + gone
+        if missed.empty
+        else f"{len(missed):,} current symbols left out: {'; '.join([*named, *more])}; {forecast}",
     )
 
 

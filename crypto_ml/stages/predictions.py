@@ -17,6 +17,7 @@ import pandas as pd
 from crypto_ml.digest import sha256_of
 from crypto_ml.errors import CryptoMLError, Unavailable
 from crypto_ml.forecasting.answers import PREDICTIONS
+from crypto_ml.forecasting.looked_at import LookedAt
 from crypto_ml.ledger.formats.receipt_v2 import Receipt, Vouched
 from crypto_ml.ledger.layout import answer_keys
 from crypto_ml.ledger.reports import Report, read_reports
@@ -51,11 +52,12 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Answers:
-    """The receipts and reports of a delivery, one of each for each upload, and the first predicted rows to look at."""
+    """The receipts and reports of a delivery, one of each for each upload, and what of its rows there is to look at."""
 
     receipts: Sequence[Receipt]
     reports: Sequence[Report]
     preview: pd.DataFrame
+    looked_at: LookedAt
 
     @property
     def published(self) -> list[str]:
@@ -83,6 +85,7 @@ class _Delivery:
     scored: Mapping[int, Scored]
     evidence: Mapping[str, Vouched]
     written: int | None
+    looked_at: LookedAt
 
     @property
     def store(self) -> ObjectStore:
@@ -115,15 +118,17 @@ def answer(received: Received, cleaned: Cleaned, sources: Sources) -> Answers:
             [one.receipt for one in answers],
             [one.report for one in answers],
             pd.concat(previews) if previews else pd.DataFrame(columns=PREDICTIONS.names),
+            delivery.looked_at,
         )
 
 
 def _scored(received: Received, cleaned: Cleaned, sources: Sources, directory: Path) -> _Delivery:
-    scored = score_delivery(cleaned, answer_ids(received, cleaned, sources), sources, directory)
+    looked_at = LookedAt()
+    scored = score_delivery(cleaned, answer_ids(received, cleaned, sources), sources, directory, looked_at=looked_at)
     if cleaned.files:
         download_named(cleaned.refused_key, directory / REFUSED, sources.store)
     evidence, written = evidence_of(received, cleaned, sources), version_written(cleaned, sources.store)
-    return _Delivery(received, cleaned, sources, directory, scored, evidence, written)
+    return _Delivery(received, cleaned, sources, directory, scored, evidence, written, looked_at)
 
 
 def _situations(

@@ -6,7 +6,7 @@ log and never changes one.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime
 from typing import Any, Final
 
@@ -40,11 +40,15 @@ class HistoryChanged(Refused):
 
 @dataclass(frozen=True)
 class TrainingSet:
-    """The manifest of a week's training set, its hash, and the statistics fitted on its training rows."""
+    """The manifest of a week's training set, its hash, and the statistics fitted on its training rows.
+
+    days: the first and the last day of its rows; None where it was read again.
+    """
 
     manifest: Mapping[str, Any]
     sha256: str
     statistics: SeriesStatistics
+    days: tuple[date, date] | None = None
 
     @property
     def split(self) -> Split:
@@ -75,7 +79,7 @@ def prepare(
     log = _log(week, store)
     while (entry := log.append(manifest, after=log.last_number())) is None:
         pass
-    return _training_set(entry.document, statistics)
+    return replace(_training_set(entry.document, statistics), days=(days.min(), days.max()))
 
 
 def choose(week: str, as_of: date, history: MarketHistory, known_by: datetime) -> tuple[dict[str, Any], pd.DataFrame]:

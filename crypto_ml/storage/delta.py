@@ -12,10 +12,11 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 from urllib.parse import unquote
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from deltalake import CommitProperties, DeltaTable, Field, Schema, Transaction, WriterProperties, write_deltalake
 from deltalake.exceptions import (
     CommitFailedError,
@@ -74,6 +75,21 @@ class GrowingTable:
         with self.explained("count"):
             table = self.open(version)
             return 0 if table is None else table.count()
+
+    def bounds(self, column: str, version: int | None = None) -> tuple[Any, Any] | None:
+        """The least and the greatest value of a column at `version` (None: now), as the log has them of each file.
+
+        None where there is no row, or where a file was written without them.
+        """
+        with self.explained("look at"):
+            table = self.open(version)
+            if table is None:
+                return None
+            files = pa.table(table.get_add_actions(flatten=True))
+            ends = f"min.{column}", f"max.{column}"
+            if not files.num_rows or any(name not in files.column_names or files[name].null_count for name in ends):
+                return None
+            return pc.min(files[ends[0]]).as_py(), pc.max(files[ends[1]]).as_py()
 
     def append(self, rows: pa.RecordBatchReader | pa.Table, *, append_id: str, **said: str) -> int:
         """Append rows with the columns of the schema (any order; others are dropped); returns the version they are in.

@@ -72,6 +72,12 @@ class MarketHistory:
         """Rows at `version` (None: now), corrections included; read from the log, not from the data."""
         return self._table.count(version)
 
+    def days(self, version: int | None = None) -> tuple[date, date] | None:
+        """The first and the last day of any row at `version` (None: now), also of one that is void; None without rows.
+        Read in the log."""
+        found = self._table.bounds("date", version)
+        return None if found is None else (found[0], found[1])
+
     def append(
         self, rows: pa.RecordBatchReader | pa.Table, *, append_id: str, known_at: datetime, retracts: str | None = None
     ) -> int:
@@ -115,6 +121,7 @@ class MarketHistory:
         columns: Collection[str] | None = None,
         *,
         symbols: Collection[str] | None = None,
+        since: date | None = None,
         before: date | None = None,
         version: int | None = None,
         known_by: datetime | None = None,
@@ -122,8 +129,9 @@ class MarketHistory:
     ) -> pa.RecordBatchReader:
         """Stream every row ever appended, corrections and void rows included, in no particular order.
 
-        Only `columns`, of `symbols`, of days earlier than `before`, known at `known_by` (aware) or earlier, of an
-        `upload`, as of `version` (None: now). Only the files and columns that this needs are read. No table: no rows.
+        Only `columns`, of `symbols`, of days from `since` on and earlier than `before`, known at `known_by` (aware) or
+        earlier, of an `upload`, as of `version` (None: now). Only the files and columns that this needs are read. No
+        table: no rows.
         Raises: TableRefused, StoreUnavailable, StoreRefused, also between two batches.
         """
         names = SCHEMA.names if columns is None else list(columns)
@@ -136,6 +144,8 @@ class MarketHistory:
         conditions = []
         if symbols is not None:
             conditions.append(ds.field("symbol").isin(pa.array(sorted(symbols), pa.string())))
+        if since is not None:
+            conditions.append(ds.field("date") >= pa.scalar(since, pa.date32()))
         if before is not None:
             conditions.append(ds.field("date") < pa.scalar(before, pa.date32()))
         if known_by is not None:
@@ -165,6 +175,7 @@ class MarketHistory:
         columns: Collection[str] | None = None,
         *,
         symbols: Collection[str] | None = None,
+        since: date | None = None,
         before: date | None = None,
         version: int | None = None,
         known_by: datetime | None = None,
@@ -175,7 +186,7 @@ class MarketHistory:
         With `known_by`, history as it was known then. Arguments and failures as for `scan`.
         """
         return self.current_batches(
-            columns, symbols=symbols, before=before, version=version, known_by=known_by, order=order
+            columns, symbols=symbols, since=since, before=before, version=version, known_by=known_by, order=order
         ).read_all()
 
     def current_batches(
@@ -183,6 +194,7 @@ class MarketHistory:
         columns: Collection[str] | None = None,
         *,
         symbols: Collection[str] | None = None,
+        since: date | None = None,
         before: date | None = None,
         version: int | None = None,
         known_by: datetime | None = None,
@@ -191,7 +203,7 @@ class MarketHistory:
         """`current_rows` as a stream; what does not fit into 512 MB is sorted on disk."""
         names = SCHEMA.names if columns is None else list(columns)
         needed = [*names, *(name for name in ("symbol", "date", *ORDERING) if name not in names)]
-        known = self.scan(needed, symbols=symbols, before=before, version=version, known_by=known_by)
+        known = self.scan(needed, symbols=symbols, since=since, before=before, version=version, known_by=known_by)
         schema = pa.schema([SCHEMA.field(name) for name in names])
         wanted = ", ".join(f'"{name}"' for name in names)
         query = f"SELECT {wanted} FROM ({current_sql(order)}) ORDER BY symbol, date"  # noqa: S608 - names of ours

@@ -6,6 +6,7 @@ line; where two runs of one delivery meet at the worst moment it may stand twice
 """
 
 from collections.abc import Collection
+from datetime import date
 from typing import Final
 
 import pyarrow as pa
@@ -57,6 +58,18 @@ class PredictionLog:
         )
         renamed = once.rename_columns([name.removesuffix("_first") for name in once.column_names])
         return renamed.select(SCHEMA.names).cast(SCHEMA).sort_by([("answer_id", "ascending"), ("line", "ascending")])
+
+    def recent(self, road: str, symbols: Collection[str], since: date) -> pa.Table:
+        """What one road predicted of some symbols for the days from `since` on, the last made of each day: `symbol`,
+        `date`, `pred_open`. Files of other roads and of earlier days are not read."""
+        wanted = (
+            (ds.field("road") == road)
+            & ds.field("symbol").isin(pa.array(sorted(symbols), pa.string()))
+            & (ds.field("date") >= pa.scalar(since, pa.date32()))
+        )
+        rows = self._read(["symbol", "date", "pred_open", "made_at"], wanted).sort_by("made_at")
+        last = rows.group_by(["symbol", "date"], use_threads=False).aggregate([("pred_open", "last")])
+        return last.rename_columns([name.removesuffix("_last") for name in last.column_names])
 
     def _read(self, columns: list[str], wanted: ds.Expression | None) -> pa.Table:
         with self._table.explained("read"):

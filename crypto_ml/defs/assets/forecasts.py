@@ -1,6 +1,7 @@
 """daily_forecast: the next open of every current symbol, at close, when the day's rows have come, or at will."""
 
-from datetime import UTC, datetime
+from contextlib import suppress
+from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 import dagster as dg
@@ -8,17 +9,20 @@ import dagster as dg
 from crypto_ml.defs.assets.models import champion_model
 from crypto_ml.defs.assets.uploads import market_history
 from crypto_ml.defs.failures import explained
-from crypto_ml.defs.presentation import column_schema, link, links, table
+from crypto_ml.defs.presentation import check_result, column_schema, link, links, opens, table
 from crypto_ml.defs.resources import Platform
 from crypto_ml.digest import sha256_of
+from crypto_ml.errors import CryptoMLError
 from crypto_ml.ledger.code import code_version
 from crypto_ml.ledger.layout import forecast_receipt_key
 
 if TYPE_CHECKING:
+    from crypto_ml.deployment import Deployment
     from crypto_ml.stages.daily_forecast import Forecasted
     from crypto_ml.storage.objects import ObjectStore
 
 MOST_LISTED: Final = 20
+MOST_PREVIEWED: Final = 10
 
 DAILY_FORECAST: Final = dg.AssetSpec(
     "daily_forecast",
@@ -48,21 +52,42 @@ def publish_daily_forecast(context: dg.AssetExecutionContext, platform: Platform
         deployment = platform.deployment
         forecasted = forecast_now(deployment, platform.champion, run_id=context.run.run_id, began=began)
     if forecasted is None:
-        check = dg.AssetCheckResult(check_name=EVERY_CURRENT_SYMBOL.name, passed=True)
+        said = "no symbol has a row for the newest day and enough rows before it"
+        check = dg.AssetCheckResult(check_name=EVERY_CURRENT_SYMBOL.name, passed=True, description=said)
+        context.log.warning("nothing to forecast: %s", said)
         nothing: dict[str, Any] = {
             "dagster/row_count": 0,
-            "outcome": "nothing to forecast: no symbol has a row for the newest day and enough rows before it",
+            "outcome": f"nothing to forecast: {said}",
         }
         return dg.MaterializeResult(
             data_version=dg.DataVersion(sha256_of(b"")), metadata=nothing, check_results=[check]
         )
+    receipt = forecasted.receipt
+    context.log.info(
+        "forecast %s for %s of %s symbols: %s",
+        receipt.forecast_id,
+        receipt.inputs.target_date,
+        f"{receipt.symbols.forecast:,}",
+        _outcome(forecasted),
+    )
     for key, newer in forecasted.published.stayed.items():
         context.log.warning("%s stays as it is: forecast %s is newer", key, newer)
     return dg.MaterializeResult(
-        data_version=dg.DataVersion(forecasted.receipt.published["forecast"].sha256),
-        metadata=_shown(forecasted, deployment.store),
+        data_version=dg.DataVersion(receipt.published["forecast"].sha256),
+        metadata={**_drawn(forecasted, deployment), **_shown(forecasted, deployment.store)},
         check_results=[_check(forecasted)],
     )
+
+
+def _drawn(forecasted: "Forecasted", deployment: "Deployment") -> dict[str, Any]:
+    """The forecast beside what was observed before. It is published by now: what cannot be drawn is not its failure."""
+    from crypto_ml.stages.recent_opens import recent_opens
+
+    receipt, store = forecasted.receipt, deployment.store
+    version, newest = receipt.inputs.history_version, date.fromisoformat(receipt.newest_day)
+    with suppress(CryptoMLError):
+        return opens(recent_opens(store, deployment.history, version, newest))
+    return {}
 
 
 def _shown(forecasted: "Forecasted", store: "ObjectStore") -> dict[str, Any]:
@@ -74,21 +99,22 @@ def _shown(forecasted: "Forecasted", store: "ObjectStore") -> dict[str, Any]:
     return {
         "dagster/row_count": symbols.forecast,
         "dagster/column_schema": column_schema(FORECAST),
+        "preview": table(forecasted.rows[["symbol", "as_of", "target_date", "pred_open"]].head(MOST_PREVIEWED)),
         "outcome": _outcome(forecasted),
-        "forecast_id": receipt.forecast_id,
+        "forecast_symbols": symbols.forecast,
+        "left_out": symbols.without_newest_day + symbols.too_few_rows,
+        "without_newest_day": symbols.without_newest_day,
+        "too_few_rows": symbols.too_few_rows,
+        "left_out_symbols": table(_days(forecasted.left_out)),
         "newest_day": receipt.newest_day,
         "target_date": inputs.target_date,
-        "left_out": symbols.without_newest_day + symbols.too_few_rows,
-        "left_out_without_newest_day": symbols.without_newest_day,
-        "left_out_too_few_rows": symbols.too_few_rows,
-        "left_out_symbols": table(_days(forecasted.left_out)),
-        "published": links(published.keys, store),
-        "receipt_link": link(forecast_receipt_key(receipt.forecast_id), store),
-        "receipt": dg.MetadataValue.json(document(receipt)),
         "model_version": inputs.model_version,
         "champion_pointer": inputs.champion_pointer,
-        "history_version": str(inputs.history_version),
-        "preview": table(forecasted.rows[FORECAST.names].head(10)),
+        "history_version": inputs.history_version,
+        "forecast_id": receipt.forecast_id,
+        "published": links(published.keys, store),
+        "receipt_object": link(forecast_receipt_key(receipt.forecast_id), store),
+        "receipt": dg.MetadataValue.json(document(receipt)),
     }
 
 
@@ -106,18 +132,11 @@ def _outcome(forecasted: "Forecasted") -> str:
 
 
 def _check(forecasted: "Forecasted") -> dg.AssetCheckResult:
-    missed = forecasted.missed
-    return dg.AssetCheckResult(
-        check_name=EVERY_CURRENT_SYMBOL.name,
-        passed=missed.empty,
-        severity=dg.AssetCheckSeverity.WARN,
-        metadata={
-            "missed": len(missed),
-            "missed_symbols": table(_days(missed)),
-            "left_out": len(forecasted.left_out),
-            "newest_day": forecasted.receipt.newest_day,
-        },
-    )
+    from crypto_ml.stages.next_opens import every_current_symbol
+
+    missed = {"missed_symbols": table(_days(forecasted.missed))} if len(forecasted.missed) else {}
+    verdict = every_current_symbol(forecasted.receipt.symbols, forecasted.missed, forecasted.receipt.newest_day)
+    return check_result(EVERY_CURRENT_SYMBOL.name, verdict, dg.AssetCheckSeverity.WARN, **missed)
 
 
 def _days(left_out: Any) -> Any:

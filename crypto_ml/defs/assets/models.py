@@ -1,14 +1,14 @@
 """From history to the model that serves: scaler → trained_model, one partition per week, and the champion pointer."""
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import dagster as dg
 
 from crypto_ml.defs.assets.uploads import market_history
 from crypto_ml.defs.failures import explained
 from crypto_ml.defs.partitions import WEEKS, week_end
-from crypto_ml.defs.presentation import link, picture, records
+from crypto_ml.defs.presentation import check_result, days, link, loss_curve, opens, picture, records
 from crypto_ml.defs.resources import Platform, champion_metadata
 from crypto_ml.errors import CryptoMLError, Refused
 from crypto_ml.ledger.code import code_version
@@ -17,7 +17,10 @@ from crypto_ml.times import read_time
 from crypto_ml.visible import visible
 
 if TYPE_CHECKING:
+    from crypto_ml.forecasting.evaluation import Comparison, Errors
     from crypto_ml.ledger.registry import Champion
+
+WAYS: Final = ("network", "last_close", "last_open")
 
 
 class Knowledge(dg.Config):
@@ -51,17 +54,36 @@ def scaler(context: dg.AssetExecutionContext, platform: Platform, config: Knowle
         code = code_version("crypto_ml.stages.scaler")
         prepared = prepare(week, week_end(week), history, store, known_by=known_by(config), code=code)
     manifest = prepared.manifest
+    rows, split = manifest["rows"], manifest["split"]
+    context.log.info(
+        "week %s: %s rows of %s series known by %s, before %s; validation from %s, holdout from %s",
+        week,
+        f"{sum(rows.values()):,}",
+        f"{manifest['symbols']:,}",
+        manifest["known_by"],
+        manifest["as_of"],
+        split["validation_from"],
+        split["holdout_from"],
+    )
     return dg.MaterializeResult(
         data_version=dg.DataVersion(prepared.sha256),
         metadata={
-            "dagster/row_count": sum(manifest["rows"].values()),
+            "dagster/row_count": sum(rows.values()),
+            "preview": records(_statistics_rows(prepared.statistics)),
             "series": len(prepared.statistics.symbols),
-            "history_version": str(manifest["history_version"]),
+            **{f"{span}_rows": rows[span] for span in ("train", "validation", "holdout")},
+            **days(prepared.days),
+            **split,
             "known_by": manifest["known_by"],
             "uploads": len(manifest["uploads"]),
-            "training_set": dg.MetadataValue.json({k: v for k, v in manifest.items() if k != "uploads"}),
+            "history_version": manifest["history_version"],
             "scaler": link(manifest["scaler"]["key"], store),
-            "preview": records(_statistics_rows(prepared.statistics)),
+            "training_set": dg.MetadataValue.json(
+                {
+                    **{name: said for name, said in manifest.items() if name not in ("uploads", "scaler")},
+                    "rows_sha256": manifest["rows_sha256"][:16],
+                }
+            ),
         },
     )
 
@@ -101,24 +123,32 @@ def trained_model(context: dg.AssetExecutionContext, platform: Platform) -> dg.M
         for name, content in bundle.files.items()
         if name.endswith(".png")
     }
-    ways = {"network": overall.network, "last close": overall.last_close, "last open": overall.last_open}
+    loss = trained.loss
+    context.log.info("model %s: %s", bundle.version, trained.baseline.explanation)
     return dg.MaterializeResult(
         data_version=dg.DataVersion(bundle.sha256),
         metadata={
-            "model_version": bundle.version,
             "dagster/uri": store.uri(bundle_prefix(bundle.version)),
             "dagster/row_count": training_set.manifest["rows"]["train"],
-            "holdout": records([{"prediction": way, **vars(errors)} for way, errors in ways.items()]),
+            "loss": loss_curve(loss["loss"], loss["val_loss"]),
+            **opens([trained.longest]),
+            "holdout": records(_beside_baselines(overall)),
+            "model_version": bundle.version,
             "mase": overall.network.mase,
             "mean_relative_error": overall.network.mre,
-            "training_set_sha256": training_set.sha256,
-            "model_card": dg.MetadataValue.md(bundle.files["MODEL_CARD.md"].decode()),
+            "last_close_error": overall.last_close.mre,
+            "holdout_rows": overall.rows,
+            "epochs": len(loss["loss"]),
+            **training_set.manifest["split"],
+            "as_of": training_set.manifest["as_of"],
+            "training_set": training_set.sha256[:16],
             "bundle": link(bundle_prefix(bundle.version) + "bundle.json", store),
+            "model_card": dg.MetadataValue.md(bundle.files["MODEL_CARD.md"].decode()),
             **pictures,
         },
         check_results=[
-            _check("onnx_equals_keras", trained.onnx, dg.AssetCheckSeverity.ERROR),
-            _check("no_worse_than_last_close", trained.baseline, dg.AssetCheckSeverity.WARN),
+            check_result("onnx_equals_keras", trained.onnx, dg.AssetCheckSeverity.ERROR),
+            check_result("no_worse_than_last_close", trained.baseline, dg.AssetCheckSeverity.WARN),
         ],
     )
 
@@ -158,7 +188,11 @@ def champion_model(context: dg.AssetExecutionContext, platform: Platform, config
             champion = max(champion, decided, key=lambda entry: entry.pointer)
     return dg.MaterializeResult(
         data_version=dg.DataVersion(champion.sha256),
-        metadata={**champion_metadata(champion), "holdout": _holdout(champion, platform)},
+        metadata={
+            **_models(champion, platform),
+            **champion_metadata(champion),
+            "holdout": _holdout(champion, platform),
+        },
     )
 
 
@@ -167,24 +201,62 @@ def first_run(run: dg.DagsterRun) -> str:
     return run.root_run_id or run.get_root_run_id() or run.run_id
 
 
-def _holdout(champion: "Champion", platform: Platform) -> dg.MetadataValue:
+def _models(champion: "Champion", platform: Platform) -> dict[str, Any]:
+    """The champion and the newest candidates on the same rows. The decision stands by now, whatever fails here."""
+    from crypto_ml.stages.comparison import compare_models
+
+    try:
+        found = compare_models(platform.deployment.registry, platform.deployment.history)
+    except CryptoMLError as error:
+        return {"compared_on": f"not compared: {visible(str(error))}"}
+    beside = {"last close": found.last_close, "last open": found.last_open}
+    serves = {champion.version: "champion"}
+    return {
+        "models": records(
+            [
+                _compared(one.version, serves.get(one.version, "candidate"), one.errors, one.fitted, one.why)
+                for one in found.models
+            ]
+            + [_compared(name, "baseline", errors) for name, errors in beside.items()]
+        ),
+        "compared_on": f"{found.measured_on}: the same for all, the champion and the newest models",
+    }
+
+
+def _compared(name: str, what: str, errors: "Errors | None", fitted: str = "", why: str = "") -> dict[str, Any]:
+    return {
+        "model": name,
+        "is": what,
+        "off by, %": "–" if errors is None else 100 * errors.mre,
+        "MASE": "–" if errors is None or errors.mase is None else errors.mase,
+        "saw these rows": fitted,
+        **({"why": why} if why else {}),
+    }
+
+
+def _holdout(champion: "Champion", platform: Platform) -> dg.TextMetadataValue | dg.TableMetadataValue:
     """How good the champion is on its holdout. The decision stands by now: a bundle out of reach is not its failure."""
     try:
         metrics = platform.deployment.bundle(champion.version).document("metrics.json")
     except CryptoMLError as error:
         return dg.MetadataValue.text(visible(str(error)))
-    return dg.MetadataValue.json(metrics.get("holdout", {}).get("overall", {}))
+    overall = metrics.get("holdout", {}).get("overall", {})
+    return records([{"prediction": way, **overall[way]} for way in WAYS if way in overall])
 
 
-def _check(name: str, verdict: Any, severity: dg.AssetCheckSeverity) -> dg.AssetCheckResult:
-    numbers = {key: value for key, value in verdict.numbers.items() if value is not None}
-    return dg.AssetCheckResult(
-        check_name=name,
-        passed=verdict.passed,
-        severity=severity,
-        description=verdict.explanation,
-        metadata={**numbers, "threshold": verdict.threshold},
-    )
+def _beside_baselines(overall: "Comparison") -> list[dict[str, Any]]:
+    ways = {"network": overall.network, "last close": overall.last_close, "last open": overall.last_open}
+    return [
+        {
+            "prediction": way,
+            "off by, %": 100 * errors.mre,
+            "MASE": errors.mase,
+            "direction, %": None if errors.directional_accuracy is None else 100 * errors.directional_accuracy,
+            "MAE": errors.mae,
+            "RMSE": errors.rmse,
+        }
+        for way, errors in ways.items()
+    ]
 
 
 def _statistics_rows(statistics: Any) -> list[dict[str, Any]]:

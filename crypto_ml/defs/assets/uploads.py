@@ -1,23 +1,43 @@
 """The road of an upload: raw_uploads → cleaned_features → market_history → predictions, one partition per delivery."""
 
-from collections.abc import Iterator, Sequence
+import warnings
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import dagster as dg
 
 from crypto_ml.defs.failures import explained
 from crypto_ml.defs.partitions import DELIVERIES
-from crypto_ml.defs.presentation import column_schema, link, links, records, table
+from crypto_ml.defs.presentation import (
+    check_result,
+    column_schema,
+    days,
+    link,
+    links,
+    looked_at,
+    records,
+    table,
+)
 from crypto_ml.defs.resources import CHAMPION_KEY, Platform
 from crypto_ml.ledger.code import code_version
-from crypto_ml.ledger.layout import raw_key, receipt_key, received_key
+from crypto_ml.ledger.layout import UPLOADS, raw_key, receipt_key, received_key
 from crypto_ml.visible import visible
 
 if TYPE_CHECKING:
     from crypto_ml.ledger.formats.receipt_v2 import Receipt
     from crypto_ml.stages.cleaned_features import Cleaned
     from crypto_ml.stages.raw_uploads import Received
+
+MOST_LISTED: Final = 20
+
+
+def delivery_check(name: str, asset: str, description: str) -> dg.AssetCheckSpec:
+    """A check whose result stands on the delivery that it was made for."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", dg.PreviewWarning)  # of `partitions_def`; what it does is held by a test
+        return dg.AssetCheckSpec(name, asset=asset, description=description, partitions_def=DELIVERIES)
 
 
 @dg.asset(
@@ -36,15 +56,17 @@ def raw_uploads(context: dg.AssetExecutionContext, platform: Platform) -> dg.Mat
         received = receive_uploads(context.partition_key, platform.deployment, datetime.now(UTC))
     uploads = [file.upload for file in received.files]
     kept = [raw_key(file.sha256) for file in received.files if file.sha256]
+    size = sum(upload.size for upload in uploads)
+    context.log.info("delivery %s: files received: %d, of %s bytes", received.delivery, len(uploads), f"{size:,}")
     return dg.MaterializeResult(
         data_version=dg.DataVersion(received.data_version),
         metadata={
-            "uploads": links([upload.key for upload in uploads], store),
+            "received": records([_file_row(file) for file in received.files[:MOST_LISTED]]),
             "files": len(uploads),
-            "bytes": sum(upload.size for upload in uploads),
+            "bytes": size,
+            "uploads": links([upload.key for upload in uploads], store),
             "kept": links(kept, store),
             "dagster/uri": store.uri(received_key(received.delivery)),
-            "preview": records([_file_row(file) for file in received.files[:20]]),
         },
     )
 
@@ -53,7 +75,9 @@ def raw_uploads(context: dg.AssetExecutionContext, platform: Platform) -> dg.Mat
     deps=[raw_uploads],
     kinds={"pandas", "duckdb", "parquet"},
     code_version=code_version("crypto_ml.stages.cleaned_features"),
-    check_specs=[dg.AssetCheckSpec("no_row_refused", asset="cleaned_features", description="Every row was accepted.")],
+    check_specs=[
+        delivery_check("no_row_refused", "cleaned_features", "Every file could be read, and every row was accepted.")
+    ],
     partitions_def=DELIVERIES,
     group_name="uploads",
     owners=["team:data"],
@@ -61,6 +85,7 @@ def raw_uploads(context: dg.AssetExecutionContext, platform: Platform) -> dg.Mat
 def cleaned_features(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult:
     """A delivery's accepted rows, sorted, with the features a row has by itself; refused rows with reasons beside."""
     from crypto_ml.stages.cleaned_features import ACCEPTED_SCHEMA
+    from crypto_ml.stages.delivery_verdicts import no_row_refused
     from crypto_ml.stages.raw_uploads import read_received
     from crypto_ml.stages.road import clean_rows
 
@@ -68,27 +93,23 @@ def cleaned_features(context: dg.AssetExecutionContext, platform: Platform) -> d
         store = platform.deployment.store
         received = read_received(context.partition_key, store)
         cleaned = clean_rows(received, platform.deployment, platform.champion)
-    refused = sum(file.refused for file in cleaned.files.values())
+    verdict = no_row_refused(received, cleaned)
+    context.log.info("delivery %s: %s", received.delivery, visible(verdict.explanation))
     return dg.MaterializeResult(
         data_version=dg.DataVersion(cleaned.accepted_sha256),
         metadata={
             "dagster/row_count": cleaned.accepted_rows,
             "dagster/column_schema": column_schema(ACCEPTED_SCHEMA),
             "dagster/uri": store.uri(cleaned.accepted_key),
-            "refused_rows": refused,
+            "files": records(_cleaned_rows(received, cleaned)),
+            "preview": records([_without(row, "file", "line") for row in cleaned.preview]),
+            "accepted_rows": cleaned.accepted_rows,
+            "refused_rows": sum(file.refused for file in cleaned.files.values()),
+            **days((cleaned.first_day, cleaned.last_day)),
             "accepted": link(cleaned.accepted_key, store),
             "refused": link(cleaned.refused_key, store),
-            "files": records(_cleaned_rows(received, cleaned)),
-            "preview": records(cleaned.preview),
         },
-        check_results=[
-            dg.AssetCheckResult(
-                check_name="no_row_refused",
-                passed=not refused and not any(file.refusal for file in cleaned.files.values()),
-                severity=dg.AssetCheckSeverity.WARN,
-                metadata={"refused_rows": refused, "files": records(_cleaned_rows(received, cleaned))},
-            )
-        ],
+        check_results=[check_result("no_row_refused", verdict, dg.AssetCheckSeverity.WARN)],
     )
 
 
@@ -112,14 +133,28 @@ def market_history(context: dg.AssetExecutionContext, platform: Platform) -> dg.
         received = read_received(context.partition_key, deployment.store)
         cleaned = read_cleaned(context.partition_key, deployment.settings, deployment.store)
         remembered = remember_rows(received, cleaned, deployment)
+    context.log.info(
+        "delivery %s: %s rows of %s series stand in version %s of the history, which has %s rows",
+        received.delivery,
+        f"{remembered.appended:,}",
+        f"{remembered.symbols:,}",
+        remembered.version,
+        f"{remembered.total:,}",
+    )
+    version = {} if remembered.version is None else {"table_version": remembered.version}
     return dg.MaterializeResult(
         data_version=dg.DataVersion(f"{remembered.version}"),
         metadata={
             "dagster/row_count": remembered.total,
-            "dagster/partition_row_count": remembered.appended,
             "dagster/column_schema": column_schema(SCHEMA),
             "dagster/uri": deployment.history.uri,
-            "table_version": remembered.version if remembered.version is not None else "no table yet",
+            "preview": records(remembered.brought),
+            "series": remembered.symbols,
+            "rows": remembered.appended,
+            **days((cleaned.first_day, cleaned.last_day)),
+            "rows_in_all": remembered.total,
+            **days(remembered.days, "_in_all"),
+            **version,
         },
     )
 
@@ -129,8 +164,8 @@ def market_history(context: dg.AssetExecutionContext, platform: Platform) -> dg.
     kinds={"onnx", "csv", "s3"},
     code_version=code_version("crypto_ml.stages.predictions"),
     check_specs=[
-        dg.AssetCheckSpec("every_upload_predicted", asset="predictions", description="No upload was refused."),
-        dg.AssetCheckSpec("every_row_answered", asset="predictions", description="Each accepted row is answered once."),
+        delivery_check("every_upload_predicted", "predictions", "No upload was refused."),
+        delivery_check("every_row_answered", "predictions", "Each accepted row is answered once."),
     ],
     partitions_def=DELIVERIES,
     group_name="uploads",
@@ -153,62 +188,76 @@ def predictions(context: dg.AssetExecutionContext, platform: Platform) -> dg.Mat
         cleaned = read_cleaned(context.partition_key, deployment.settings, store)
         answers = answer_uploads(received, cleaned, deployment, champion, context.run.run_id)
     receipts = answers.receipts
-    for receipt in receipts:
-        if receipt.outcome != "PREDICTED":
-            context.log.warning(visible(f"{receipt.upload.key}: {receipt.outcome}: {receipt.reason}"))
+    _log_answers(context.log, received.delivery, receipts)
     return dg.MaterializeResult(
         data_version=dg.DataVersion(answers.data_version),
         metadata={
             "dagster/row_count": sum(receipt.rows.predicted + receipt.rows.seed for receipt in receipts),
             "dagster/column_schema": column_schema(PREDICTIONS),
-            "outcomes": records([_answer_row(receipt) for receipt in receipts[:20]]),
-            "published": links(list(answers.published), store),
-            "reports": links([report_key_of(receipt, store) for receipt in receipts], store),
-            **({"receipt": dg.MetadataValue.json(document(receipts[0]))} if len(receipts) == 1 else {}),
-            "receipts": links([receipt_key(receipt.answer_id) for receipt in receipts], store),
+            **looked_at(answers.looked_at),
+            "outcomes": records([_answer_row(receipt) for receipt in receipts[:MOST_LISTED]]),
+            "preview": table(answers.preview[["symbol", "date", "pred_open", "val_open", "status"]]),
             **answer_metrics(receipts),
+            "predicted_rows": sum(receipt.rows.predicted for receipt in receipts),
+            "refused_rows": sum(receipt.rows.refused for receipt in receipts),
             "model_version": champion.version,
             "champion_pointer": champion.pointer,
-            "history_version": str(receipts[0].history.read if receipts else None),
-            "preview": table(answers.preview),
+            **({"history_version": receipts[0].history.read} if receipts and receipts[0].history.read else {}),
+            "published": links(list(answers.published), store),
+            "reports": links([report_key_of(receipt, store) for receipt in receipts], store),
+            "receipts": links([receipt_key(receipt.answer_id) for receipt in receipts], store),
+            **({"receipt": dg.MetadataValue.json(document(receipts[0]))} if len(receipts) == 1 else {}),
         },
         check_results=list(_answer_checks(receipts)),
     )
 
 
+def _log_answers(log: dg.DagsterLogManager, delivery: str, receipts: "Sequence[Receipt]") -> None:
+    """What became of each upload, a line each; of a large delivery, of the first ones that were not predicted."""
+    told = [receipt for receipt in receipts if receipt.outcome != "PREDICTED" or len(receipts) <= MOST_LISTED]
+    for receipt in told[:MOST_LISTED]:
+        rows = receipt.rows
+        said = receipt.reason or f"{rows.predicted:,} rows predicted, {rows.seed:,} seeds, {rows.refused:,} refused"
+        line = visible(f"{receipt.upload.key}: {receipt.outcome} (answer {receipt.answer_id}): {said}")
+        (log.info if receipt.outcome == "PREDICTED" else log.warning)("delivery %s: %s", delivery, line)
+    if len(told) < len(receipts) or len(told) > MOST_LISTED:
+        counts = Counter(receipt.outcome for receipt in receipts)
+        outcomes = ", ".join(f"{count:,} {outcome}" for outcome, count in counts.items())
+        log.info("delivery %s: %s; the report beside each answer says more", delivery, outcomes)
+
+
 def _answer_checks(receipts: "Sequence[Receipt]") -> Iterator[dg.AssetCheckResult]:
-    refused = [receipt for receipt in receipts if receipt.outcome == "REJECTED"]
-    yield dg.AssetCheckResult(
-        check_name="every_upload_predicted",
-        passed=not refused,
-        severity=dg.AssetCheckSeverity.WARN,
-        metadata={"refused": records([_answer_row(receipt) for receipt in refused])},
+    from crypto_ml.stages.delivery_verdicts import every_row_answered, every_upload_predicted
+
+    refused = [
+        {"upload": receipt.upload.key.removeprefix(UPLOADS), "reason": receipt.reason}
+        for receipt in receipts
+        if receipt.outcome == "REJECTED"
+    ]
+    yield check_result(
+        "every_upload_predicted",
+        every_upload_predicted(receipts),
+        dg.AssetCheckSeverity.WARN,
+        refused_files=records(refused[:MOST_LISTED]),
     )
-    unanswered = [r for r in receipts if r.outcome == "PREDICTED" and r.rows.predicted + r.rows.seed != r.rows.accepted]
-    yield dg.AssetCheckResult(
-        check_name="every_row_answered",
-        passed=not unanswered,
-        metadata={"unanswered": records([_answer_row(receipt) for receipt in unanswered])},
-    )
+    yield check_result("every_row_answered", every_row_answered(receipts), dg.AssetCheckSeverity.ERROR)
 
 
 def _answer_row(receipt: "Receipt") -> dict[str, Any]:
     rows = receipt.rows
     return {
-        "upload": receipt.upload.key,
+        "upload": receipt.upload.key.removeprefix(UPLOADS),
         "outcome": receipt.outcome,
-        "reason": receipt.reason or "",
-        "received": rows.received,
-        "refused": rows.refused,
         "predicted": rows.predicted,
         "seed": rows.seed,
-        "answer": receipt.answer_id,
+        "refused": rows.refused,
+        "reason": receipt.reason or "",
     }
 
 
 def _file_row(file: Any) -> dict[str, Any]:
     return {
-        "upload": file.upload.key,
+        "upload": file.upload.key.removeprefix(UPLOADS),
         "bytes": file.upload.size,
         "sha256": (file.sha256 or "")[:16],
         "outcome": file.outcome or "",
@@ -216,10 +265,14 @@ def _file_row(file: Any) -> dict[str, Any]:
     }
 
 
+def _without(row: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    return {name: value for name, value in row.items() if name not in names}
+
+
 def _cleaned_rows(received: "Received", cleaned: "Cleaned") -> list[dict[str, Any]]:
     return [
         {
-            "upload": received.files[number].upload.key,
+            "upload": received.files[number].upload.key.removeprefix(UPLOADS),
             "received": file.received,
             "accepted": file.accepted,
             "refused": file.refused,
@@ -227,5 +280,5 @@ def _cleaned_rows(received: "Received", cleaned: "Cleaned") -> list[dict[str, An
             "refusal": file.refusal or "",
             "ignored columns": ", ".join(file.ignored_columns),
         }
-        for number, file in list(cleaned.files.items())[:20]
+        for number, file in list(cleaned.files.items())[:MOST_LISTED]
     ]
