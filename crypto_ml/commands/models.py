@@ -81,12 +81,12 @@ def _line(row: dict[str, Any]) -> list[str]:
     if compared and not beside:
         said = {"no": "", "yes": "  (was fitted on some)", "unknown": "  (may have been fitted on some)"}
         beside = f"same rows: {_off(compared['mean_relative_error'], compared['mase'])}{said[compared['fitted']]}"
-    return ["*" if row["champion"] else " ", row["version"], row["target"], own, beside]
+    return [f"{'*' if row['champion'] else ' '} {row['version']}", row["target"], own, beside]
 
 
 def _baselines(found: "SideBySide | None") -> list[list[str]]:
     ways = (("last close", found.last_close), ("last open", found.last_open)) if found else ()
-    return [[" ", name, "", "", f"same rows: {_off(errors.mre, errors.mase)}"] for name, errors in ways]
+    return [[f"  {name}", "", "", f"same rows: {_off(errors.mre, errors.mase)}"] for name, errors in ways]
 
 
 def _off(mre: float | None, mase: float | None) -> str:

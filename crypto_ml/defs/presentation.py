@@ -115,9 +115,19 @@ def days(ends: tuple[date | str | None, date | str | None] | None, suffix: str =
 
 
 def looked_at(seen: "LookedAt") -> dict[str, Any]:
-    """Predictions to look at: how far off they were, and their opens beside those that were observed."""
-    errors = seen.mean_relative_error
-    return opens(seen.series) | ({} if errors is None else {"mean_relative_error": errors})
+    """Predictions to look at: their opens beside the observed; where each series has one row, how far off each is."""
+    from crypto_ml.forecasting.sketches import PREDICTED, Line
+
+    shown: dict[str, Any] = opens(seen.series)
+    if not shown and len(seen.off_by) > 1:
+        caption = f"off by, % of the observed open: {len(seen.off_by):,} predictions, from the lowest to the highest"
+        shown = {
+            "off_by": dg.MetadataValue.md(
+                _sketched([Line.of([100 * one for one in sorted(seen.off_by)], PREDICTED)], caption)
+            )
+        }
+    error = seen.mean_relative_error
+    return shown | ({} if error is None else {"mean_relative_error": error})
 
 
 def loss_curve(training: "Sequence[float]", validation: "Sequence[float]") -> dg.MarkdownMetadataValue:

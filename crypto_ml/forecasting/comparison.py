@@ -140,7 +140,9 @@ def _measured(rows: pd.DataFrame, bundle: ModelBundle | str, baselines: tuple[An
     missing = int((scored["status"] != PREDICTED).sum())
     if missing:
         return f"it cannot predict {missing:,} of the {len(scored):,} rows"
-    return _evaluated(scored["symbol"], scored["val_open"], scored["pred_open"], baselines).network
+    with np.errstate(over="ignore"):
+        errors = _evaluated(scored["symbol"], scored["val_open"], scored["pred_open"], baselines).network
+    return errors if np.isfinite([errors.mae, errors.rmse, errors.mre]).all() else "it is off beyond all numbers"
 
 
 def _evaluated(symbols: pd.Series, observed: pd.Series, predicted: Any, baselines: tuple[Any, ...]) -> Comparison:

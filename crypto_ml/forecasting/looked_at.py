@@ -9,7 +9,6 @@ from typing import Final
 import numpy as np
 import pandas as pd
 
-from crypto_ml.forecasting.fingerprint import runs
 from crypto_ml.forecasting.sketches import MOST_POINTS, FloatArray, Series
 
 MOST_SERIES: Final = 6
@@ -21,12 +20,12 @@ class LookedAt:
     """Sees predicted rows, in chunks of whole series.
 
     series: the longest ones (of the same length, those seen first), their last MOST_POINTS days, the longest first.
-    errors: |observed − predicted| / observed of the first MOST_ERRORS rows, (n,). mean_relative_error: of all rows that
-    were seen; None where there was none.
+    off_by: (predicted − observed) / observed of the first MOST_ERRORS rows, (n,). mean_relative_error: the
+    mean of their amounts over all rows; None where there was no row, or one that was off beyond all numbers.
     """
 
     def __init__(self) -> None:
-        self.errors: FloatArray = np.zeros(0)
+        self.off_by: FloatArray = np.zeros(0)
         self._kept: list[tuple[int, Series]] = []
         self._sum, self._rows = 0.0, 0
 
@@ -36,24 +35,27 @@ class LookedAt:
 
     @property
     def mean_relative_error(self) -> float | None:
-        return self._sum / self._rows if self._rows else None
+        return self._sum / self._rows if self._rows and np.isfinite(self._sum) else None
 
     def add(self, predicted: pd.DataFrame) -> None:
         """See rows that were predicted, in the columns of `scoring.score`."""
         observed, made = (predicted[name].to_numpy(np.float64) for name in ("val_open", "pred_open"))
-        errors = np.abs(observed - made) / observed
-        self._sum += float(errors.sum())
-        self._rows += len(errors)
-        if len(self.errors) < MOST_ERRORS:
-            self.errors = np.concatenate([self.errors, errors])[:MOST_ERRORS]
+        with np.errstate(over="ignore"):
+            off_by = (made - observed) / observed
+        self.off_by = np.concatenate([self.off_by, off_by[: MOST_ERRORS - len(self.off_by)]])
+        self._sum += float(np.abs(off_by).sum())
+        self._rows += len(observed)
         self._keep_longest(predicted, observed, made)
 
     def _keep_longest(self, predicted: pd.DataFrame, observed: FloatArray, made: FloatArray) -> None:
         symbols, days = predicted["symbol"].to_numpy(), predicted["date"].to_numpy("datetime64[D]")
+        starts = np.flatnonzero(~predicted.duplicated(["file", "symbol"]).to_numpy())
+        lengths = np.diff(starts, append=len(predicted))
         least = self._kept[-1][0] if len(self._kept) == MOST_SERIES else FEWEST_ROWS - 1
-        for _, rows in runs(predicted.groupby(["file", "symbol"], sort=False).ngroup().to_numpy()):
-            count = rows.stop - rows.start
+        longest = np.argsort(-lengths, kind="stable")[:MOST_SERIES]
+        for begin, count in zip(starts[longest].tolist(), lengths[longest].tolist(), strict=True):
             if count > least:
-                series = Series(str(symbols[rows.start]), days[rows], observed[rows], made[rows]).last(MOST_POINTS)
+                rows = slice(begin, begin + count)
+                series = Series(str(symbols[begin]), days[rows], observed[rows], made[rows]).last(MOST_POINTS)
                 self._kept.append((count, series))
         self._kept = nlargest(MOST_SERIES, self._kept, key=lambda kept: kept[0])

@@ -30,9 +30,9 @@ class Line:
     thick: bool = False
 
     @classmethod
-    def of(cls, values: Sequence[float], colour: str) -> "Line":
+    def of(cls, values: Sequence[float], colour: str, *, thick: bool = False) -> "Line":
         """A line through these values."""
-        return cls(np.asarray(values, np.float64), colour)
+        return cls(np.asarray(values, np.float64), colour, thick)
 
 
 @dataclass(frozen=True, eq=False)

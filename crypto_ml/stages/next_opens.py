@@ -122,14 +122,15 @@ def every_current_symbol(counts: SymbolCounts, missed: pd.DataFrame, newest_day:
     named = [f"{symbol}: {reason}" for symbol, reason in missed[["symbol", "reason"]].head(MOST_NAMED).to_numpy()]
     more = [f"and {len(missed) - MOST_NAMED:,} more"] if len(missed) > MOST_NAMED else []
     forecast = f"{counts.forecast:,} symbols forecast from the rows up to {newest_day}"
-    gone = f"; {left_out - len(missed):,} others had their last row before" if left_out > len(missed) else ""
+    gone = f"others that stopped earlier: {left_out - len(missed):,}"
+    said = [f"{len(missed):,} current symbol{'s' * (len(missed) > 1)} left out: {'; '.join([*named, *more])}"]
     return Verdict(
         passed=missed.empty,
         numbers={"forecast": counts.forecast, "missed": len(missed), "left_out": left_out},
         threshold=0,
-        explanation=forecast + gone
-        if missed.empty
-        else f"{len(missed):,} current symbols left out: {'; '.join([*named, *more])}; {forecast}",
+        explanation="; ".join(
+            said * (not missed.empty) + [forecast] + [gone] * (left_out > len(missed)),
+        ),
     )
 
 

@@ -102,9 +102,21 @@ def test_the_commands_promote_list_and_roll_back(road: Road) -> None:
     assert refused.stderr.count("\n") == 1
     done = crypto_ml(road, "promote", other.version, "--by", "ann", "--why", "closer", "--override", "seen by hand")
     assert done.returncode == 0, done.stderr
-    assert data(road, "models")["champion"]["version"] == other.version
-    shown = crypto_ml(road, "models").stderr
-    assert "although onnx_equals_keras, no_worse_than_last_close, no_worse_than_champion failed: seen by hand" in shown
+    listed = data(road, "models")
+    assert listed["champion"]["version"] == other.version
+    assert (listed["comparison"]["rows"], listed["not_compared"]) == (4, None)
+    compared = {one["version"]: one["compared"] for one in listed["models"]}
+    assert compared.keys() == {other.version, road.bundle.version}
+    shown = crypto_ml(road, "models")
+    assert (
+        "although onnx_equals_keras, no_worse_than_last_close, no_worse_than_champion failed: seen by hand"
+        in shown.stderr
+    )
+    assert "same rows: 4 rows of 2 series, 2018-01-11 to 2018-01-12" in shown.stderr
+    (champion,) = [line for line in shown.stdout.splitlines() if line.startswith(f"* {other.version}")]
+    assert f"same rows: error {100 * compared[other.version]['mean_relative_error']:.3f} %" in champion
+    assert "may have been fitted on some" in champion
+    assert shown.stdout.splitlines()[-2].split()[:2] == ["last", "close"]
     assert crypto_ml(road, "rollback", "--by", "bob", "--why", "drift").returncode == 0
     entries = data(road, "models", "--history")
     assert [entry["action"] for entry in entries] == ["first start", "promotion", "rollback"]

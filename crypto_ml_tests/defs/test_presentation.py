@@ -1,19 +1,21 @@
 """What the Dagster UI is given to show: text from outside stays text, whatever Markdown it spells."""
 
-from typing import Any
-
+import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import example, given
+from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
-from crypto_ml.defs.presentation import in_markdown, links, picture, records, table
+from crypto_ml.defs.presentation import SHOWN_AT_ONCE, in_markdown, links, opens, picture, records, table
+from crypto_ml.forecasting.sketches import Series
 from crypto_ml.storage.objects import ObjectStore
 from crypto_ml.visible import visible
 
 MARKDOWN = MarkdownIt("commonmark").enable(["table", "strikethrough"])
+SHOWING_SVG = MarkdownIt("commonmark", {"html": False})
+SHOWING_SVG.validateLink = lambda _: True  # type: ignore[method-assign] # as Dagster, which shows pictures as data
 SNIPPETS = [
     "![x](http://h/i.png)",
     "\n| forged | row |",
@@ -37,21 +39,13 @@ def parsed(text: str) -> list[Token]:
     return MARKDOWN.parse(text)
 
 
-def shown(token: Token) -> str:
-    """The text of an inline token, which must be made of nothing else."""
-    parts = token.children or []
-    assert {part.type for part in parts} <= {"text", "text_special"}, [part.type for part in parts]
-    return "".join(part.content for part in parts)
-
-
 @given(texts=st.lists(st.tuples(TEXTS, TEXTS), min_size=1, max_size=4))
-@example([("uploads/![x](http://host/i.png).csv", "\n| forged | row |")])
-def test_a_table_has_one_row_for_each_record_and_each_cell_shows_its_text(texts: list[tuple[str, str]]) -> None:
-    tokens = parsed(records([{"upload": key, "why": why} for key, why in texts]).value or "")
-    assert [token.type for token in tokens].count("table_open") == 1
-    cells = [shown(token) for token in tokens if token.type == "inline"]
-    # a cell is trimmed of blanks of every kind, and a key that begins or ends in some is not worth more
-    assert cells == ["upload", "why", *(visible(text).strip() for pair in texts for text in pair)]
+def test_a_table_has_one_record_for_each_and_each_cell_is_its_text(texts: list[tuple[str, str]]) -> None:
+    shown = records([{"upload": key, "why": why} for key, why in texts])
+    assert [record.data for record in shown.records] == [
+        {"upload": visible(key), "why": visible(why)} for key, why in texts
+    ]
+    assert [column.name for column in shown.schema.columns] == ["upload", "why"]
 
 
 @given(key=TEXTS)
@@ -71,12 +65,49 @@ def test_the_name_of_a_picture_stays_within_it(text: str) -> None:
     assert str(image.attrs["src"]).startswith("data:image/png;base64,")
 
 
-def test_numbers_are_aligned_and_shortened_and_nothing_is_shown_for_none() -> None:
-    rows: list[dict[str, Any]] = [{"a_b": "x", "n": 1.23456789, "m": None}]
-    assert records(rows).value == "| a\\_b | n | m |\n| :-- | --: | :-- |\n| x | 1.23457 |  |"
+def test_numbers_stay_numbers_and_are_shortened_days_have_no_time_and_nothing_is_shown_for_none() -> None:
+    day = pd.Timestamp("2018-03-25")
+    shown = records([{"a_b": "x", "n": 1.23456789, "m": None, "day": day, "k": 7, "e": float("nan")}])
+    (record,) = shown.records
+    assert record.data == {"a_b": "x", "n": 1.23457, "m": "", "day": "2018-03-25", "k": 7, "e": ""}
+    assert [column.type for column in shown.schema.columns] == ["string", "float", "string", "string", "int", "float"]
     frame = pd.DataFrame({"symbol": ["1e5", "BTC"], "index": [0, 1]})
-    assert table(frame).value == "| symbol | index |\n| :-- | --: |\n| 1e5 | 0 |\n| BTC | 1 |"
-    assert table(frame[:0]).value == records([]).value == "no rows"
+    assert [record.data for record in table(frame).records] == [
+        {"symbol": "1e5", "index": 0}, {"symbol": "BTC", "index": 1},
+    ]  # fmt: skip
+    assert not table(frame[:0]).records
+
+
+@given(symbol=TEXTS, count=st.integers(1, 100), seed=st.integers(0, 100), scale=st.floats(1e-9, 1e12))
+def test_opens_are_a_picture_short_enough_to_be_shown_at_once_whatever_the_series(
+    symbol: str, count: int, seed: int, scale: float
+) -> None:
+    random = np.random.default_rng(seed)
+    days = np.datetime64("2018-01-01") + np.arange(count)
+    observed, predicted = scale * np.exp(random.normal(0, 1, (2, count)))
+    predicted[random.random(count) < 0.3] = np.nan
+    shown = opens([Series(symbol, days, observed, predicted)])["opens"].value or ""
+    assert len(shown) < SHOWN_AT_ONCE
+    paragraph, caption = [token.children or [] for token in SHOWING_SVG.parse(shown) if token.type == "inline"]
+    (image,) = paragraph
+    assert str(image.attrs["src"]).startswith("data:image/svg+xml,%3Csvg")
+    assert {part.type for part in caption} <= QUIET
+    assert f"2018-01-01 to {days[-1]}" in "".join(part.content for part in caption)
+
+
+def test_further_series_are_behind_a_link_and_without_any_there_is_no_picture() -> None:
+    one = Series("A", np.array(["2018-01-01"], "M8[D]"), np.ones(1), np.ones(1))
+    assert list(opens([one])) == ["opens"]
+    assert (opens([one, one])["more_opens"].value or "").count("data:image/svg+xml") == 2
+    assert opens([]) == {}
+
+
+@pytest.mark.parametrize("count", [1, 3, 500])
+def test_a_list_of_links_is_as_long_as_is_shown_at_once_and_counts_the_rest(store: ObjectStore, count: int) -> None:
+    shown = links([f"receipts/answers/{number:08d}.json" for number in range(count)], store).value or ""
+    named = shown.count("receipts/answers/") // 2
+    assert named == 1 or len(shown) < SHOWN_AT_ONCE
+    assert shown.endswith(f"and {count - named} more") == (count > named)
 
 
 def test_plain_words_stay_plain() -> None:

@@ -36,6 +36,10 @@ def materialization(result: dg.ExecuteInProcessResult, asset: str) -> Any:
     return events[-1]
 
 
+def cells(table: Any) -> list[dict[str, Any]]:
+    return [dict(record.data) for record in table.records]
+
+
 def promotion(decision: dict[str, Any]) -> dict[str, Any]:
     return {"ops": {"champion_model": {"config": decision}}}
 
@@ -62,7 +66,16 @@ def test_a_dropped_file_is_noticed_answered_and_shown(dagster: InProcessDagster)
     shown = materialization(result, "predictions").metadata
     assert shown["dagster/row_count"].value == 40
     assert "prices_preds.csv" in shown["published"].value
-    assert "predicted" in shown["preview"].value
+    assert [row["status"] for row in cells(shown["preview"])] == ["predicted"] * 5
+    assert "data:image/svg+xml" in shown["opens"].value
+    assert 0 < shown["mean_relative_error"].value < 0.1
+    history = materialization(result, "market_history").metadata
+    assert (history["rows"].value, history["series"].value, history["rows_in_all"].value) == (40, 1, 40)
+    assert history["first_day"].value == history["first_day_in_all"].value == answered[1].split(",")[2]
+    assert history["last_day"].value == history["last_day_in_all"].value == answered[-1].split(",")[2]
+    assert cells(history["preview"])[0]["rows"] == 40
+    (noted,) = [entry.message for entry in dagster.instance.all_logs(result.run_id) if "(answer " in entry.message]
+    assert str(report.document["answer_id"]) in noted
     assert [column.name for column in shown["dagster/column_schema"].value.columns][:2] == ["symbol", "index"]
 
 
@@ -115,8 +128,14 @@ def test_a_refused_file_leaves_a_successful_run_that_shows_why(dagster: InProces
     assert good.outcome == "PREDICTED"
     checks = {check.check_name: check for check in result.get_asset_check_evaluations()}
     assert not checks["every_upload_predicted"].passed
-    assert "bad.csv" in str(checks["every_upload_predicted"].metadata["refused"].value)
+    said = checks["every_upload_predicted"].description or ""
+    assert said.startswith("1 of 2 files refused: bad.csv: the header has the required columns open, high")
+    assert checks["every_upload_predicted"].metadata["refused"].value == 1
+    assert [row["upload"] for row in cells(checks["every_upload_predicted"].metadata["refused_files"])] == ["bad.csv"]
     assert checks["every_row_answered"].passed
+    assert {name: check.partition for name, check in checks.items()} == dict.fromkeys(
+        ("no_row_refused", "every_upload_predicted", "every_row_answered"), "00000001"
+    )
 
 
 def test_lineage_names_the_model_that_was_used_before_and_after_a_promotion(dagster: InProcessDagster) -> None:
@@ -195,11 +214,20 @@ def test_a_retrain_shows_its_checks_metrics_and_pictures(dagster: InProcessDagst
     for name in ("picture_loss", "picture_predictions", "picture_holdout"):
         assert shown[name].value.startswith("![")
         assert "data:image/png;base64," in shown[name].value
-    assert "last close" in shown["holdout"].value
+    for name in ("loss", "opens"):
+        assert "data:image/svg+xml" in shown[name].value
+    assert [row["predicted by"] for row in cells(shown["holdout"])] == ["network", "last close", "last open"]
     checks = {check.check_name: check for check in result.get_asset_check_evaluations()}
     assert checks["onnx_equals_keras"].passed
     assert set(checks) == {"onnx_equals_keras", "no_worse_than_last_close"}
     assert materialization(result, "scaler").metadata["training_set"].value["history_version"] == 1
+    champion = materialization(dagster.run("promote_model"), "champion_model").metadata
+    candidate = shown["model_version"].value
+    compared = {row["predicted by"]: row for row in cells(champion["models"])}
+    assert list(compared)[1:] == [candidate, "last close", "last open"]
+    assert next(iter(compared)).endswith(" (champion)")
+    assert (compared[candidate]["saw rows"], compared["last close"]["MASE"]) == ("no", 1)
+    assert "140 rows of 5 series" in champion["compared_on"].value
 
 
 def test_the_daily_forecast_is_published_and_shown_with_what_it_leaves_out(dagster: InProcessDagster) -> None:
@@ -216,15 +244,17 @@ def test_the_daily_forecast_is_published_and_shown_with_what_it_leaves_out(dagst
     shown = materialization(result, "publish_daily_forecast").metadata
     assert shown["dagster/row_count"].value == 4
     assert shown["outcome"].value == "published"
-    assert (shown["left_out"].value, shown["left_out_without_newest_day"].value) == (1, 1)
-    assert stopped.decode() in shown["left_out_symbols"].value
+    assert (shown["left_out"].value, shown["without_newest_day"].value) == (1, 1)
+    assert [row["symbol"] for row in cells(shown["left_out_symbols"])] == [stopped.decode()]
+    assert "data:image/svg+xml" in shown["opens"].value
     assert "latest_left_out.csv" in shown["published"].value
     assert shown["receipt"].value["forecast_id"] == shown["forecast_id"].value
-    assert shown["forecast_id"].value in shown["receipt_link"].value
+    assert shown["forecast_id"].value in shown["receipt_object"].value
     (check,) = result.get_asset_check_evaluations()
     assert (check.check_name, check.passed) == ("every_current_symbol_forecast", False)
     assert check.severity == dg.AssetCheckSeverity.WARN
-    assert stopped.decode() in str(check.metadata["missed_symbols"].value)
+    assert [row["symbol"] for row in cells(check.metadata["missed_symbols"])] == [stopped.decode()]
+    assert (check.description or "").startswith(f"1 current symbol left out: {stopped.decode()}: no row for the newest")
 
 
 def test_a_forecast_of_nothing_is_shown_as_that(dagster: InProcessDagster) -> None:
@@ -246,7 +276,7 @@ with dg.DagsterInstance.ephemeral() as instance:
     instance.add_dynamic_partitions("deliveries", ["00000001"])
     job = build_defs(Settings.from_environment()).resolve_job_def("score_uploads")
     assert job.execute_in_process(instance=instance, partition_key="00000001").success
-print(json.dumps([name for name in ("tensorflow", "keras", "sklearn", "matplotlib") if name in sys.modules]))
+print(json.dumps([name for name in ("tensorflow", "keras", "sklearn", "matplotlib", "PIL") if name in sys.modules]))
 """
     settings = {"CRYPTO_ML_BUCKET": dagster.settings.bucket, "CRYPTO_ML_PREFIX": dagster.settings.prefix}
     command = [sys.executable, "-c", script]

@@ -12,6 +12,8 @@ import duckdb
 import pytest
 from dagster._core.test_utils import create_run_for_test
 from deltalake.exceptions import DeltaError
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from crypto_ml.defs import sensors
 from crypto_ml.defs import watch as watching
@@ -25,6 +27,7 @@ from crypto_ml.ledger.reports import Report, read_report
 from crypto_ml.ledger.retries import RetryLog
 from crypto_ml.sample import sample_upload
 from crypto_ml.storage.failures import StoreNotUsable, StoreRefused, StoreUnavailable
+from crypto_ml.visible import visible
 from crypto_ml_tests.in_process_dagster import InProcessDagster
 
 BODY = b"\n".join(sample_upload().split(b"\n")[:20]) + b"\n"
@@ -422,3 +425,16 @@ def test_a_single_small_file_goes_before_a_burst_and_a_burst_before_one_large_fi
     assert isinstance(result, dg.SensorResult)
     (request,) = requests(result)
     assert request.tags[PRIORITY_TAG] == str(sensors.priority(small))
+    assert request.tags[sensors.FILES_TAG] == "a.csv"
+
+
+@given(names=st.lists(st.text(min_size=1, max_size=200), min_size=1, max_size=6))
+@example(["2024/prices.csv", "b.csv", "c.csv", "d.csv", "e.csv"])
+def test_a_run_is_tagged_with_the_names_of_its_files_on_one_short_line(names: list[str]) -> None:
+    uploads = [Upload(f"uploads/{name}", "e", 1, "2024-01-01T00:00:00+00:00") for name in names]
+    tag = sensors.files_named(Delivery(1, uploads, ""))
+    assert visible(tag) == tag
+    assert len(tag) < 300
+    for name in names[: sensors.MOST_NAMED]:
+        assert visible(name)[: sensors.LONGEST_NAME - 1] in tag
+    assert tag.endswith(f" and {len(names) - 3} more") == (len(names) > 3) or names[-1].endswith("more")

@@ -5,9 +5,10 @@ import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given
@@ -24,6 +25,8 @@ from crypto_ml.ledger.receipts import sealed
 from crypto_ml.ledger.software import software
 from crypto_ml.stages import forecast_receipts
 from crypto_ml.stages.daily_forecast import publish_forecast
+from crypto_ml.stages.next_opens import every_current_symbol
+from crypto_ml.stages.recent_opens import recent_opens
 from crypto_ml.storage.objects import ORDER, ObjectStore, connect
 from crypto_ml.storage.prediction_log import PredictionLog
 from crypto_ml_tests.forecasting.markets import market, model
@@ -79,6 +82,11 @@ def test_every_current_symbol_is_forecast_once_and_every_other_is_listed_with_it
     symbols = made.receipt.symbols
     assert (symbols.forecast, symbols.without_newest_day, symbols.too_few_rows) == (2, 1, 1)
     assert list(made.missed["symbol"]) == ["LATE"]
+    verdict = every_current_symbol(symbols, made.missed, made.receipt.newest_day)
+    assert verdict.explanation == (
+        "1 current symbol left out: LATE: too few rows; 2 symbols forecast from the rows up to 2018-01-12; "
+        "others that stopped earlier: 1"
+    )
     for name in ("", "_left_out"):
         assert known.store.read(f"{FORECASTS}{TARGET}{name}.csv") == known.store.read(f"{FORECASTS}latest{name}.csv")
 
@@ -269,6 +277,14 @@ def test_every_number_is_in_the_log_once_also_that_of_a_forecast_that_came_late(
         assert set(rows["road"]) == {"forecast"}
         assert set(rows["made_at"]) == {datetime.fromisoformat(one.receipt.timings.made_at)}
     assert len({one.receipt.forecast_id for one in made}) == 2
+    # what there is to draw: the days observed, and of each day the forecast that was made last
+    drawn = recent_opens(known.store, known.history, made[0].receipt.inputs.history_version, date(2018, 1, 13))
+    (new,) = [series for series in drawn if series.symbol == "NEW"]
+    forecast = {one.receipt.inputs.target_date: one.rows.set_index("symbol")["pred_open"]["NEW"] for one in made}
+    predicted = dict(zip(new.days.astype(str).tolist(), new.predicted.tolist(), strict=True))
+    assert {day: value for day, value in predicted.items() if not np.isnan(value)} == forecast
+    assert list(new.days[[0, -1]].astype(str)) == ["2018-01-01", "2018-01-14"]
+    assert np.isnan(new.observed).tolist() == [False] * 13 + [True]
 
 
 def test_an_object_of_the_first_release_is_replaced_whatever_day_it_is_for(known: Road) -> None:

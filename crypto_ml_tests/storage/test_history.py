@@ -77,6 +77,7 @@ def test_the_table_holds_an_observation_and_where_it_came_from() -> None:
 def test_an_absent_table_has_no_version_and_reads_as_no_rows(history: MarketHistory) -> None:
     assert history.version() is None
     assert history.count() == 0
+    assert history.days() is None
     assert history.slugs() == {}
     assert history.scan().read_all().equals(SCHEMA.empty_table())
     assert history.scan(["open", "symbol"]).schema.names == ["open", "symbol"]
@@ -183,6 +184,8 @@ def test_a_scan_at_a_version_does_not_see_later_rows(history: MarketHistory) -> 
     assert history.count(first) == 5
     assert history.scan(version=first).read_all().equals(many(5))
     assert history.current_rows(version=first)["upload_id"].to_pylist() == ["1.0"] * 5
+    assert history.days(first) == (DAY, DAY + timedelta(days=4))
+    assert history.days() == (DAY, DAY + timedelta(days=6))
 
 
 def test_a_version_is_readable_behind_many_checkpoints(history: MarketHistory) -> None:
@@ -212,6 +215,8 @@ def test_a_scan_returns_the_rows_and_columns_asked_for(history: MarketHistory) -
     assert found.schema.names == ["date", "symbol"]
     assert sorted(found["symbol"].to_pylist()) == ["A", "A", "C'; --", "C'; --"]
     assert max(found["date"].to_pylist()) == DAY + timedelta(days=1)
+    since = history.current_rows(["symbol", "date"], symbols=["A"], since=DAY + timedelta(days=1))
+    assert since["date"].to_pylist() == [DAY + timedelta(days=1), DAY + timedelta(days=2)]
     assert history.scan(symbols=[]).read_all().num_rows == 0
     with pytest.raises(TableRefused, match="no columns price"):
         history.scan(["price"])

@@ -17,10 +17,11 @@ from crypto_ml.times import read_time
 from crypto_ml.visible import visible
 
 if TYPE_CHECKING:
-    from crypto_ml.forecasting.evaluation import Comparison, Errors
+    from crypto_ml.forecasting.comparison import Measured
+    from crypto_ml.forecasting.evaluation import Errors
     from crypto_ml.ledger.registry import Champion
 
-WAYS: Final = ("network", "last_close", "last_open")
+WAYS: Final = {"network": "network", "last_close": "last close", "last_open": "last open"}
 
 
 class Knowledge(dg.Config):
@@ -73,7 +74,7 @@ def scaler(context: dg.AssetExecutionContext, platform: Platform, config: Knowle
             "series": len(prepared.statistics.symbols),
             **{f"{span}_rows": rows[span] for span in ("train", "validation", "holdout")},
             **days(prepared.days),
-            **split,
+            **{name: split[name] for name in ("validation_from", "holdout_from")},
             "known_by": manifest["known_by"],
             "uploads": len(manifest["uploads"]),
             "history_version": manifest["history_version"],
@@ -132,14 +133,14 @@ def trained_model(context: dg.AssetExecutionContext, platform: Platform) -> dg.M
             "dagster/row_count": training_set.manifest["rows"]["train"],
             "loss": loss_curve(loss["loss"], loss["val_loss"]),
             **opens([trained.longest]),
-            "holdout": records(_beside_baselines(overall)),
+            "holdout": records([_off_by(name, getattr(overall, way)) for way, name in WAYS.items()]),
             "model_version": bundle.version,
             "mase": overall.network.mase,
             "mean_relative_error": overall.network.mre,
             "last_close_error": overall.last_close.mre,
             "holdout_rows": overall.rows,
             "epochs": len(loss["loss"]),
-            **training_set.manifest["split"],
+            **{name: training_set.manifest["split"][name] for name in ("validation_from", "holdout_from")},
             "as_of": training_set.manifest["as_of"],
             "training_set": training_set.sha256[:16],
             "bundle": link(bundle_prefix(bundle.version) + "bundle.json", store),
@@ -209,54 +210,48 @@ def _models(champion: "Champion", platform: Platform) -> dict[str, Any]:
         found = compare_models(platform.deployment.registry, platform.deployment.history)
     except CryptoMLError as error:
         return {"compared_on": f"not compared: {visible(str(error))}"}
-    beside = {"last close": found.last_close, "last open": found.last_open}
-    serves = {champion.version: "champion"}
+    unmeasured = [(number, one) for number, one in enumerate(found.models, 1) if one.errors is None]
+    baselines = {"last close": found.last_close, "last open": found.last_open}
+    models = [
+        _compared(f"{one.version} (champion)" if one.version == champion.version else one.version, one)
+        for one in found.models
+    ]
     return {
         "models": records(
-            [
-                _compared(one.version, serves.get(one.version, "candidate"), one.errors, one.fitted, one.why)
-                for one in found.models
-            ]
-            + [_compared(name, "baseline", errors) for name, errors in beside.items()]
+            [*models, *({**_off_by(name, errors), "saw rows": ""} for name, errors in baselines.items())]
         ),
         "compared_on": f"{found.measured_on}: the same for all, the champion and the newest models",
+        **{f"not_compared_{number}": visible(f"{one.version}: {one.why}") for number, one in unmeasured},
     }
 
 
-def _compared(name: str, what: str, errors: "Errors | None", fitted: str = "", why: str = "") -> dict[str, Any]:
+def _compared(name: str, measured: "Measured") -> dict[str, Any]:
+    return {**_off_by(name, measured.errors), "saw rows": measured.fitted}
+
+
+def _off_by(name: str, errors: "Errors | None") -> dict[str, Any]:
+    """How far off predictions are, as a row of a table."""
+    if errors is None:
+        return {"predicted by": name, "off by, %": "–", "MASE": "–", "direction, %": "–"}
+    direction = errors.directional_accuracy
     return {
-        "model": name,
-        "is": what,
-        "off by, %": "–" if errors is None else 100 * errors.mre,
-        "MASE": "–" if errors is None or errors.mase is None else errors.mase,
-        "saw these rows": fitted,
-        **({"why": why} if why else {}),
+        "predicted by": name,
+        "off by, %": 100 * errors.mre,
+        "MASE": errors.mase,
+        "direction, %": None if direction is None else 100 * direction,
     }
 
 
 def _holdout(champion: "Champion", platform: Platform) -> dg.TextMetadataValue | dg.TableMetadataValue:
     """How good the champion is on its holdout. The decision stands by now: a bundle out of reach is not its failure."""
+    from crypto_ml.forecasting.evaluation import Errors
+
     try:
         metrics = platform.deployment.bundle(champion.version).document("metrics.json")
     except CryptoMLError as error:
         return dg.MetadataValue.text(visible(str(error)))
     overall = metrics.get("holdout", {}).get("overall", {})
-    return records([{"prediction": way, **overall[way]} for way in WAYS if way in overall])
-
-
-def _beside_baselines(overall: "Comparison") -> list[dict[str, Any]]:
-    ways = {"network": overall.network, "last close": overall.last_close, "last open": overall.last_open}
-    return [
-        {
-            "prediction": way,
-            "off by, %": 100 * errors.mre,
-            "MASE": errors.mase,
-            "direction, %": None if errors.directional_accuracy is None else 100 * errors.directional_accuracy,
-            "MAE": errors.mae,
-            "RMSE": errors.rmse,
-        }
-        for way, errors in ways.items()
-    ]
+    return records([_off_by(name, Errors(**overall[way])) for way, name in WAYS.items() if way in overall])
 
 
 def _statistics_rows(statistics: Any) -> list[dict[str, Any]]:

@@ -57,7 +57,7 @@ def raw_uploads(context: dg.AssetExecutionContext, platform: Platform) -> dg.Mat
     uploads = [file.upload for file in received.files]
     kept = [raw_key(file.sha256) for file in received.files if file.sha256]
     size = sum(upload.size for upload in uploads)
-    context.log.info("delivery %s: files received: %d, of %s bytes", received.delivery, len(uploads), f"{size:,}")
+    context.log.info("delivery %s: %s bytes in %d files received", received.delivery, f"{size:,}", len(uploads))
     return dg.MaterializeResult(
         data_version=dg.DataVersion(received.data_version),
         metadata={
@@ -217,7 +217,7 @@ def _log_answers(log: dg.DagsterLogManager, delivery: str, receipts: "Sequence[R
     told = [receipt for receipt in receipts if receipt.outcome != "PREDICTED" or len(receipts) <= MOST_LISTED]
     for receipt in told[:MOST_LISTED]:
         rows = receipt.rows
-        said = receipt.reason or f"{rows.predicted:,} rows predicted, {rows.seed:,} seeds, {rows.refused:,} refused"
+        said = receipt.reason or f"{rows.predicted:,} rows predicted, {rows.seed:,} as seed, {rows.refused:,} refused"
         line = visible(f"{receipt.upload.key}: {receipt.outcome} (answer {receipt.answer_id}): {said}")
         (log.info if receipt.outcome == "PREDICTED" else log.warning)("delivery %s: %s", delivery, line)
     if len(told) < len(receipts) or len(told) > MOST_LISTED:
@@ -238,7 +238,7 @@ def _answer_checks(receipts: "Sequence[Receipt]") -> Iterator[dg.AssetCheckResul
         "every_upload_predicted",
         every_upload_predicted(receipts),
         dg.AssetCheckSeverity.WARN,
-        refused_files=records(refused[:MOST_LISTED]),
+        **({"refused_files": records(refused[:MOST_LISTED])} if refused else {}),
     )
     yield check_result("every_row_answered", every_row_answered(receipts), dg.AssetCheckSeverity.ERROR)
 
