@@ -115,7 +115,7 @@ def side_by_side(
     found = [(version, bundle, _measured(chosen, bundle, baselines)) for version, bundle in bundles.items()]
     naive = _evaluated(chosen.loc[asked, "symbol"], chosen.loc[asked, "open"], baselines[1], baselines)
     return SideBySide(
-        first_day=first_day,
+        first_day=chosen.loc[asked, "date"].min().date(),
         last_day=chosen.loc[asked, "date"].max().date(),
         rows=naive.rows,
         series=int(chosen.loc[asked, "symbol"].nunique()),
