@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 FloatArray = npt.NDArray[np.float64]
 
-WIDTH, HEIGHT, MARGIN, LABELS = 292, 72, 4, 40
+WIDTH, HEIGHT, MARGIN, LABELS = 292, 72, 4, 44
 """Of what is drawn, and round it, in the units of the picture; the numbers stand to the right."""
 
 SHORTEST_STEP: Final = 4
@@ -74,7 +74,7 @@ def sketch(lines: Sequence[Line], points: int = MOST_POINTS) -> str:
     right = 2 * MARGIN + step * max(len(at) - 1, 1)
     drawn = "".join(_drawn(line, _heights(values, low, high), step) for line, values in zip(lines, chosen, strict=True))
     said = [
-        f"<text x='{right}' y='{y}'>{value:,.6g}</text>"
+        f"<text x='{right}' y='{y}'>{value:,.5g}</text>"
         for y, value in ((2 * MARGIN, high), (HEIGHT + 2 * MARGIN, low))
         if len(known)
     ]
