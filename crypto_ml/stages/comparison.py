@@ -21,6 +21,7 @@ from crypto_ml.forecasting.comparison import (
     fitted_before,
     side_by_side,
 )
+from crypto_ml.forecasting.current import VALID
 from crypto_ml.forecasting.schema import OBSERVATION
 from crypto_ml.forecasting.sorting import as_frame
 from crypto_ml.ledger.registry import Registry
@@ -32,7 +33,9 @@ MOST_MODELS: Final = 6
 MOST_ROWS: Final = 100_000
 
 LENGTHS: Final = pa.schema([("symbol", pa.string()), ("rows", pa.int64()), ("last_day", pa.date32())])
-LENGTHS_SQL: Final = "SELECT symbol, count(*) AS rows, max(date) AS last_day FROM known GROUP BY symbol ORDER BY symbol"
+LENGTHS_SQL: Final = f"""
+    WITH {VALID} SELECT symbol, count(*) AS rows, max(date) AS last_day FROM valid GROUP BY symbol ORDER BY symbol
+"""  # noqa: S608 - terms of ours
 
 
 def compare_models(registry: Registry, history: MarketHistory) -> SideBySide:
@@ -41,8 +44,10 @@ def compare_models(registry: Registry, history: MarketHistory) -> SideBySide:
     if version is None:
         raise NothingToCompareOn("the market history has no rows yet; drop files into uploads/ first")
     bundles = {one: _loaded(registry, one) for one in chosen_models(registry)}
-    known = history.scan(["symbol", "date"], version=version)
+    known = history.scan(["symbol", "date", "upload_id", "void"], version=version)
     lengths = pa.Table.from_batches(queried(LENGTHS_SQL, known, LENGTHS), LENGTHS).to_pandas()
+    if lengths.empty:
+        raise NothingToCompareOn("all rows of the market history were retracted; drop files into uploads/ first")
     first = first_common_day(lengths["last_day"].max(), _days_fitted_before(bundles))
     symbols = chosen_series(lengths[lengths["last_day"] >= first], MOST_ROWS)
     rows = as_frame(history.current_rows(list(OBSERVATION), symbols=symbols, version=version))

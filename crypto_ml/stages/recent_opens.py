@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from crypto_ml.forecasting.current import VALID
 from crypto_ml.forecasting.sketches import Series
 from crypto_ml.stages.logged_forecasts import ROAD
 from crypto_ml.storage.history import SCHEMA, MarketHistory
@@ -34,10 +35,11 @@ def recent_opens(store: ObjectStore, history: MarketHistory, version: int, newes
 
 
 def _largest(history: MarketHistory, version: int, newest: date) -> Collection[str]:
-    known = history.scan(["symbol", "market"], since=newest, version=version)
-    query = (
-        f"SELECT symbol FROM known GROUP BY symbol ORDER BY max(market) DESC NULLS LAST, symbol LIMIT {MOST_SYMBOLS}"  # noqa: S608
-    )
+    known = history.scan(["symbol", "date", "market", "upload_id", "void"], since=newest, version=version)
+    query = f"""
+        WITH {VALID} SELECT symbol FROM valid GROUP BY symbol
+        ORDER BY max(market) DESC NULLS LAST, symbol LIMIT {MOST_SYMBOLS}
+    """  # noqa: S608 - terms of ours
     found: list[str] = pa.Table.from_batches(queried(query, known, LARGEST), LARGEST)["symbol"].to_pylist()
     return found
 
