@@ -42,8 +42,8 @@ endef
 demo: $(if $(wildcard .venv/.made),venv,.venv/.demo) ## start everything, drop a sample file, show its answer (ONCE=1: and stop again; PORT=n: the UI's port)
 	@.venv/bin/crypto-ml demo $(if $(filter-out 0,$(ONCE)),--once) $(if $(PORT),--port $(PORT))
 
-dev: venv ## Dagster for everyday work, on the S3 that the AWS variables lead to
-	@DAGSTER_HOME="$(CURDIR)" .venv/bin/dagster dev
+dev: venv ## Dagster for everyday work, on the S3 that the AWS variables lead to (PORT=n: the UI's port)
+	@.venv/bin/crypto-ml dev $(if $(PORT),--port $(PORT))
 
 test: venv ## the whole test suite
 	@$(PYTHON) -m pytest -q -n 2 --dist loadfile

@@ -2,7 +2,6 @@
 
 import fcntl
 import os
-import shlex
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -40,7 +39,7 @@ class Interrupted(Refused):
 
 
 class FolderInUse(Refused):
-    """Another demo keeps its data in this folder."""
+    """Another demo, or another Dagster, keeps its data in this folder."""
 
 
 @dataclass(frozen=True)
@@ -62,12 +61,12 @@ def command(once: bool, port: int | None, state: Path) -> None:
     The S3 server is the embedded one even where AWS variables are set: nothing outside this machine is touched.
     """
     for number in ENDINGS:
-        signal.signal(number, _interrupted)
+        signal.signal(number, interrupted)
     answered = False
     try:
         with ExitStack() as stack:
             running = _start(state, port, stack)
-            stack.callback(_stopping)
+            stack.callback(stopping)
             report, seconds = _drop_and_wait(running)
             _show(report, seconds, running)
             answered = True
@@ -87,29 +86,30 @@ def command(once: bool, port: int | None, state: Path) -> None:
     say("stopped; nothing of it runs any more", err=True)
 
 
-def _interrupted(_number: int, _frame: FrameType | None) -> None:
-    _stopping()
+def interrupted(_number: int, _frame: FrameType | None) -> None:
+    """Begin to end, as after Ctrl-C."""
+    stopping()
     raise KeyboardInterrupt
 
 
-def _stopping() -> None:
+def stopping() -> None:
     """A second Ctrl-C would leave behind what the first is about to stop. (Not SIG_IGN: children would inherit it.)"""
     for number in ENDINGS:
         signal.signal(number, lambda _number, _frame: None)
 
 
-def _claim(state: Path, stack: ExitStack) -> None:
-    """One demo at a time in a folder: two servers over the same objects would destroy them. Raises FolderInUse."""
+def claim(state: Path, stack: ExitStack) -> None:
+    """One at a time in a folder: two servers over the same objects would destroy them. Raises FolderInUse."""
     state.mkdir(parents=True, exist_ok=True)
     lock = stack.enter_context((state / "lock").open("w"))
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise FolderInUse(f"a demo runs in {state} already: end it, or give this one another --state folder") from None
+        raise FolderInUse(f"one runs in {state} already: end it, or give this one another --state folder") from None
 
 
 def _start(state: Path, port: int | None, stack: ExitStack) -> _Running:
-    from crypto_ml.commands.local_dagster import LocalDagster, free_port
+    from crypto_ml.commands.local_dagster import LocalDagster, kept_ports
     from crypto_ml.deployment import Deployment
     from crypto_ml.packaged import INSTANCE
     from crypto_ml.settings import Settings
@@ -117,18 +117,19 @@ def _start(state: Path, port: int | None, stack: ExitStack) -> _Running:
 
     settings = Settings.from_environment()
     state = state.absolute()
-    _claim(state, stack)
+    claim(state, stack)
     if elsewhere := os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL"):
         say(f"The demo uses an S3 server of its own, and leaves {elsewhere} alone.", err=True)
+    ports = kept_ports(state, {"ui": USUAL_PORT, "s3": None}, port)
     with _step("S3 server on loopback"):
-        server = stack.enter_context(EmbeddedS3(state / "s3"))
+        server = stack.enter_context(EmbeddedS3(state / "s3", ports["s3"]))
         for name in [name for name in os.environ if name.startswith("AWS_") and name != "AWS_CA_BUNDLE"]:
             del os.environ[name]
         os.environ.update(server.environment)
         ensure_bucket(Deployment.reading(settings).store.client, settings.bucket)
         store = Deployment(settings).store
     with _step("Dagster: webserver, daemon, sensor"):
-        dagster = LocalDagster(state, server.environment, INSTANCE, free_port(port or USUAL_PORT))
+        dagster = LocalDagster(state, server.environment, INSTANCE, ports["ui"])
         stack.enter_context(dagster)
         dagster.wait_until_watching()
     return _Running(store, dagster, server.environment)
@@ -167,6 +168,8 @@ def _wait_for(look: Callable[[], T | None], since: float, running: _Running) -> 
 
 
 def _show(report: "Report", seconds: float, running: _Running) -> None:
+    from crypto_ml.commands.local_dagster import chosen_settings, export_lines
+
     store = running.store
     predictions = store.read(str(report.document["predictions"])).decode().splitlines()
     say()
@@ -178,10 +181,9 @@ def _show(report: "Report", seconds: float, running: _Running) -> None:
     say(f"  drop files    {store.uri('uploads/')}")
     say(f"  answers       {store.uri('predictions/')}")
     say()
-    say("  In another shell, so that crypto-ml drop and any S3 client find it:")
-    mine = {name: value for name, value in os.environ.items() if name in ("CRYPTO_ML_BUCKET", "CRYPTO_ML_PREFIX")}
-    for name, value in (running.environment | mine | {"DAGSTER_HOME": str(running.dagster.home)}).items():
-        say(f"    export {name}={shlex.quote(value)}")
+    say("  In another shell, in any folder, so that crypto-ml, dagster, dg and any S3 client find it:")
+    for line in export_lines(running.environment | chosen_settings() | running.dagster.variables):
+        say(f"    {line}")
 
 
 @contextmanager

@@ -1,6 +1,5 @@
 """`crypto-ml doctor`: is everything reachable and running, and if not, what to do."""
 
-import contextlib
 import os
 import statistics
 import time
@@ -185,8 +184,7 @@ def _dagster(examined: Examined) -> Iterator[Finding]:
     from dagster import DagsterInstance
 
     try:
-        # its dagster.yaml may name folders as seen from where Dagster was started, which is there by our convention
-        with contextlib.chdir(os.environ["DAGSTER_HOME"]), DagsterInstance.get() as instance:
+        with DagsterInstance.get() as instance:
             yield from _instance(instance, examined)
     except Exception as error:  # noqa: BLE001 - an instance can be misconfigured in any way
         yield Finding("dagster", "fail", f"the instance in DAGSTER_HOME cannot be opened: {error}")
@@ -204,7 +202,9 @@ def _instance(instance: "DagsterInstance", examined: Examined) -> Iterator[Findi
     from crypto_ml.defs.dagster_internals import InstigatorStatus, InstigatorType
 
     states = instance.all_instigator_state(instigator_type=InstigatorType.SENSOR)
-    state = next((state for state in states if state.instigator_name == "uploads_sensor"), None)
+    # a code location that was called otherwise left states that nobody changes any more
+    mine = [state for state in states if state.instigator_name == "uploads_sensor"]
+    state = max(mine, key=lambda one: getattr(one.instigator_data, "last_tick_timestamp", None) or 0, default=None)
     if state is None or state.status == InstigatorStatus.STOPPED:
         why = "has never ticked here" if state is None else "is switched off; switch it on under Automation"
         yield Finding("sensor", "fail", f"uploads_sensor {why}")

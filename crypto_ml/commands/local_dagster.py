@@ -3,6 +3,8 @@
 import contextlib
 import json
 import os
+import shlex
+import shutil
 import signal
 import socket
 import subprocess
@@ -11,7 +13,7 @@ import time
 import urllib.error
 import urllib.request
 import uuid
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -21,6 +23,10 @@ from crypto_ml.errors import Unavailable
 MARK: Final = "CRYPTO_ML_DEMO_ID"
 """Every process of one Dagster carries this variable, by which none of them is overlooked at the end."""
 
+MODULE: Final = "crypto_ml.definitions"
+"""What Dagster loads, and so the name of the code location, by which a daemon knows the runs it is to launch."""
+
+PORTS: Final = "ports.json"
 LONGEST_START: Final = 120.0
 LONGEST_STOP: Final = 20.0
 LOG_LINES: Final = 15
@@ -36,14 +42,22 @@ class DagsterNotStarted(Unavailable):
 class LocalDagster:
     """`dagster dev` for crypto_ml, with its instance and log under `directory`.
 
-    environment: what the processes get beside this one's own (where S3 is, say). instance: the dagster.yaml to use.
+    environment: what the processes get beside this one's own (where S3 is, say). instance: the dagster.yaml to use,
+    which names no folder, so that all that Dagster writes is in its home. aloud: it logs to where this process does.
     """
 
     def __init__(
-        self, directory: Path, environment: Mapping[str, str], instance: Path, port: int | None = None
+        self,
+        directory: Path,
+        environment: Mapping[str, str],
+        instance: Path,
+        port: int | None = None,
+        *,
+        aloud: bool = False,
     ) -> None:
         self.directory = directory.absolute()
         self.log = self.directory / "dagster.log"
+        self._aloud = aloud
         self.home = self.directory / "dagster_home"
         self.port = port
         self._instance = instance
@@ -56,18 +70,23 @@ class LocalDagster:
         """Where the UI is."""
         return f"http://127.0.0.1:{self.port}"
 
+    @property
+    def variables(self) -> dict[str, str]:
+        """What leads `dagster` and `dg` to this instance and its code, from any folder."""
+        return {"DAGSTER_MODULE_NAME": MODULE, "DAGSTER_HOME": str(self.home)}
+
     def __enter__(self) -> Self:
         self.home.mkdir(parents=True, exist_ok=True)
         (self.home / "dagster.yaml").write_bytes(self._instance.read_bytes())
-        command = [sys.executable, "-m", "dagster", "dev", "-m", "crypto_ml.definitions", "-p", str(self.port)]
-        with self.log.open("wb") as log:
+        command = [sys.executable, "-m", "dagster", "dev", "-m", MODULE, "-p", str(self.port)]
+        with contextlib.nullcontext(None) if self._aloud else self.log.open("wb") as log:
             self._process = subprocess.Popen(
                 [*command, "-h", "127.0.0.1"],
-                cwd=self.home,  # what dagster.yaml names is seen from here, as in the repository
+                cwd=self.home,  # where Dagster makes what it makes where it stands
                 env=self._environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
-                stderr=subprocess.STDOUT,
+                stderr=None if self._aloud else subprocess.STDOUT,
                 start_new_session=True,
             )
         return self
@@ -84,6 +103,11 @@ class LocalDagster:
             if self._process is None or self._process.poll() is not None or time.monotonic() > deadline:
                 raise DagsterNotStarted(f"Dagster did not start; the end of {self.log} stands above\n{self.log_tail()}")
             time.sleep(0.3)
+
+    def wait(self) -> int:
+        """Return when it has ended by itself, with its exit code."""
+        assert self._process is not None  # noqa: S101 - it was entered
+        return self._process.wait()
 
     def log_tail(self) -> str:
         """The last lines of the log."""
@@ -133,9 +157,9 @@ class LocalDagster:
         return "data" in data and FIRST_LOOK in self.log.read_text(errors="replace")
 
 
-def free_port(wanted: int | None = None) -> int:
-    """`wanted` where nothing listens there, else a port that the operating system chooses."""
-    for port in filter(None, (wanted,)):
+def free_port(wanted: int | None = None, taken: Collection[int] = ()) -> int:
+    """`wanted` where nothing listens there and it is not taken, else a port that the operating system chooses."""
+    for port in {wanted} - {None, *taken}:
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(("127.0.0.1", port))
@@ -145,11 +169,47 @@ def free_port(wanted: int | None = None) -> int:
         return int(probe.getsockname()[1])
 
 
+def kept_ports(directory: Path, usual: Mapping[str, int | None], wanted: int | None = None) -> dict[str, int]:
+    """Ports by name: those used in `directory` before, else the usual ones, and others where something listens there.
+
+    So a shell that was led to what ran in a folder is led to what runs there next. wanted: for the first of them.
+    """
+    known = directory / PORTS
+    try:
+        before = {str(name): int(port) for name, port in json.loads(known.read_text()).items()}
+    except (OSError, ValueError, AttributeError):
+        before = {}
+    ports: dict[str, int] = {}
+    for name, port in usual.items():
+        asked = None if ports else wanted
+        ports[name] = free_port(asked or before.get(name, port), taken=ports.values())
+    known.write_text(json.dumps(ports))
+    return ports
+
+
+def chosen_settings() -> dict[str, str]:
+    """The settings given in this environment, which decide where everything is; empty ones count as not given."""
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if name.startswith("CRYPTO_ML_") and value and name not in (MARK, "CRYPTO_ML_SHARED", "CRYPTO_ML_DEBUG")
+    }
+
+
+def export_lines(variables: Mapping[str, str]) -> list[str]:
+    """What to type in another shell to have these variables, and to find the commands of this environment."""
+    lines = [f"export {name}={shlex.quote(value)}" for name, value in variables.items()]
+    commands = Path(sys.executable).parent
+    if Path(shutil.which("dagster") or "").parent != commands:
+        lines.append(f'export PATH={shlex.quote(str(commands))}:"$PATH"')
+    return lines
+
+
 def _inherited() -> dict[str, str]:
     """This process's environment without what would slow the children down, or lead them to another store."""
     return {
         name: value
         for name, value in os.environ.items()
-        if name not in {"PYTHONDONTWRITEBYTECODE", "DAGSTER_HOME"}
+        if name not in {"PYTHONDONTWRITEBYTECODE", "DAGSTER_HOME", "DAGSTER_MODULE_NAME"}
         and (not name.startswith("AWS_") or name == "AWS_CA_BUNDLE")
     }

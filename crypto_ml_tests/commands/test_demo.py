@@ -8,16 +8,21 @@ import signal
 import socket
 import subprocess
 import sys
+import tomllib
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import dagster as dg
 import psutil
 import pytest
 
-from crypto_ml.commands.local_dagster import MARK, LocalDagster, free_port
+from crypto_ml.commands.local_dagster import MARK, MODULE, PORTS, LocalDagster, free_port, kept_ports
+from crypto_ml.packaged import INSTANCE
 from crypto_ml.sample import sample_upload
+from crypto_ml.storage.objects import ObjectStore
+from crypto_ml_tests.dropbox.site import until
 
 MARKER = "TEST_MARK_OF_CRYPTO_ML"
 COMMAND = [sys.executable, "-c", "from crypto_ml.cli import main; main()"]
@@ -112,9 +117,41 @@ def test_a_running_demo_answers_drops_is_well_and_ends_with_all_its_processes_at
     assert told["metrics"]["outcomes"] == {"PREDICTED": 2, "REJECTED": 1}
     assert told["metrics"]["tick_seconds"] > 0
 
+    elsewhere = person.folder / "elsewhere"
+    elsewhere.mkdir()
+    launch = [sys.executable, "-m", "dagster", "job", "launch", "--job", "promote_model"]
+    subprocess.run(launch, cwd=elsewhere, env=person.environment(**exports), check=True, capture_output=True)
+    with dg.DagsterInstance.from_config(exports["DAGSTER_HOME"]) as instance:
+        asked_for = dg.RunsFilter(job_name="promote_model")
+        until(lambda: all(run.is_finished for run in instance.get_runs(asked_for)), "nobody ran what was launched")
+        assert [run.status for run in instance.get_runs(asked_for)] == [dg.DagsterRunStatus.SUCCESS]
+    assert list(elsewhere.iterdir()) == []
+
     demo.send_signal(signal.SIGINT)
     _, err = demo.communicate(timeout=60)
     assert demo.returncode == 0, err
+    assert person.processes() == []
+
+
+def test_dev_says_how_to_reach_it_and_leaves_nothing_but_its_folder_and_no_process(
+    person: Person, store: ObjectStore, s3_environment: dict[str, str]
+) -> None:
+    given = s3_environment | {"CRYPTO_ML_BUCKET": store.bucket, "CRYPTO_ML_PREFIX": store.prefix}
+    dev = person.start("dev", "--port", str(free_port()), **given)
+    assert dev.stderr is not None
+    told = ""
+    for line in dev.stderr:
+        told += line
+        if "in this one" in line:
+            break
+    assert f"export CRYPTO_ML_PREFIX={store.prefix}" in told
+    assert f"export DAGSTER_HOME={person.folder}/.crypto_ml/dev/dagster_home" in told
+    assert f"export DAGSTER_MODULE_NAME={MODULE}" in told
+    assert s3_environment["AWS_SECRET_ACCESS_KEY"] not in told
+    dev.send_signal(signal.SIGINT)
+    _, err = dev.communicate(timeout=60)
+    assert (dev.returncode, "stopped" in err) == (0, True), told + err
+    assert [path.name for path in person.folder.iterdir()] == [".crypto_ml"]
     assert person.processes() == []
 
 
@@ -139,6 +176,48 @@ def test_a_dagster_that_cannot_start_is_told_with_the_end_of_its_log(tmp_path: P
             dagster.wait_until_watching()
         dagster.stop()
         assert dagster.left() == []
+
+
+def test_everything_that_dagster_keeps_is_in_its_home_from_wherever_it_is_reached(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home, elsewhere = tmp_path / "home", tmp_path / "elsewhere"
+    for folder in (home, elsewhere):
+        folder.mkdir()
+    (home / "dagster.yaml").write_bytes(INSTANCE.read_bytes())
+    monkeypatch.chdir(elsewhere)
+    with dg.DagsterInstance.from_config(str(home)) as instance:
+        instance.add_dynamic_partitions("some", ["one"])
+    monkeypatch.chdir(tmp_path)
+    with dg.DagsterInstance.from_config(str(home)) as instance:
+        assert instance.get_dynamic_partitions("some") == ["one"]
+    assert list(elsewhere.iterdir()) == []
+
+
+def test_a_run_is_launched_by_the_daemon_of_the_same_code_however_that_was_loaded() -> None:
+    repository = INSTANCE.parent
+    names = [
+        line.split(":")[1].strip()
+        for workspace in ("workspace.yaml", "deploy/workspace.yaml")
+        for line in (repository / workspace).read_text().splitlines()
+        if "location_name:" in line
+    ]
+    project = tomllib.loads((repository / "pyproject.toml").read_text())["tool"]["dg"]["project"]
+    assert [*names, project["code_location_name"], project["code_location_target_module"]] == [MODULE] * 4
+
+
+def test_what_runs_in_a_folder_again_has_the_ports_it_had_where_they_are_free(tmp_path: Path) -> None:
+    usual = {"ui": free_port(), "s3": None}
+    first = kept_ports(tmp_path, usual)
+    assert first["ui"] == usual["ui"]
+    assert kept_ports(tmp_path, {"ui": free_port(), "s3": None}) == first
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", first["s3"]))
+        taken.listen()
+        moved = kept_ports(tmp_path, usual)
+    assert moved["ui"] == first["ui"] != moved["s3"] != first["s3"]
+    (tmp_path / PORTS).write_text("no ports")
+    assert kept_ports(tmp_path, usual, free_port())["ui"] != usual["ui"]
 
 
 def test_a_port_in_use_is_not_taken_a_free_one_is() -> None:

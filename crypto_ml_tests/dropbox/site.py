@@ -104,12 +104,12 @@ class Site:
 
     def runs(self, job: str = "score_uploads") -> list[dg.DagsterRun]:
         """The runs of a job, newest first."""
-        with contextlib.chdir(self.home), dg.DagsterInstance.from_config(str(self.home)) as instance:
+        with dg.DagsterInstance.from_config(str(self.home)) as instance:
             return list(instance.get_runs(dg.RunsFilter(job_name=job)))
 
     def said(self, run_id: str) -> str:
         """Everything that Dagster recorded of a run, as one text."""
-        with contextlib.chdir(self.home), dg.DagsterInstance.from_config(str(self.home)) as instance:
+        with dg.DagsterInstance.from_config(str(self.home)) as instance:
             return "\n".join(entry.message for entry in instance.all_logs(run_id))
 
     def markers(self) -> list[str]:
