@@ -1,18 +1,71 @@
-"""What the assets are partitioned by: deliveries of uploads, and weeks of training.
+"""What the assets are partitioned by: deliveries of uploads, and weeks of training; and what else a run may be given.
 
 Symbols are rows, never partitions.
 """
 
 from datetime import date, timedelta
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import dagster as dg
+
+from crypto_ml.errors import Refused
+from crypto_ml.ledger.deliveries import DeliveryLog
+
+if TYPE_CHECKING:
+    from crypto_ml.storage.objects import ObjectStore
 
 DELIVERIES: Final = dg.DynamicPartitionsDefinition(name="deliveries")
 """One partition for each delivery, added by the sensor; the key is the delivery's number in the log."""
 
 WEEKS: Final = dg.WeeklyPartitionsDefinition(start_date="2013-04-28", timezone="UTC")
 """One partition for each week, named by its first day, a Sunday. A model of a week knows the days before its end."""
+
+
+SUNDAY: Final = 6
+
+
+class NoDelivery(Refused):
+    """A run for something that is no delivery."""
+
+
+class NoWeek(Refused):
+    """A run for something that is no week."""
+
+
+def delivery_of(context: dg.AssetExecutionContext, store: "ObjectStore") -> str:
+    """The delivery that a run is about. Raises NoDelivery.
+
+    A key that is none, which anybody can add in the UI, is taken out of the partitions again: nothing could ever
+    materialise it, and its assets would stay failed for ever.
+    """
+    if not context.has_partition_key:
+        raise NoDelivery("a run is about one delivery: launch it for one of them, by the tag dagster/partition")
+    key = context.partition_key
+    if not DeliveryLog(store).has(key):
+        context.instance.delete_dynamic_partition(str(DELIVERIES.name), key)
+        raise NoDelivery(
+            f"{key!r} is no delivery, and was taken out of the partitions again: uploads_sensor makes them, of what is "
+            "dropped into uploads/; drop a file there, or launch one of the deliveries there are"
+        )
+    return key
+
+
+def week_of(context: dg.AssetExecutionContext) -> str:
+    """The week that a run is about. Raises NoWeek."""
+    key = context.partition_key if context.has_partition_key else ""
+    try:
+        begins = date.fromisoformat(key)
+    except ValueError:
+        begins = None
+    if begins is None or begins.weekday() != SUNDAY:
+        told = f"{key!r} is no week" if key else "a run is about one week"
+        raise NoWeek(f"{told}: launch it for one of the partitions, each named by a Sunday such as 2018-03-18")
+    return key
+
+
+def last_week(day: date) -> str:
+    """The last week that is over on a day (UTC)."""
+    return str(day - timedelta(days=(day.weekday() - SUNDAY) % 7 + 7))
 
 
 def week_end(week: str) -> date:

@@ -1,14 +1,15 @@
 """The one resource: a deployment, as Dagster hands it to what it runs.
 
-Its fields are the settings; they are shown in the UI and hold no secret.
+Its settings come from the environment of the process alone: they are no fields, so that no run's config has them and
+no launchpad offers them. A run that is launched again has the settings of today.
 """
 
 from contextlib import suppress
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import dagster as dg
-from pydantic import Field, PrivateAttr, create_model
+from pydantic import PrivateAttr
 
 from crypto_ml.defs.presentation import records
 from crypto_ml.deployment import Deployment
@@ -35,13 +36,19 @@ class Platform(dg.ConfigurableResource):
     promotion made outside Dagster, or the first start of a deployment, is reported before anything is answered with it.
     """
 
+    settings: ClassVar[Settings] = Settings()
     _instance: Any = PrivateAttr(default=None)
     _champion: Any = PrivateAttr(default=None)
 
     @staticmethod
     def of(settings: Settings) -> "Platform":
-        """The resource with these settings."""
-        return _WITH_SETTINGS(**settings.model_dump(mode="json"))
+        """The resource with these settings. They are its class's: Dagster makes another instance for each run."""
+        given = settings
+
+        class WithSettings(Platform):
+            settings: ClassVar[Settings] = given
+
+        return WithSettings()
 
     def setup_for_execution(self, context: dg.InitResourceContext) -> None:
         if context.run is None or context.instance is None:
@@ -54,7 +61,7 @@ class Platform(dg.ConfigurableResource):
     @property
     def deployment(self) -> Deployment:
         """The deployment with these settings, the same one throughout a process."""
-        return _opened(Settings.recorded(self.model_dump()))
+        return _opened(self.settings)
 
     @property
     def champion(self) -> "Champion":
@@ -71,21 +78,6 @@ class Platform(dg.ConfigurableResource):
             raise NoChampion(f"no model can serve: {refused}") from refused
         report_champion(self._instance, champion)
         self._champion = champion
-
-
-def _shown() -> dict[str, Any]:
-    """Each setting as a field of the kinds that Dagster can show and take: whole numbers, and texts."""
-    defaults = Settings().model_dump(mode="json")
-    return {
-        name: (
-            int if field.annotation is int else str | None,
-            Field(default=defaults[name], description=field.description),
-        )
-        for name, field in Settings.model_fields.items()
-    }
-
-
-_WITH_SETTINGS = create_model("Platform", __base__=Platform, __module__=__name__, **_shown())
 
 
 @lru_cache(maxsize=MOST_DEPLOYMENTS)

@@ -70,7 +70,8 @@ class RunsOfDeliveries:
         """The same of the deliveries of the last runs that failed."""
         filters = dg.RunsFilter(job_name=SCORE_UPLOADS, statuses=[dg.DagsterRunStatus.FAILURE])
         failed = self.instance.get_run_records(filters, limit=RECENT)
-        return self.of(sorted({record.dagster_run.tags[PARTITION_NAME_TAG] for record in failed}))
+        named = {record.dagster_run.tags.get(PARTITION_NAME_TAG) for record in failed}
+        return self.of(sorted(named - {None}))  # launched by hand for no delivery, a run names none
 
     def _run(self, record: dg.RunRecord) -> Run:
         run = record.dagster_run

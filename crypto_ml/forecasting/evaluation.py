@@ -5,7 +5,8 @@ Belongs here: errors, and verdicts on them as plain data. Does not belong here: 
 
 import math
 from dataclasses import asdict, dataclass
-from typing import Any
+from datetime import date
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +15,11 @@ from crypto_ml.errors import Refused
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
+
+FEWEST_HOLDOUT_ROWS: Final = 100
+"""Rows that a comparison of mean errors needs. Tried on samples of the 4,502 holdout rows of a real market (43 coins,
+2017-12-09 to 2018-03-25), where the model of a fresh clone is worse than the last close by a tenth of its error: on 14
+rows the better one looked worse in 19 of 100 samples, on 30 in 11, on 50 in 6, on 100 in 1."""
 
 
 @dataclass(frozen=True)
@@ -112,6 +118,39 @@ def onnx_verdict(difference: float, tolerance: float) -> Verdict:
         numbers={"largest_difference": difference if math.isfinite(difference) else None},
         threshold=tolerance,
         explanation=f"ONNX and Keras differ by at most {difference:.3g}, {relation} the tolerance of {tolerance:.3g}.",
+    )
+
+
+def holdout_size_verdict(rows: int) -> Verdict:
+    """Whether a holdout has enough rows for its mean errors to be believed."""
+    passed = rows >= FEWEST_HOLDOUT_ROWS
+    return Verdict(
+        passed=passed,
+        numbers={"rows": float(rows)},
+        threshold=float(FEWEST_HOLDOUT_ROWS),
+        explanation=f"The holdout has {rows:,} rows that could be predicted, "
+        + (
+            f"at least the {FEWEST_HOLDOUT_ROWS} that a comparison needs."
+            if passed
+            else f"and a comparison needs {FEWEST_HOLDOUT_ROWS}: on so few, chance decides who is better."
+        ),
+    )
+
+
+def recency_verdict(newest: date, week_end: date) -> Verdict:
+    """Whether the newest row a model was made from is of the week that it is named by."""
+    behind = (week_end - newest).days
+    passed = behind <= 7
+    return Verdict(
+        passed=passed,
+        numbers={"days_behind": float(behind)},
+        threshold=7.0,
+        explanation=f"The newest row that it knows is of {newest}, "
+        + (
+            "in its week."
+            if passed
+            else f"{behind:,} days before the end of its week: it knows nothing of the time since."
+        ),
     )
 
 

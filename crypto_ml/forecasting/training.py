@@ -6,7 +6,7 @@ on the second, and on the third, the holdout, nothing is fitted at all.
 
 import json
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import date
@@ -23,7 +23,14 @@ from crypto_ml.digest import sha256_of
 from crypto_ml.errors import Refused
 from crypto_ml.extras import can_draw, require_training
 from crypto_ml.forecasting.bundle import TRAINING_MANIFEST, ModelBundle, make_bundle
-from crypto_ml.forecasting.evaluation import Evaluation, Verdict, beats_baseline_verdict, evaluate, onnx_verdict
+from crypto_ml.forecasting.evaluation import (
+    Evaluation,
+    Verdict,
+    beats_baseline_verdict,
+    evaluate,
+    holdout_size_verdict,
+    onnx_verdict,
+)
 from crypto_ml.forecasting.features import BoolArray, FloatArray, IntArray, add_levels, feature_block, gaps
 from crypto_ml.forecasting.features import series_starts as starts_of
 from crypto_ml.forecasting.model_card import model_card
@@ -82,11 +89,34 @@ class Trained:
     baseline: Verdict
     loss: Mapping[str, Sequence[float]]
     longest: Series
+    holdout_size: Verdict
 
 
 def split_by_time(dates: pd.Series) -> Split:
     """Where the spans begin, chosen so that they hold about SHARES of the rows. Raises TooLittleHistory."""
-    ordered = np.sort(dates.to_numpy("datetime64[D]"))
+    return _split(np.sort(dates.to_numpy("datetime64[D]")))
+
+
+def first_trainable(rows: pd.DataFrame, ends: Iterable[date]) -> date | None:
+    """The first of `ends` (ascending) with rows enough before it for a split and a scaler; None where none has.
+
+    rows: symbol and date, sorted by both; as `split_by_time` and `fit_scaler` would be given those before that day.
+    """
+    days = rows["date"].to_numpy("datetime64[D]")
+    ordered = np.sort(days)
+    place = rows.groupby("symbol", sort=False).cumcount().to_numpy()
+    enough = days[place == MINIMUM_OWN_ROWS - 1]  # when each series had the rows that a scaler needs
+    for end in ends if len(enough) else ():
+        try:
+            split = _split(ordered[: np.searchsorted(ordered, np.datetime64(end))])
+        except TooLittleHistory:
+            continue
+        if enough.min() < np.datetime64(split.validation_from):
+            return end
+    return None
+
+
+def _split(ordered: npt.NDArray[np.datetime64]) -> Split:
     if not len(ordered):
         raise TooLittleHistory("there is no market history to train on; drop files into uploads/ first")
     cuts = [ordered[min(int(len(ordered) * share), len(ordered) - 1)] for share in (SHARES[0], sum(SHARES))]
@@ -179,12 +209,16 @@ def train(
     unproven = make_bundle(**parts, documents={TRAINING_MANIFEST: kept_manifest})
     holdout = holdout_predictions(rows, split, unproven)
     evaluation, longest = _evaluate(holdout), _longest(holdout)
-    baseline = beats_baseline_verdict(evaluation)
+    baseline, size = beats_baseline_verdict(evaluation), holdout_size_verdict(evaluation.overall.rows)
     metrics = {
         "holdout": evaluation.to_dict(),
         "loss": fitted.history,
         "best_epoch": fitted.best_epoch,
-        "checks": {"onnx_equals_keras": asdict(onnx_equal), "no_worse_than_last_close": asdict(baseline)},
+        "checks": {
+            "onnx_equals_keras": asdict(onnx_equal),
+            "enough_holdout_rows": asdict(size),
+            "no_worse_than_last_close": asdict(baseline),
+        },
     }
     documents = {
         TRAINING_MANIFEST: kept_manifest,
@@ -199,7 +233,7 @@ def train(
             "pictures/predictions.png": _picture(longest),
         }
     bundle = make_bundle(**parts, documents=documents)
-    return Trained(bundle, evaluation, onnx_equal, baseline, fitted.history, longest)
+    return Trained(bundle, evaluation, onnx_equal, baseline, fitted.history, longest, size)
 
 
 def _libraries() -> dict[str, str]:

@@ -5,6 +5,7 @@ the truth about which uploads are known; whoever appends an entry first has assi
 assign the same one twice.
 """
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -22,6 +23,8 @@ MOST_BYTES: Final = 64 << 20
 
 SEGMENT: Final = 100
 """Deliveries whose uploads are written together once more."""
+
+NAME: Final = re.compile("[0-9]{8,18}")
 
 Identity = tuple[str, str, int, str]
 
@@ -144,6 +147,11 @@ class DeliveryLog:
             read_to += SEGMENT
         found += [_delivery(entry) for entry in self._log.entries(read_to)]
         return [delivery for delivery in found if any(upload.key == key for upload in delivery.uploads)]
+
+    def has(self, delivery: str) -> bool:
+        """Whether this is the name of a delivery."""
+        is_name = bool(NAME.fullmatch(delivery)) and delivery_id(int(delivery)) == delivery
+        return is_name and self._store.head(delivery_key(delivery)) is not None
 
     def assign_new(self, noticed_at: datetime, listed: Iterable[Upload] | None = None) -> list[Delivery]:
         """Assign every upload (of those listed, else of all) that no delivery has yet, and return the deliveries made.

@@ -61,11 +61,19 @@ def measure(store: ObjectStore, now: datetime) -> Metrics:
     )
 
 
-def answer_metrics(receipts: Sequence[Receipt]) -> dict[str, float | int]:
-    """What the answers to one delivery add: the longest time from upload to answer, and how many came to which end."""
+def was_answered(delivery: str, store: ObjectStore) -> bool:
+    """Whether every upload of a delivery has an outcome already."""
+    return outcomes_of(int(delivery), store) is not None
+
+
+def answer_metrics(receipts: Sequence[Receipt], *, again: bool = False) -> dict[str, float | int]:
+    """What the answers to one delivery add: the longest time from upload to answer, and how many came to which end.
+
+    Where they are answered `again`, nobody waited for them, and the age of the files is no lag: there is none then.
+    """
     seconds = [waited(receipt.timings.uploaded_at, receipt.timings.answered_at) for receipt in receipts]
     counts = Counter(receipt.outcome for receipt in receipts)
     return {
-        "lag_seconds": max(seconds, default=0.0),
+        **({} if again else {"lag_seconds": max(seconds, default=0.0)}),
         **{outcome.lower(): counts[outcome] for outcome in ("PREDICTED", "REJECTED", "SKIPPED")},
     }

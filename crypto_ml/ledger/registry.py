@@ -28,7 +28,7 @@ class UnknownModel(Blocked):
 
 
 class NothingToRollBackTo(Refused):
-    """A pointer that has never named another model."""
+    """A champion with none before it, or none but those that were rolled back from."""
 
 
 class UnexplainedPromotion(Refused):
@@ -42,6 +42,9 @@ class PromotionLost(Refused):
 class PromotionRefused(Refused):
     """A candidate that did not pass its gates, or that the environment before has not served."""
 
+
+MOST_TOLD: Final = 10
+"""Versions that are named where one is asked for that is not there."""
 
 FORMATS: Final[Mapping[int, Any]] = {
     pointer_v1.FORMAT: pointer_v1.PointerEntry,
@@ -128,12 +131,20 @@ class Registry:
         """The versions of all complete bundles, those written last first."""
         return [version for version, _ in sorted(self._written(), key=lambda one: (one[1], one[0]), reverse=True)]
 
+    def told_versions(self) -> str:
+        """Which versions there are, in words: the last ones by name, where there are many."""
+        versions = self.versions()
+        if not versions:
+            return "there is none yet"
+        more = f", and {len(versions) - MOST_TOLD} before them" if len(versions) > MOST_TOLD else ""
+        return f"there are {', '.join(versions[-MOST_TOLD:])}{more} (`crypto-ml models` lists all)"
+
     def load(self, version: str) -> ModelBundle:
         """A bundle, checked against its manifest. Raises UnknownModel, BundleDamaged."""
         prefix = bundle_prefix(version)
         names = [found.key.removeprefix(prefix) for found in self.store.list(prefix)]
         if MANIFEST not in names:
-            raise UnknownModel(f"there is no model {version}; `crypto-ml models` lists those there are")
+            raise UnknownModel(f"there is no model {version}; {self.told_versions()}")
         with ThreadPoolExecutor(8) as pool:
             contents = list(pool.map(lambda name: self.store.read(prefix + name), names))
         return ModelBundle.from_files(dict(zip(names, contents, strict=True)))
@@ -220,18 +231,16 @@ class Registry:
     def roll_back(self, *, by: str, why: str, at: datetime, decision: str | None = None) -> Champion:
         """Make the model champion again that served before. Raises as `promote`, and NothingToRollBackTo.
 
-        No gate is asked: what served before is the way out of a problem. A rollback is an entry like any other, so
-        rolling back twice, by two decisions, undoes the first.
+        No gate is asked: what served before is the way out of a problem. A rollback is an entry like any other, and
+        rolling back again, by another decision, walks further back (see `succession`).
         """
         entries = list(self.champions())
         if carried_out := _of_decision(entries, decision):
             return carried_out
-        earlier = [entry for entry in entries if entry.version != entries[-1].version]
-        if not earlier:
-            raise NothingToRollBackTo(
-                "no other model has served before the champion, so there is nothing to go back to"
-            )
-        bundle = self._explained(earlier[-1].version, by, why)
+        served = succession(entries)
+        if len(served) < 2:
+            raise NothingToRollBackTo(_why_nothing_is_before(entries))
+        bundle = self._explained(served[-2], by, why)
         return self._point(bundle, entries, action="rollback", by=by, why=why, at=at, decision=decision)
 
     def champion_or_first(self, first: Callable[[], ModelBundle], at: datetime) -> Champion:
@@ -304,6 +313,35 @@ class Registry:
 
     def _read(self, entry: Entry) -> Champion:
         return _champion(entry.number, entry.document, self.store.uri(self.pointer_key(entry.number)))
+
+
+def succession(entries: Iterable[Champion]) -> list[str]:
+    """The versions that a rollback walks back along, the champion's last; none is there twice.
+
+    A promotion (and the first start) puts its version at the end, and takes it from wherever it stood before. A
+    rollback cuts off what stands behind the version it names: what was rolled back from is never gone back to, until it
+    is promoted again. One of an earlier release, which undid the one before it, puts its version at the end again.
+    """
+    versions: list[str] = []
+    for entry in entries:
+        if entry.action == "rollback" and entry.version in versions:
+            del versions[versions.index(entry.version) + 1 :]
+        else:
+            versions = [*(version for version in versions if version != entry.version), entry.version]
+    return versions
+
+
+def _why_nothing_is_before(entries: Sequence[Champion]) -> str:
+    if not entries:
+        return "nothing has served here yet, so there is nothing to go back to"
+    champion = entries[-1].version
+    left = sorted({entry.version for entry in entries} - {champion})
+    if not left:
+        return f"no other model has served before the champion {champion}, so there is nothing to go back to"
+    return (
+        f"nothing is left before the champion {champion}: {', '.join(left)} served as well, and each was rolled back "
+        "from; to have one of them serve again, promote it by its version"
+    )
 
 
 def _champion(number: int, document: Mapping[str, Any], where: str) -> Champion:

@@ -1,8 +1,9 @@
 """champion_model: promote and roll back, the one way to either, whoever asks for it.
 
-The gates of a promotion: no blocking check of the candidate's own training failed; on its holdout it is no worse than
-the last close; and no worse than the champion, which is evaluated on the same rows. Worse means a greater mean relative
-error. Everything that can fail comes before the pointer is written, and the same decision is carried out once.
+The gates of a promotion: no blocking check of the candidate's own training failed; its holdout has enough rows to say
+anything; there it is no worse than the last close; and no worse than the champion, which is evaluated on the same
+rows. Worse means a greater mean relative error. Everything that can fail comes before the pointer is written, and the
+same decision is carried out once.
 """
 
 import json
@@ -14,6 +15,7 @@ from uuid import uuid4
 
 from crypto_ml.digest import sha256_of
 from crypto_ml.forecasting.bundle import ModelBundle
+from crypto_ml.forecasting.evaluation import holdout_size_verdict
 from crypto_ml.forecasting.training import METRICS, compare_on_holdout
 from crypto_ml.ledger.registry import Champion, Gate, Registry
 from crypto_ml.stages.scaler import NoTrainingSet, training_rows
@@ -21,6 +23,7 @@ from crypto_ml.storage.history import MarketHistory
 
 BLOCKING: Final = ("onnx_equals_keras",)
 LAST_CLOSE: Final = "no_worse_than_last_close"
+HOLDOUT: Final = "enough_holdout_rows"
 CHAMPION: Final = "no_worse_than_champion"
 
 
@@ -78,6 +81,10 @@ def gates(candidate: ModelBundle, champion: ModelBundle | None, history: MarketH
             yield Gate(name, False, f"Its training left no verdict {name}, so it was not shown to be fit to serve.")
         else:
             yield Gate(name, bool(found["passed"]), str(found["explanation"]), found["numbers"])
+    rows = metrics.get("holdout", {}).get("overall", {}).get("rows")
+    if rows is not None:  # without a holdout there is no verdict on it either
+        size = holdout_size_verdict(int(rows))
+        yield Gate(HOLDOUT, size.passed, size.explanation, size.numbers)
     if champion:
         yield _against(candidate, champion, history)
 
@@ -89,6 +96,9 @@ def _against(candidate: ModelBundle, champion: ModelBundle, history: MarketHisto
         why = f"It cannot be compared with the champion {champion.version}: {none}."
         return Gate(CHAMPION, False, why)
     ours, theirs = (found.overall for found in compare_on_holdout(rows, split, candidate, champion))
+    if not (size := holdout_size_verdict(theirs.rows)).passed:
+        why = f"It cannot be compared with the champion {champion.version} on the rows both can predict. "
+        return Gate(CHAMPION, False, why + size.explanation, size.numbers)
     passed = ours.network.mre <= theirs.network.mre
     explanation = (
         f"On the {theirs.rows} rows of its holdout that both can predict it is {100 * ours.network.mre:.3f} % off on "

@@ -7,7 +7,7 @@ log and never changes one.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from typing import Any, Final
 
 import pandas as pd
@@ -20,7 +20,14 @@ from crypto_ml.forecasting.current import Order
 from crypto_ml.forecasting.scaling import SeriesStatistics
 from crypto_ml.forecasting.schema import OBSERVATION
 from crypto_ml.forecasting.sorting import as_frame
-from crypto_ml.forecasting.training import Split, fit_scaler, rows_sha256, split_by_time
+from crypto_ml.forecasting.training import (
+    Split,
+    TooLittleHistory,
+    first_trainable,
+    fit_scaler,
+    rows_sha256,
+    split_by_time,
+)
 from crypto_ml.ledger.formats.training_manifest_v2 import CURRENT, FORMAT, order_of
 from crypto_ml.ledger.layout import MODELS, TRAINING_SETS
 from crypto_ml.ledger.log import AppendOnlyLog
@@ -28,6 +35,9 @@ from crypto_ml.storage.history import SCHEMA, MarketHistory
 from crypto_ml.storage.objects import ObjectStore
 
 SOURCE: Final = "market_history"
+WEEK: Final = timedelta(days=7)
+MOST_ROWS_LOOKED_AT: Final = 1_000_000
+"""Rows of a history up to which it is tried whether it can be trained on, before anybody trains."""
 
 
 class NoTrainingSet(Refused):
@@ -60,8 +70,11 @@ def prepare(
 ) -> TrainingSet:
     """Choose the rows before `as_of` that were known at `known_by`, split them, fit the scaler, record it all."""
     manifest, rows = choose(week, as_of, history, known_by)
-    split = split_by_time(rows["date"])
-    statistics = fit_scaler(rows, split)
+    try:
+        split = split_by_time(rows["date"])
+        statistics = fit_scaler(rows, split)
+    except TooLittleHistory as too_little:
+        raise TooLittleHistory(_when_there_is_enough(week, as_of, history, known_by, too_little)) from too_little
     content = write_statistics(statistics)
     scaler_key = f"{MODELS}scalers/{sha256_of(content)}.json"
     store.create_or_same(scaler_key, content, content_type="application/json")
@@ -80,6 +93,43 @@ def prepare(
     while (entry := log.append(manifest, after=log.last_number())) is None:
         pass
     return replace(_training_set(entry.document, statistics), days=(days.min(), days.max()))
+
+
+def why_not_yet(week: str, as_of: date, history: MarketHistory) -> str | None:
+    """Why a model of a week is not worth the training, or cannot be trained; None where it can.
+
+    Only days are read, and of a history so large that it surely has enough of them no more than that.
+    """
+    days = history.rows_by_day()
+    if not days:
+        return "there is no market history to train on; drop files into uploads/ first"
+    if (newest := max(days)) < as_of - WEEK:
+        return f"no row of the week {week} has come; the newest is of {newest}, and models of earlier weeks know it"
+    if sum(days.values()) > MOST_ROWS_LOOKED_AT:
+        return None
+    rows = as_frame(history.current_rows(["symbol", "date"]))
+    return None if first_trainable(rows, [as_of]) else _too_early(week, as_of, rows)
+
+
+def _when_there_is_enough(
+    week: str, as_of: date, history: MarketHistory, known_by: datetime, too_little: TooLittleHistory
+) -> str:
+    """What a week without a training set is told: where the history begins, and the first week that has one."""
+    version = history.version_known_by(known_by)
+    if version is None:
+        return str(too_little)
+    rows = as_frame(history.current_rows(["symbol", "date"], version=version, known_by=known_by))
+    return _too_early(week, as_of, rows) if len(rows) else str(too_little)
+
+
+def _too_early(week: str, as_of: date, rows: pd.DataFrame) -> str:
+    """What to say of a week that is too early; `rows` are those there are, of whatever days."""
+    first, last = rows["date"].min().date(), rows["date"].max().date()
+    count = max((last - as_of) // WEEK + 2, 1)
+    begins = f"no model can be trained for the week {week}: history begins {first}"
+    if end := first_trainable(rows, [as_of + WEEK * n for n in range(count)]):
+        return f"{begins}; the first week that can be trained is {end - WEEK}"
+    return f"{begins} and ends {last}, which is too short for any week yet; a model needs some weeks of it"
 
 
 def choose(week: str, as_of: date, history: MarketHistory, known_by: datetime) -> tuple[dict[str, Any], pd.DataFrame]:

@@ -1,7 +1,9 @@
 """trained_model: a candidate, trained on the training set that was prepared for its week."""
 
-from datetime import UTC, datetime
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
 
+from crypto_ml.forecasting.evaluation import Verdict, recency_verdict
 from crypto_ml.forecasting.training import Plan, Trained, train
 from crypto_ml.ledger.registry import Registry
 from crypto_ml.settings import Settings
@@ -10,9 +12,16 @@ from crypto_ml.storage.history import MarketHistory
 from crypto_ml.storage.objects import ObjectStore
 
 
-def train_week(
-    week: str, history: MarketHistory, store: ObjectStore, settings: Settings, now: datetime
-) -> tuple[TrainingSet, Trained]:
+@dataclass(frozen=True)
+class Candidate:
+    """A model and what it was trained on; `recency` says whether that reaches into the week it is named by."""
+
+    training_set: TrainingSet
+    trained: Trained
+    recency: Verdict
+
+
+def train_week(week: str, history: MarketHistory, store: ObjectStore, settings: Settings, now: datetime) -> Candidate:
     """Train on the week's training set and add the bundle to the registry, as a candidate."""
     training_set = read_training_set(week, store)
     manifest = training_set.manifest
@@ -27,4 +36,5 @@ def train_week(
         created_at=now.astimezone(UTC).isoformat(),
     )
     Registry(store).add(trained.bundle)
-    return training_set, trained
+    newest: date = rows["date"].max().date()
+    return Candidate(training_set, trained, recency_verdict(newest, date.fromisoformat(manifest["as_of"])))

@@ -12,6 +12,7 @@ and files of old versions are never cleaned up, so a version number is the name 
 and training manifests.
 """
 
+from collections import Counter
 from collections.abc import Collection, Iterator
 from datetime import UTC, date, datetime
 from functools import reduce
@@ -169,6 +170,14 @@ class MarketHistory:
                 ).to_batches()
 
         return pa.RecordBatchReader.from_batches(schema, batches())
+
+    def rows_by_day(self) -> dict[date, int]:
+        """How many rows each day was ever given, corrections included. Failures as for `scan`."""
+        counted: Counter[date] = Counter()
+        for batch in self.scan(["date"]):
+            for one in pc.value_counts(batch["date"]):
+                counted[one["values"].as_py()] += one["counts"].as_py()
+        return dict(counted)
 
     def current_rows(
         self,

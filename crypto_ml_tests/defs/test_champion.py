@@ -13,7 +13,7 @@ from crypto_ml_tests.forecasting.markets import model
 from crypto_ml_tests.in_process_dagster import InProcessDagster
 
 NOW = datetime(2024, 3, 1, tzinfo=UTC)
-ONE, OTHER = model("gap", label="one"), model("change", label="other")
+ONE, OTHER, THIRD = (model("gap", label=label) for label in ("one", "other", "third"))
 ROLLBACK = {"ops": {"champion_model": {"config": {"rollback": True, "by": "bob", "why": "drift"}}}}
 
 
@@ -74,10 +74,28 @@ def test_a_step_that_dies_after_the_pointer_was_written_finds_its_decision_carri
     assert shown(result)["pointer"].value == 3
 
 
-def test_a_run_launched_anew_is_another_decision(dagster: InProcessDagster, registry: Registry) -> None:
+def test_a_run_launched_anew_is_another_decision_and_walks_further_back(
+    dagster: InProcessDagster, registry: Registry
+) -> None:
+    registry.add(THIRD)
+    registry.promote(THIRD.version, by="ann", why="closer", at=NOW)
     for _ in range(2):
         dagster.run("promote_model", config=ROLLBACK)
-    assert champions(registry) == [ONE.version, OTHER.version, ONE.version, OTHER.version]
+    line = [ONE.version, OTHER.version, THIRD.version, OTHER.version, ONE.version]
+    assert champions(registry) == line
+    refused = dagster.run("promote_model", config=ROLLBACK, raises=False)
+    assert not refused.success
+    assert champions(registry) == line
+
+
+def test_a_launch_without_a_decision_says_so_and_changes_nothing(dagster: InProcessDagster, registry: Registry) -> None:
+    untouched = dagster.run("promote_model")
+    told = str(shown(untouched)["decided"].value)
+    assert told.startswith("nothing was decided")
+    assert all(version in told for version in (ONE.version, OTHER.version))
+    half = {"ops": {"champion_model": {"config": {"by": "bob", "why": "drift"}}}}
+    assert not dagster.run("promote_model", config=half, raises=False).success
+    assert champions(registry) == [ONE.version, OTHER.version]
 
 
 def test_a_run_executed_again_after_another_decision_shows_the_model_that_serves(

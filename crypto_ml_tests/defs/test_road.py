@@ -79,6 +79,16 @@ def test_a_dropped_file_is_noticed_answered_and_shown(dagster: InProcessDagster)
     assert [column.name for column in shown["dagster/column_schema"].value.columns][:2] == ["symbol", "index"]
 
 
+def test_a_delivery_that_is_answered_again_has_no_lag_for_nobody_waited(dagster: InProcessDagster) -> None:
+    put(dagster.store, "twice.csv", small_upload())
+    first = dagster.answer_new()[0]
+    again = dagster.run("score_uploads", "00000001")
+    assert materialization(first, "predictions").metadata["lag_seconds"].value >= 0
+    shown = materialization(again, "predictions").metadata
+    assert "lag_seconds" not in shown
+    assert sum(shown[outcome].value for outcome in ("predicted", "rejected", "skipped")) == 1
+
+
 def test_a_tick_without_news_says_so_and_keeps_nothing_waiting(dagster: InProcessDagster) -> None:
     put(dagster.store, "prices.csv", small_upload())
     first = dagster.tick()
@@ -219,7 +229,11 @@ def test_a_retrain_shows_its_checks_metrics_and_pictures(dagster: InProcessDagst
     assert [row["predicted by"] for row in cells(shown["holdout"])] == ["network", "last close", "last open"]
     checks = {check.check_name: check for check in result.get_asset_check_evaluations()}
     assert checks["onnx_equals_keras"].passed
-    assert set(checks) == {"onnx_equals_keras", "no_worse_than_last_close"}
+    assert checks["enough_holdout_rows"].passed
+    assert checks["history_reaches_week"].passed
+    assert set(checks) == {
+        "onnx_equals_keras", "enough_holdout_rows", "no_worse_than_last_close", "history_reaches_week"
+    }  # fmt: skip
     assert materialization(result, "scaler").metadata["training_set"].value["history_version"] == 1
     champion = materialization(dagster.run("promote_model"), "champion_model").metadata
     candidate = shown["model_version"].value

@@ -73,8 +73,17 @@ class Decisions(RuleBasedStateMachine):
         return self.registry.promote(version, **how) if version else self.registry.roll_back(**how)
 
     def before(self) -> str | None:
-        served = [version for version, _ in self.expected]
-        return next((version for version in reversed(served) if version != served[-1]), None)
+        """Of the versions promoted before the champion was, and not rolled back from since, the one promoted last."""
+        promoted: dict[str, int] = {}
+        champion = None
+        for place, (version, decision) in enumerate(self.expected):
+            if self.decisions[decision]:
+                promoted[version] = place
+            elif champion:
+                del promoted[champion]
+            champion = version
+        left = [version for version in promoted if version != champion and promoted[version] < promoted[str(champion)]]
+        return max(left, key=promoted.__getitem__, default=None)
 
     @rule(version=st.sampled_from([*BUNDLES, None]), clock=CLOCKS, death=DEATHS)
     def a_decision(self, version: str | None, clock: datetime, death: str | None) -> None:
@@ -98,7 +107,12 @@ class Decisions(RuleBasedStateMachine):
     def the_same_decision_again(self, data: st.DataObject, clock: datetime) -> None:
         decision = data.draw(st.sampled_from(sorted(self.decisions)))
         if decision not in {carried_out for _, carried_out in self.expected}:
-            self.expected.append((self.decisions[decision] or str(self.before()), decision))
+            to = self.decisions[decision] or self.before()
+            if to is None:  # others have rolled back all the way since
+                with pytest.raises(NothingToRollBackTo):
+                    self.decide(decision, None, clock)
+                return
+            self.expected.append((to, decision))
         entry = self.decide(decision, self.decisions[decision], clock)
         assert self.expected[entry.pointer - 1] == (entry.version, decision)
 

@@ -167,3 +167,12 @@ def test_whoever_starts_anew_reads_segments_and_knows_the_same(
     assert [delivery.number for delivery in anew.assign_new(NOW)] == [12]
     assert len(list(store.list(KNOWN))) == 3
     assert DeliveryLog(store).catch_up() == anew.catch_up()
+
+
+@pytest.mark.parametrize("word", ["", "1", "007", "00000002", "-0000001", "\u0661" * 8, "9" * 5000, "000000001", "a/b"])
+def test_only_the_name_of_a_delivery_is_one(store: ObjectStore, word: str) -> None:
+    drop(store, "a.csv")
+    log = DeliveryLog(store)
+    assert [made.id for made in log.assign_new(NOW)] == ["00000001"]
+    assert log.has("00000001")
+    assert not log.has(word)

@@ -10,11 +10,14 @@ from crypto_ml.errors import Refused
 from crypto_ml.forecasting.bundle import MANIFEST, BundleDamaged, ModelBundle
 from crypto_ml.ledger.layout import bundle_prefix
 from crypto_ml.ledger.registry import (
+    Action,
+    Champion,
     NothingToRollBackTo,
     PromotionLost,
     Registry,
     UnexplainedPromotion,
     UnknownModel,
+    succession,
 )
 from crypto_ml.storage.objects import ObjectStore
 from crypto_ml_tests.forecasting.markets import model
@@ -69,7 +72,7 @@ def test_a_bundle_that_was_changed_in_the_store_is_not_served(registry: Registry
 
 @pytest.mark.parametrize("version", ["nobody", "", "../one", "one"])
 def test_an_unknown_version_is_not_promoted(registry: Registry, version: str) -> None:
-    with pytest.raises(UnknownModel, match="`crypto-ml models` lists those there are"):
+    with pytest.raises(UnknownModel, match=f"there are {ONE.version}, {OTHER.version} "):
         registry.promote(version, by="ann", why="looks good", at=NOW)
     assert registry.champion() is None
 
@@ -90,15 +93,45 @@ def test_the_pointer_tells_who_decided_what_and_why(registry: Registry) -> None:
 
 
 def test_a_rollback_is_a_promotion_of_what_served_before(registry: Registry) -> None:
-    with pytest.raises(NothingToRollBackTo):
+    with pytest.raises(NothingToRollBackTo, match="nothing has served here yet"):
         registry.roll_back(by="ann", why="problem", at=NOW)
     registry.promote(ONE.version, by="ann", why="first", at=NOW)
-    with pytest.raises(NothingToRollBackTo):
+    with pytest.raises(NothingToRollBackTo, match="no other model has served"):
         registry.roll_back(by="ann", why="problem", at=NOW)
     registry.promote(OTHER.version, by="ann", why="better", at=NOW)
     assert registry.roll_back(by="ann", why="worse", at=NOW).version == ONE.version
-    assert registry.roll_back(by="ann", why="not so", at=NOW).version == OTHER.version
-    assert [entry.pointer for entry in registry.champions()] == [1, 2, 3, 4]
+    with pytest.raises(NothingToRollBackTo, match=f"{OTHER.version} served as well, and each was rolled back from"):
+        registry.roll_back(by="bob", why="worse", at=NOW)
+    registry.promote(OTHER.version, by="ann", why="mended", at=NOW)
+    assert registry.roll_back(by="ann", why="not so", at=NOW).version == ONE.version
+    assert [entry.pointer for entry in registry.champions()] == [1, 2, 3, 4, 5]
+
+
+def entries(*story: str) -> list[Champion]:
+    """`+A`: A was promoted. `-A`: a rollback named A."""
+    actions: dict[str, Action] = {"+": "promotion", "-": "rollback"}
+    return [
+        Champion(number, word[1:], "", "ann", "see", NOW.isoformat(), actions[word[0]])
+        for number, word in enumerate(story, start=1)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("story", "walked"),
+    [
+        ("+A +B +C", "A B C"),
+        ("+A +B +C -B", "A B"),
+        ("+A +B +C -B -A", "A"),
+        ("+A +B +C -B +D", "A B D"),
+        ("+A +B +A", "B A"),
+        ("+A +A", "A"),
+        ("+A +B -A -B", "A B"),  # as releases before 0.3 rolled back twice
+        ("+A +B +C -B -C", "A B C"),
+        ("", ""),
+    ],
+)
+def test_a_rollback_walks_back_along_what_was_not_rolled_back_from(story: str, walked: str) -> None:
+    assert succession(entries(*story.split())) == walked.split()
 
 
 def test_promotions_at_once_leave_one_line_of_champions(registry: Registry) -> None:

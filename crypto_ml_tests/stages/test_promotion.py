@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 
 from crypto_ml.forecasting.bundle import ModelBundle, make_bundle
+from crypto_ml.forecasting.evaluation import FEWEST_HOLDOUT_ROWS
 from crypto_ml.forecasting.training import METRICS
 from crypto_ml.ledger.layout import Environment
 from crypto_ml.ledger.registry import Champion, PromotionLost, PromotionRefused, Registry
-from crypto_ml.stages.promotion import Decision, decide, gates
+from crypto_ml.stages.promotion import HOLDOUT, Decision, decide, gates
 from crypto_ml.storage.history import MarketHistory
 from crypto_ml.storage.objects import ObjectStore
 from crypto_ml_tests.forecasting.markets import model
@@ -23,8 +24,8 @@ GOOD = {
 }
 
 
-def bundle(label: str, **failing: bool) -> ModelBundle:
-    """A model of random numbers whose training left these verdicts."""
+def bundle(label: str, rows: int = FEWEST_HOLDOUT_ROWS, **failing: bool) -> ModelBundle:
+    """A model of random numbers whose training left these verdicts, on a holdout of so many rows."""
     base = model("gap", label=label)
     checks = {name: {**check, "passed": not failing.get(name, False)} for name, check in GOOD.items()}
     return make_bundle(
@@ -35,7 +36,7 @@ def bundle(label: str, **failing: bool) -> ModelBundle:
         network_onnx=base.files["network.onnx"],
         weights_sha256=base.manifest["weights_sha256"],
         about={},
-        documents={METRICS: json.dumps({"checks": checks}).encode()},
+        documents={METRICS: json.dumps({"checks": checks, "holdout": {"overall": {"rows": rows}}}).encode()},
     )
 
 
@@ -70,6 +71,16 @@ def test_a_candidate_with_a_failed_check_is_refused_unless_a_reason_is_given_and
     assert {gate["name"]: gate["numbers"] for gate in kept.gates}[check] == GOOD[check]["numbers"]
 
 
+def test_a_candidate_whose_holdout_is_a_handful_of_rows_is_refused_unless_a_reason_is_given(store: ObjectStore) -> None:
+    candidate = bundle("few", rows=14)
+    made = registry(store, candidate)
+    with pytest.raises(
+        PromotionRefused, match="The holdout has 14 rows that could be predicted, and a comparison needs"
+    ):
+        promote(made, candidate)
+    assert promote(made, candidate, override="it is the first").override == "it is the first"
+
+
 def test_a_candidate_that_passes_needs_no_reason_and_keeps_none(store: ObjectStore) -> None:
     candidate = bundle("good")
     assert promote(registry(store, candidate), candidate, override="not needed").override is None
@@ -89,7 +100,7 @@ def test_a_candidate_that_cannot_be_compared_with_the_champion_is_refused(store:
     with pytest.raises(PromotionRefused, match=f"cannot be compared with the champion {champion.version}"):
         promote(made, candidate)
     # the champion itself has nobody to be compared with
-    assert [gate.name for gate in gates(champion, None, MarketHistory(store))] == list(GOOD)
+    assert [gate.name for gate in gates(champion, None, MarketHistory(store))] == [*GOOD, HOLDOUT]
     assert promote(made, champion).pointer == 2
 
 

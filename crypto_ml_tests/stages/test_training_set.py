@@ -11,8 +11,15 @@ from hypothesis import strategies as st
 
 from crypto_ml.forecasting.bundle import SCALER
 from crypto_ml.forecasting.schema import OBSERVATION
-from crypto_ml.forecasting.training import Plan, TooLittleHistory, fit_scaler, split_by_time, train
-from crypto_ml.stages.scaler import choose, prepare, rows_of, split_of
+from crypto_ml.forecasting.training import (
+    Plan,
+    TooLittleHistory,
+    first_trainable,
+    fit_scaler,
+    split_by_time,
+    train,
+)
+from crypto_ml.stages.scaler import WEEK, choose, prepare, rows_of, split_of, why_not_yet
 from crypto_ml.storage.history import SCHEMA, MarketHistory
 from crypto_ml.storage.objects import ObjectStore
 from crypto_ml_tests.forecasting.markets import FIRST_DAY, market
@@ -101,3 +108,37 @@ def test_before_anything_was_known_there_is_nothing_to_train_on(store: ObjectSto
         prepare("2018-02-04", AS_OF, history, store, known_by=T - timedelta(seconds=1), code="code")
     _, rows = choose("2018-02-04", date(2018, 1, 11), history, T)
     assert rows["date"].max() == pd.Timestamp("2018-01-10")
+
+
+def test_a_week_too_early_is_told_where_the_history_begins_and_the_first_week_there_is_enough_for(
+    store: ObjectStore,
+) -> None:
+    history = MarketHistory(store)
+    assert why_not_yet("2018-02-04", AS_OF, history) == (
+        "there is no market history to train on; drop files into uploads/ first"
+    )
+    append(history, ROWS, T, "00000001.0")
+    ends = [AS_OF + WEEK * n for n in range(-6, 3)]
+    first = first_trainable(ROWS, ends)
+    assert first is not None
+    for end in ends:
+        week = str(end - WEEK)
+        if end >= first:
+            prepare(week, end, history, store, known_by=T, code="code")
+            continue
+        told = f"history begins {FIRST_DAY}; the first week that can be trained is {first - WEEK}"
+        with pytest.raises(TooLittleHistory, match=told):
+            prepare(week, end, history, store, known_by=T, code="code")
+    last = FIRST_DAY + timedelta(days=44)
+    assert why_not_yet("2018-02-04", first, history) is None
+    assert f"the newest is of {last}" in str(why_not_yet("2018-06-03", last + timedelta(days=9), history))
+    too_early = str(why_not_yet(str(first - 2 * WEEK), first - WEEK, history))
+    assert "first week that can be trained" in too_early
+
+
+def test_a_history_too_short_for_any_week_says_so(store: ObjectStore) -> None:
+    history = MarketHistory(store)
+    append(history, ROWS[:5], T, "00000001.0")
+    with pytest.raises(TooLittleHistory, match=r"history begins 2018-01-01 and ends 2018-01-05, which is too short"):
+        prepare("2018-02-04", AS_OF, history, store, known_by=T, code="code")
+    assert "too short" in str(why_not_yet("2018-01-01", FIRST_DAY + timedelta(days=7), history))

@@ -5,10 +5,11 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 import dagster as dg
+from pydantic import Field
 
 from crypto_ml.defs.assets.uploads import market_history
 from crypto_ml.defs.failures import explained
-from crypto_ml.defs.partitions import WEEKS, week_end
+from crypto_ml.defs.partitions import WEEKS, week_end, week_of
 from crypto_ml.defs.presentation import check_result, days, link, loss_curve, opens, picture, records
 from crypto_ml.defs.resources import Platform, champion_metadata
 from crypto_ml.errors import CryptoMLError, Refused
@@ -26,9 +27,13 @@ WAYS: Final = {"network": "network", "last_close": "last close", "last_open": "l
 
 
 class Knowledge(dg.Config):
-    """What a training set may know: rows that were known at this time (ISO 8601); empty for all that is known now."""
+    """What a training set may know."""
 
-    known_by: str = ""
+    known_by: str = Field(
+        default="",
+        description="Only rows that were known at this time (ISO 8601, UTC), such as 2018-03-25T12:00; empty: all that "
+        "is known now.",
+    )
 
 
 def known_by(config: Knowledge) -> datetime:
@@ -50,8 +55,8 @@ def scaler(context: dg.AssetExecutionContext, platform: Platform, config: Knowle
     """A week's training set and the statistics fitted on its training rows: what the network is trained on."""
     from crypto_ml.stages.scaler import prepare
 
-    week = context.partition_key
     with explained():
+        week = week_of(context)
         store, history = platform.deployment.store, platform.deployment.history
         code = code_version("crypto_ml.stages.scaler")
         prepared = prepare(week, week_end(week), history, store, known_by=known_by(config), code=code)
@@ -103,6 +108,16 @@ def scaler(context: dg.AssetExecutionContext, platform: Platform, config: Knowle
             description="What serves computes what was trained, on the validation rows.",
         ),
         dg.AssetCheckSpec(
+            "enough_holdout_rows",
+            asset="trained_model",
+            description="The holdout has rows enough for a comparison; on few of them chance decides.",
+        ),
+        dg.AssetCheckSpec(
+            "history_reaches_week",
+            asset="trained_model",
+            description="The newest row that the model knows is of the week that it is named by.",
+        ),
+        dg.AssetCheckSpec(
             "no_worse_than_last_close",
             asset="trained_model",
             description="On the holdout the network is at least as close as the last close.",
@@ -118,7 +133,8 @@ def trained_model(context: dg.AssetExecutionContext, platform: Platform) -> dg.M
     with explained():
         deployment = platform.deployment
         store, history, settings = deployment.store, deployment.history, deployment.settings
-        training_set, trained = train_week(context.partition_key, history, store, settings, datetime.now(UTC))
+        candidate = train_week(week_of(context), history, store, settings, datetime.now(UTC))
+    training_set, trained = candidate.training_set, candidate.trained
     bundle, overall = trained.bundle, trained.evaluation.overall
     pictures = {
         f"picture_{name.removeprefix('pictures/').removesuffix('.png')}": picture(content, name)
@@ -150,22 +166,32 @@ def trained_model(context: dg.AssetExecutionContext, platform: Platform) -> dg.M
         },
         check_results=[
             check_result("onnx_equals_keras", trained.onnx, dg.AssetCheckSeverity.ERROR),
+            check_result("enough_holdout_rows", trained.holdout_size, dg.AssetCheckSeverity.WARN),
             check_result("no_worse_than_last_close", trained.baseline, dg.AssetCheckSeverity.WARN),
+            check_result("history_reaches_week", candidate.recency, dg.AssetCheckSeverity.WARN),
         ],
     )
 
 
 class Promotion(dg.Config):
-    """Which model is to serve, who decided so, and why; `override` says why it may although gates fail.
+    """Which model is to serve, who decided so, and why. With nothing given the pointer is read, and nothing changes."""
 
-    `rollback` goes back to the model before the champion. With neither, the pointer is read and nothing changes.
-    """
-
-    version: str | None = None
-    rollback: bool = False
-    by: str = ""
-    why: str = ""
-    override: str | None = None
+    version: str | None = Field(
+        default=None,
+        description="The version that is to serve. `crypto-ml models` lists those there are, and so does a launch of "
+        "promote_model in which nothing is decided.",
+    )
+    rollback: bool = Field(
+        default=False,
+        description="true: go back to the model that served before the champion, instead of promoting a version. Once "
+        "more goes further back; what was rolled back from is not gone back to.",
+    )
+    by: str = Field(default="", description="Who decides. Recorded; needed for a promotion and for a rollback.")
+    why: str = Field(default="", description="Why. Recorded; needed for a promotion and for a rollback.")
+    override: str | None = Field(
+        default=None,
+        description="Why the version may serve although a gate fails. Recorded, where one does; else not needed.",
+    )
 
 
 @dg.asset(
@@ -183,19 +209,31 @@ def champion_model(context: dg.AssetExecutionContext, platform: Platform, config
         deployment, champion = platform.deployment, platform.champion
         if config.version and config.rollback:
             raise Refused("a run either promotes a version or rolls back; give version or rollback, not both")
+        if not (config.version or config.rollback) and (config.by or config.why or config.override):
+            raise Refused("nothing says what was decided: give the version that is to serve, or rollback: true")
+        decided_on = f"{_NOTHING_DECIDED}; {deployment.registry.told_versions()}"
         if config.version or config.rollback:
             decision = Decision(config.version, config.by, config.why, config.override).of_run(first_run(context.run))
             decided = decide(decision, deployment.registry, deployment.history, datetime.now(UTC))
             # carried out before, by a run that was executed again, it may have been followed by another since
             champion = max(champion, decided, key=lambda entry: entry.pointer)
+            decided_on = f"{decided.version}: {decided.action} by {decided.by}, entry {decided.pointer} of the pointer"
+    context.log.info(visible(decided_on))
     return dg.MaterializeResult(
         data_version=dg.DataVersion(champion.sha256),
         metadata={
+            "decided": visible(decided_on),
             **_models(champion, platform),
             **champion_metadata(champion),
             "holdout": _holdout(champion, platform),
         },
     )
+
+
+_NOTHING_DECIDED: Final = (
+    "nothing was decided, and the champion is as it was: give version, by and why to promote, or rollback, by and why "
+    "to go back"
+)
 
 
 def first_run(run: dg.DagsterRun) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import dagster as dg
 
 from crypto_ml.defs.failures import explained
-from crypto_ml.defs.partitions import DELIVERIES
+from crypto_ml.defs.partitions import DELIVERIES, delivery_of
 from crypto_ml.defs.presentation import (
     check_result,
     column_schema,
@@ -53,7 +53,7 @@ def raw_uploads(context: dg.AssetExecutionContext, platform: Platform) -> dg.Mat
 
     with explained():
         store = platform.deployment.store
-        received = receive_uploads(context.partition_key, platform.deployment, datetime.now(UTC))
+        received = receive_uploads(delivery_of(context, store), platform.deployment, datetime.now(UTC))
     uploads = [file.upload for file in received.files]
     kept = [raw_key(file.sha256) for file in received.files if file.sha256]
     size = sum(upload.size for upload in uploads)
@@ -91,7 +91,7 @@ def cleaned_features(context: dg.AssetExecutionContext, platform: Platform) -> d
 
     with explained():
         store = platform.deployment.store
-        received = read_received(context.partition_key, store)
+        received = read_received(delivery_of(context, store), store)
         cleaned = clean_rows(received, platform.deployment, platform.champion)
     verdict = no_row_refused(received, cleaned)
     context.log.info("delivery %s: %s", received.delivery, visible(verdict.explanation))
@@ -130,8 +130,8 @@ def market_history(context: dg.AssetExecutionContext, platform: Platform) -> dg.
 
     with explained():
         deployment = platform.deployment
-        received = read_received(context.partition_key, deployment.store)
-        cleaned = read_cleaned(context.partition_key, deployment.settings, deployment.store)
+        received = read_received(delivery_of(context, deployment.store), deployment.store)
+        cleaned = read_cleaned(received.delivery, deployment.settings, deployment.store)
         remembered = remember_rows(received, cleaned, deployment)
     context.log.info(
         "delivery %s: %s rows of %s series stand in version %s of the history, which has %s rows",
@@ -174,7 +174,7 @@ def market_history(context: dg.AssetExecutionContext, platform: Platform) -> dg.
 def predictions(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult:
     """The answers to a delivery: predictions, report and refused rows of each upload, published beside it."""
     from crypto_ml.forecasting.answers import PREDICTIONS
-    from crypto_ml.ledger.metrics import answer_metrics
+    from crypto_ml.ledger.metrics import answer_metrics, was_answered
     from crypto_ml.ledger.receipts import document
     from crypto_ml.ledger.reports import report_key_of
     from crypto_ml.stages.cleaned_features import read_cleaned
@@ -184,8 +184,9 @@ def predictions(context: dg.AssetExecutionContext, platform: Platform) -> dg.Mat
     with explained():
         deployment, champion = platform.deployment, platform.champion
         store = deployment.store
-        received = read_received(context.partition_key, store)
-        cleaned = read_cleaned(context.partition_key, deployment.settings, store)
+        received = read_received(delivery_of(context, store), store)
+        cleaned = read_cleaned(received.delivery, deployment.settings, store)
+        answered_before = was_answered(received.delivery, store)
         answers = answer_uploads(received, cleaned, deployment, champion, context.run.run_id)
     receipts = answers.receipts
     _log_answers(context.log, received.delivery, receipts)
@@ -197,7 +198,7 @@ def predictions(context: dg.AssetExecutionContext, platform: Platform) -> dg.Mat
             **looked_at(answers.looked_at),
             "outcomes": records([_answer_row(receipt) for receipt in receipts[:MOST_LISTED]]),
             "preview": table(answers.preview[["symbol", "date", "pred_open", "val_open", "status"]]),
-            **answer_metrics(receipts),
+            **answer_metrics(receipts, again=answered_before),
             "predicted_rows": sum(receipt.rows.predicted for receipt in receipts),
             "refused_rows": sum(receipt.rows.refused for receipt in receipts),
             "model_version": champion.version,
