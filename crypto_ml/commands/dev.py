@@ -1,6 +1,5 @@
 """`crypto-ml dev`: Dagster for everyday work on this machine, on the store that the AWS variables lead to."""
 
-import os
 import signal
 from contextlib import ExitStack
 from pathlib import Path
@@ -29,7 +28,7 @@ def command(port: int | None, state: Path) -> None:
 
     Prints what to export in another shell, so that `dagster` and `dg` reach this instance from any folder.
     """
-    from crypto_ml.commands.local_dagster import LocalDagster, chosen_settings, export_lines, kept_ports
+    from crypto_ml.commands.local_dagster import LocalDagster, aws_variables, chosen_settings, export_lines, kept_ports
     from crypto_ml.deployment import Deployment
     from crypto_ml.packaged import INSTANCE
     from crypto_ml.settings import Settings
@@ -41,7 +40,7 @@ def command(port: int | None, state: Path) -> None:
         with ExitStack() as stack:
             state = state.absolute()
             claim(state, stack)
-            aws = {name: value for name, value in sorted(os.environ.items()) if name.startswith("AWS_")}
+            aws = aws_variables()
             ui = kept_ports(state, {"ui": USUAL_PORT}, port)["ui"]
             dagster = stack.enter_context(LocalDagster(state, aws, INSTANCE, ui, aloud=True))
             stack.callback(stopping)

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from crypto_ml.commands.printing import say
+from crypto_ml.commands.progress import bar
 from crypto_ml.errors import Refused
+from crypto_ml.forecasting.progress import Progress, Tell, tell_nobody
 from crypto_ml.ledger.layout import CSV, UPLOADS, has_table_name
 
 if TYPE_CHECKING:
@@ -54,7 +56,8 @@ def command(files: Sequence[Path], name: str | None, wait: bool, timeout: float)
         )
     # dropping claims nothing, and who drops may have no permission to write elsewhere
     store = Deployment.reading(Settings.from_environment()).store
-    dropped = [drop(path, key, store) for path, key in zip(files, keys, strict=True)]
+    with bar() as tell:
+        dropped = [drop(path, key, store, tell) for path, key in zip(files, keys, strict=True)]
     for one in dropped:
         say(store.uri(one.key))
     if wait:
@@ -68,12 +71,19 @@ def command(files: Sequence[Path], name: str | None, wait: bool, timeout: float)
             raise Refused(f"rejected, for the reason above: {', '.join(rejected)}")
 
 
-def drop(path: Path, key: str, store: "ObjectStore") -> Dropped:
-    """Put one file under `key`."""
+def drop(path: Path, key: str, store: "ObjectStore", tell: Tell = tell_nobody) -> Dropped:
+    """Put one file under `key`. tell: who is told how much of a large one has been sent."""
     from crypto_ml.ledger.reports import read_report
 
     earlier = read_report(key, store)
-    etag = store.upload_file(path, key, create_only=False, content_type=CSV).strip('"')
+    size, so_far = path.stat().st_size, 0
+
+    def sent(more: int) -> None:  # by several threads: a bar that lags by a part is no harm
+        nonlocal so_far
+        so_far += more
+        tell(Progress(f"sending {path.name}", so_far, size, "bytes"))
+
+    etag = store.upload_file(path, key, create_only=False, content_type=CSV, sent=sent).strip('"')
     return Dropped(key, etag, str(earlier.document["timings"]) if earlier else None)
 
 

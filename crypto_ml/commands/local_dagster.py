@@ -159,7 +159,7 @@ class LocalDagster:
 
 def free_port(wanted: int | None = None, taken: Collection[int] = ()) -> int:
     """`wanted` where nothing listens there and it is not taken, else a port that the operating system chooses."""
-    for port in {wanted} - {None, *taken}:
+    for port in () if wanted is None or wanted in taken else (wanted,):
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(("127.0.0.1", port))
@@ -185,6 +185,11 @@ def kept_ports(directory: Path, usual: Mapping[str, int | None], wanted: int | N
         ports[name] = free_port(asked or before.get(name, port), taken=ports.values())
     known.write_text(json.dumps(ports))
     return ports
+
+
+def aws_variables() -> dict[str, str]:
+    """What leads the AWS SDK to a store in this environment, by name."""
+    return {name: value for name, value in sorted(os.environ.items()) if name.startswith("AWS_")}
 
 
 def chosen_settings() -> dict[str, str]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final, cast
 import click
 
 from crypto_ml.commands.printing import print_json, say
+from crypto_ml.commands.progress import bar
 from crypto_ml.forecasting.schema import Recovery
 
 if TYPE_CHECKING:
@@ -53,8 +54,8 @@ def command(
     began = time.monotonic()
     bundle = chosen_bundle(model, Deployment.reading(settings))
     how = cast(Recovery, recovery or settings.recovery)
-    with _on_disk(upload, room, rules.max_bytes) as (path, called):
-        done = score_file(path, out, bundle, how, rules, room=room, called=called)
+    with _on_disk(upload, room, rules.max_bytes) as (path, called), bar() as tell:
+        done = score_file(path, out, bundle, how, rules, room=room, called=called, tell=tell)
     seconds = time.monotonic() - began
     say(f"read as {done.read_as['in_words']}", err=True)
     for note in done.notes:

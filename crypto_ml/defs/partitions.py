@@ -40,7 +40,7 @@ def delivery_of(context: dg.AssetExecutionContext, store: "ObjectStore") -> str:
     """
     if not context.has_partition_key:
         raise NoDelivery("a run is about one delivery: launch it for one of them, by the tag dagster/partition")
-    key = context.partition_key
+    key = str(context.partition_key)
     if not DeliveryLog(store).has(key):
         context.instance.delete_dynamic_partition(str(DELIVERIES.name), key)
         raise NoDelivery(
@@ -52,7 +52,7 @@ def delivery_of(context: dg.AssetExecutionContext, store: "ObjectStore") -> str:
 
 def week_of(context: dg.AssetExecutionContext) -> str:
     """The week that a run is about. Raises NoWeek."""
-    key = context.partition_key if context.has_partition_key else ""
+    key = str(context.partition_key) if context.has_partition_key else ""
     try:
         begins = date.fromisoformat(key)
     except ValueError:

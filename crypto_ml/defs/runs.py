@@ -70,8 +70,9 @@ class RunsOfDeliveries:
         """The same of the deliveries of the last runs that failed."""
         filters = dg.RunsFilter(job_name=SCORE_UPLOADS, statuses=[dg.DagsterRunStatus.FAILURE])
         failed = self.instance.get_run_records(filters, limit=RECENT)
-        named = {record.dagster_run.tags.get(PARTITION_NAME_TAG) for record in failed}
-        return self.of(sorted(named - {None}))  # launched by hand for no delivery, a run names none
+        tags = [record.dagster_run.tags for record in failed]
+        # launched by hand for no delivery, a run names none
+        return self.of(sorted({own[PARTITION_NAME_TAG] for own in tags if PARTITION_NAME_TAG in own}))
 
     def _run(self, record: dg.RunRecord) -> Run:
         run = record.dagster_run

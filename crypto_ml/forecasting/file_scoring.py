@@ -19,6 +19,7 @@ from crypto_ml.errors import Refused
 from crypto_ml.forecasting.answers import PREDICTIONS, REJECTED_ROWS, append_csv, with_prediction_ids
 from crypto_ml.forecasting.bundle import ModelBundle
 from crypto_ml.forecasting.intake import IntakeRules, Repeats, name_series, nothing_left, settled_chunks, take_in
+from crypto_ml.forecasting.progress import Progress, Tell, tell_nobody
 from crypto_ml.forecasting.read_as import ReadAs
 from crypto_ml.forecasting.refusals import LISTED
 from crypto_ml.forecasting.schema import Recovery
@@ -70,12 +71,13 @@ def score_file(
     *,
     room: Path | None = None,
     called: str | None = None,
+    tell: Tell = tell_nobody,
 ) -> FileScore:
     """Predict the open of every row of `upload` (as a dropped file, see `intake`) and write `out` (`PREDICTIONS`).
 
     Refused rows go to `rejected_rows_path(out)`. room: folder for sorting, which needs about the size of the file on
     disk; beside `out` where none is given. called: what the file is called, where that is not the name of `upload`;
-    nothing for standard input.
+    nothing for standard input. tell: who is told how far it is.
     Raises FileRejected, and UnusableOutput; then `out` is as it was.
     """
     out = _usable(out, upload)
@@ -83,7 +85,7 @@ def score_file(
     counts: dict[str, int] = {}
     sorting = TemporaryDirectory(prefix=".crypto_ml-score-", dir=room or out.parent)
     with sorting as name, RowSorter(Path(name)) as sorter, _whole(out) as partial:
-        intake = take_in(upload, rules, sorter, FILE, upload.name if called is None else called)
+        intake = take_in(upload, rules, sorter, FILE, upload.name if called is None else called, tell=tell)
         how = intake.read_as or ReadAs()
         read = json.dumps(how.recorded(), sort_keys=True) if how.recorded() else ""
         answer_id = sha256_of(f"{sha256_of_file(upload)} {bundle.sha256} {recovery}{read}".encode())[:16]
@@ -95,6 +97,7 @@ def score_file(
             append_csv(partial, PREDICTIONS, with_prediction_ids(part, answer_id))
             for status, count in part["status"].value_counts().items():
                 counts[str(status)] = counts.get(str(status), 0) + int(count)
+            tell(Progress("scoring", sum(counts.values()), intake.accepted_rows, "rows"))
         refused = intake.refused_rows + repeats.contradicting[FILE]
         rejected_rows = _write_refused(sorter, refused, rejected_rows_path(out))
         if intake.refusal or not counts:

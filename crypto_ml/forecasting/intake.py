@@ -22,6 +22,7 @@ from crypto_ml.forecasting.dates import DateEvidence, DateStyle, has_other_dates
 from crypto_ml.forecasting.intraday import Intraday
 from crypto_ml.forecasting.numbers import NUMBERS, NumberEvidence, NumberStyle
 from crypto_ml.forecasting.parquet import ParquetReader, is_parquet
+from crypto_ml.forecasting.progress import Progress, Tell, tell_nobody
 from crypto_ml.forecasting.read_as import ReadAs, read_as
 from crypto_ml.forecasting.reading import SHOWN_TEXT, UploadReader
 from crypto_ml.forecasting.refusals import LISTED, REFUSED
@@ -90,14 +91,16 @@ class FileIntake:
 Reader = UploadReader | ParquetReader
 
 
-def take_in(path: Path, rules: IntakeRules, sorter: RowSorter, file: int = 0, name: str = "") -> FileIntake:
+def take_in(
+    path: Path, rules: IntakeRules, sorter: RowSorter, file: int = 0, name: str = "", *, tell: Tell = tell_nobody
+) -> FileIntake:
     """Read and clean the upload at `path` and hand its rows, accepted and refused, to `sorter` as rows of `file`.
 
     name: what the file is called where it was dropped. A file that is refused as a whole adds nothing: rows already
-    added are taken back.
+    added are taken back. tell: who is told how far the reading is.
     """
     try:
-        intake = _take_in(_reader(path, rules, name), rules, sorter, file)
+        intake = _take_in(_reader(path, rules, name), rules, sorter, file, tell)
     except UnreadableUpload as refused:
         sorter.discard(file)
         return FileIntake(refusal=visible(str(refused)))
@@ -110,7 +113,12 @@ def _reader(path: Path, rules: IntakeRules, name: str) -> Reader:
 
 
 def take_in_all(
-    uploads: Iterable[tuple[int, Path]], rules: IntakeRules, sorter: RowSorter, names: Mapping[int, str] | None = None
+    uploads: Iterable[tuple[int, Path]],
+    rules: IntakeRules,
+    sorter: RowSorter,
+    names: Mapping[int, str] | None = None,
+    *,
+    tell: Tell = tell_nobody,
 ) -> dict[int, FileIntake]:
     """`take_in` for many files, by their numbers; each is read before the next one is asked for. names: by number.
 
@@ -128,7 +136,7 @@ def take_in_all(
             intakes[file] = FileIntake(refusal=visible(str(refused)))
             continue
         if small is None:
-            intakes[file] = take_in(path, rules, sorter, file, name)
+            intakes[file] = take_in(path, rules, sorter, file, name, tell=tell)
             continue
         together.append(small)
         text += small.bytes
@@ -165,6 +173,7 @@ def _take_in(
     rules: IntakeRules,
     sorter: RowSorter,
     file: int,
+    tell: Tell,
     *,
     dates: DateEvidence | None = None,
     numbers: NumberStyle | None = None,
@@ -185,7 +194,7 @@ def _take_in(
     reader.when_many = refuse_ragged
     for table in reader:
         if dates is None and not received + refused and has_other_dates(table["date"], read_dates(table["date"])):
-            return _take_in(reader, rules, sorter, file, dates=_date_evidence(reader, rules), numbers=numbers)
+            return _take_in(reader, rules, sorter, file, tell, dates=_date_evidence(reader, rules), numbers=numbers)
         cleaned = clean_rows(table, writing, rules.today)
         ask_dates = dates is None and cleaned.other_dates
         ask_numbers = numbers is None and cleaned.other_numbers and isinstance(reader, UploadReader)
@@ -193,18 +202,25 @@ def _take_in(
             sorter.discard(file)
             dates = _date_evidence(reader, rules) if ask_dates else dates
             numbers = _number_style(reader) if ask_numbers else numbers
-            return _take_in(reader, rules, sorter, file, dates=dates, numbers=numbers)
+            return _take_in(reader, rules, sorter, file, tell, dates=dates, numbers=numbers)
         received += len(cleaned.accepted)
         refused += _refuse(sorter, _with_text(cleaned, table).assign(file=file))
         if len(cleaned.accepted):
             sorter.add(as_rows(cleaned.accepted, file=file))
         refuse_ragged()
         intraday.look(table, style)
+        tell(_how_far(reader, received + refused))
     refuse_ragged()
     intraday.refuse()
     order = style.order if dates is not None and dates.orders else None
     found = _read_as(reader, writing.numbers, dates.told(order) if dates else [])
     return FileIntake(received + refused, refused, order, tuple(reader.ignored), read_as=found)
+
+
+def _how_far(reader: Reader, rows: int) -> Progress:
+    if isinstance(reader, UploadReader):
+        return Progress("reading", reader.bytes_read, reader.path.stat().st_size, "bytes", f"{rows:,} rows")
+    return Progress("reading", rows, None, "rows")
 
 
 def _read_as(reader: Reader, numbers: NumberStyle, dates: Sequence[str]) -> ReadAs:

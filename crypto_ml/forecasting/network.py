@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from crypto_ml.errors import Refused
 from crypto_ml.forecasting.inference import Network
 from crypto_ml.forecasting.onnx_graph import INPUT, NORMALISATION_EPSILON, WEIGHTS, onnx_bytes
+from crypto_ml.forecasting.progress import Progress, Tell, tell_nobody
 from crypto_ml.forecasting.schema import FEATURES, WINDOW, Target
 
 if TYPE_CHECKING:
@@ -122,12 +123,14 @@ def fit(
     batch_size: int = 512,
     learning_rate: float = 1e-3,
     patience: int = 5,
+    tell: Tell = tell_nobody,
 ) -> FittedNetwork:
     """Trains a new network: windows (n, 5, 13) float32, targets (n,) float32 in units of the target's deviation.
 
     Huber loss, Adam; stops when `val_loss` has not improved for `patience` epochs and keeps the best epoch's weights.
     Targets of `gap` are clipped at ±10 deviations. Bit-identical for the same arrays, seed and software: operations
-    are held to their deterministic forms, for the whole process (tried on 1 and 2 cores, and across processes).
+    are held to their deterministic forms, for the whole process (tried on 1 and 2 cores, and across processes). `tell`
+    is told of every batch.
     Raises Refused where arrays do not fit together, are empty or not finite, or the loss is no longer a number.
     """
     _check_arrays("training", windows, targets)
@@ -145,7 +148,7 @@ def fit(
         validation_data=(validation_windows, _clipped(validation_targets, target)),
         epochs=epochs,
         batch_size=batch_size,
-        callbacks=[stopping, keras.callbacks.TerminateOnNaN()],
+        callbacks=[stopping, keras.callbacks.TerminateOnNaN(), _telling(keras, tell, epochs)],
         verbose=0,
     ).history
     losses = {name: [float(value) for value in history[name]] for name in ("loss", "val_loss")}
@@ -154,6 +157,28 @@ def fit(
     served = build(seed=seed)  # without the optimiser's state, which nothing reads after the fit
     served.set_weights(model.get_weights())
     return FittedNetwork(served, losses, int(np.argmin(losses["val_loss"])) + 1)
+
+
+def _telling(keras: ModuleType, tell: Tell, epochs: int) -> "keras.callbacks.Callback":
+    """What tells how far a fit is, and its loss so far. `epochs` are the most there are: it may stop sooner."""
+
+    class Telling(keras.callbacks.Callback):  # type: ignore[misc, name-defined]
+        epoch = 0
+        validated = ""
+
+        def on_epoch_begin(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:  # noqa: ARG002
+            self.epoch = epoch
+
+        def on_train_batch_end(self, batch: int, logs: Mapping[str, float] | None = None) -> None:
+            steps = int(self.params["steps"])
+            note = f"epoch {self.epoch + 1} of at most {epochs}, loss {(logs or {}).get('loss', float('nan')):.5f}"
+            done = self.epoch * steps + batch + 1
+            tell(Progress("training", done, epochs * steps, "batches", note + self.validated))
+
+        def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:  # noqa: ARG002
+            self.validated = f" (on validation rows {(logs or {}).get('val_loss', float('nan')):.5f})"
+
+    return Telling()
 
 
 def named_weights(model: "keras.Model") -> dict[str, NDArray[np.float32]]:

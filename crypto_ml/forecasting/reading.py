@@ -90,6 +90,7 @@ class UploadReader:
     columns of `REQUIRED` and those of `OPTIONAL` that are there, all strings, and `line` (int64, the line in the file,
     the header being 1). Lines that do not fit the header are in `ragged`, which whoever iterates may empty between
     two tables; when_many is called where MOST_RAGGED have gathered before there is a table, to empty it earlier.
+    `bytes_read` is how far into the file it is.
     Raises UnreadableUpload.
     """
 
@@ -102,6 +103,7 @@ class UploadReader:
     ragged: list[RaggedLine] = field(default_factory=list, init=False)
     encoding: str = field(default="utf-8", init=False)
     header: Header = field(init=False)
+    bytes_read: int = field(default=0, init=False)
     _next_line: int = field(default=2, init=False)
     _skipped: "array[int]" = field(default_factory=lambda: array("q"), init=False)
     _noting: Any = field(default_factory=RLock, init=False, repr=False, compare=False)
@@ -143,6 +145,7 @@ class UploadReader:
             try:
                 for batch in self._batches(stream, [*wanted, *(name for name in alike if name not in wanted)]):
                     lines = self._lines_of(batch.num_rows)
+                    self.bytes_read = stream.bytes_before(self._next_line)
                     table = pa.Table.from_batches([batch])
                     for name, said in alike.items():
                         say_the_same(table[name], said)
@@ -295,6 +298,11 @@ class _CheckedText(io.RawIOBase):
         self._after_return = False
         self._pending = b""  # the unfinished last line, for the checks that are about a line
         self._ready = deque[bytes]()
+
+    def bytes_before(self, line: int) -> int:
+        """About how far into the file, as it lies on disk, a line is: what parses it is some blocks behind."""
+        read = getattr(self._source, "fileobj", self._source).tell()
+        return int(read * min(1.0, line / max(self._lines, 1)))
 
     def readable(self) -> bool:
         return True

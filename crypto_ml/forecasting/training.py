@@ -36,6 +36,7 @@ from crypto_ml.forecasting.features import series_starts as starts_of
 from crypto_ml.forecasting.model_card import model_card
 from crypto_ml.forecasting.network import ONNX_TOLERANCE, agreement, export_onnx, fit, save_keras, weights_sha256
 from crypto_ml.forecasting.pictures import holdout_by_symbol, loss_curve, predicted_against_actual
+from crypto_ml.forecasting.progress import Tell, tell_nobody
 from crypto_ml.forecasting.scaling import V_OPEN, SeriesStatistics
 from crypto_ml.forecasting.schema import FEATURES, MINIMUM_OWN_ROWS, PRICES, SCALED, Target
 from crypto_ml.forecasting.scoring import PREDICTED, score_rows
@@ -166,12 +167,13 @@ def train(
     label: str,
     manifest: Mapping[str, Any],
     created_at: str,
+    tell: Tell = tell_nobody,
 ) -> Trained:
     """Train a network on `rows` (as for `fit_scaler`) and put the bundle together.
 
     manifest: what identifies the training set, kept in the bundle. label: what the version starts with. created_at:
-    ISO 8601, shown. The same rows, split, statistics and plan give the same weights. Where pictures cannot be drawn the
-    bundle has none. Raises TooLittleHistory, NotInstalled.
+    ISO 8601, shown. tell: who is told how far the fit is. The same rows, split, statistics and plan give the same
+    weights. Where pictures cannot be drawn the bundle has none. Raises TooLittleHistory, NotInstalled.
     """
     require_training("Training")
     examples = _examples(rows, statistics, plan.target)
@@ -181,7 +183,7 @@ def train(
         raise TooLittleHistory("no training or no validation row has an earlier row of its series")
     fitted = fit(
         train_x, train_y, valid_x, valid_y, seed=plan.seed, target=plan.target, epochs=plan.epochs,
-        batch_size=plan.batch_size, learning_rate=plan.learning_rate,
+        batch_size=plan.batch_size, learning_rate=plan.learning_rate, tell=tell,
     )  # fmt: skip
     with TemporaryDirectory(prefix="crypto_ml-train-") as name:
         onnx, keras = Path(name) / "network.onnx", Path(name) / "network.keras"

@@ -4,6 +4,7 @@ Refused rows stand beside them with their reasons. Both are written once, under 
 and of the settings that made them.
 """
 
+import logging
 from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -40,11 +41,13 @@ from crypto_ml.ledger.code import code_version
 from crypto_ml.ledger.formats.reading import read_record
 from crypto_ml.ledger.layout import cleaned_prefix, cleanings_prefix, raw_key
 from crypto_ml.settings import Settings
+from crypto_ml.stages.progress import logged
 from crypto_ml.stages.raw_uploads import Received
 from crypto_ml.storage.failures import AlreadyExists, ObjectMissing
 from crypto_ml.storage.history import MarketHistory
 from crypto_ml.storage.objects import ObjectStore
 
+log: Final = logging.getLogger(__name__)
 PREVIEW_ROWS: Final = 5
 AHEAD: Final = 4
 """Files on local disk at once, while one of them is read."""
@@ -160,8 +163,9 @@ def clean_into(
         columns_given(settings.columns),
     )
     names = {number: file.upload.key for number, file in enumerate(received.files)}
+    tell = logged(log, f"delivery {received.delivery}")
     with RowSorter(directory / "sort") as sorter:
-        intakes = take_in_all(_uploads(received, store, directory), rules, sorter, names)
+        intakes = take_in_all(_uploads(received, store, directory), rules, sorter, names, tell=tell)
         renamed = name_series(sorter, coins.under)
         repeats = Repeats()
         preview, days = _write_accepted(sorter, repeats, directory / ACCEPTED)

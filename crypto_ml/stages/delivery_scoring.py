@@ -1,5 +1,6 @@
 """The accepted rows of a delivery, and the rows of history before them, scored into one file of predictions each."""
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,7 @@ from crypto_ml.forecasting.bundle import ModelBundle
 from crypto_ml.forecasting.current import Order
 from crypto_ml.forecasting.fingerprint import ACCEPTED, RowsHash, Witness, runs
 from crypto_ml.forecasting.looked_at import LookedAt
+from crypto_ml.forecasting.progress import Progress
 from crypto_ml.forecasting.scaled_by import BY_OWN_ROWS, is_other_coin
 from crypto_ml.forecasting.scoring import SEED, score
 from crypto_ml.forecasting.series import LookAlikes
@@ -24,12 +26,14 @@ from crypto_ml.ledger.registry import Champion
 from crypto_ml.settings import Settings
 from crypto_ml.stages.cleaned_features import Cleaned, download_named
 from crypto_ml.stages.earlier_rows import earlier_rows
+from crypto_ml.stages.progress import logged
 from crypto_ml.storage.history import MarketHistory
 from crypto_ml.storage.objects import ObjectStore
 
 PREVIEW_ROWS: Final = 5
 PREDICTED_PARQUET: Final = "predicted.parquet"
 OWN_SCALED_NAMED: Final = 20
+log: Final = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -102,8 +106,11 @@ def score_delivery(
             for number, rows in runs(frame["file"].to_numpy()):
                 hashes.setdefault(number, RowsHash(ACCEPTED)).add(frame[rows])
         alike = add_earlier_rows(sorter, sources)
+        tell, answered = logged(log, f"delivery {cleaned.delivery}"), 0
         for chunk in score(sorter.chunks(), sources.bundle, sources.settings.recovery, witness):
             _write(chunk, names, scored, directory)
+            answered += len(chunk)
+            tell(Progress("scoring", answered, cleaned.accepted_rows if only is None else None, "rows"))
             made = chunk[chunk["status"] != SEED]
             if looked_at and len(made):
                 looked_at.add(made)

@@ -1,15 +1,20 @@
 """trained_model: a candidate, trained on the training set that was prepared for its week."""
 
+import logging
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
+from typing import Final
 
 from crypto_ml.forecasting.evaluation import Verdict, recency_verdict
 from crypto_ml.forecasting.training import Plan, Trained, train
 from crypto_ml.ledger.registry import Registry
 from crypto_ml.settings import Settings
+from crypto_ml.stages.progress import logged
 from crypto_ml.stages.scaler import TrainingSet, read_training_set, rows_of
 from crypto_ml.storage.history import MarketHistory
 from crypto_ml.storage.objects import ObjectStore
+
+log: Final = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -34,6 +39,7 @@ def train_week(week: str, history: MarketHistory, store: ObjectStore, settings: 
         label=week,
         manifest=manifest,
         created_at=now.astimezone(UTC).isoformat(),
+        tell=logged(log, f"model of the week {week}"),
     )
     Registry(store).add(trained.bundle)
     newest: date = rows["date"].max().date()

@@ -5,7 +5,7 @@ all; in parts, that of the MD5s of the parts, and their number. So the same byte
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -75,11 +75,13 @@ def send_in_parts(
     condition: Mapping[str, Any],
     *,
     step: int,
+    sent: Callable[[int], None] = lambda _: None,
 ) -> str:
     """Send a file or bytes to `where` (Bucket, Key) and complete it under `condition`; returns the ETag in quotes.
 
     condition: IfNoneMatch or IfMatch, if any. `described` holds ContentType and Metadata. step: the size of a part (see
-    `step_of`). On any failure the unfinished upload is removed and the SDK's own error goes on.
+    `step_of`). sent: called with the bytes of each part that has arrived, from several threads. On any failure the
+    unfinished upload is removed and the SDK's own error goes on.
     """
     count = max(-(-size_of(source) // step), 1)
     upload = client.create_multipart_upload(**where, **described)["UploadId"]
@@ -87,6 +89,7 @@ def send_in_parts(
     def send(number: int) -> dict[str, Any]:
         body = _piece(source, (number - 1) * step, step)
         answer: Mapping[str, Any] = client.upload_part(**where, UploadId=upload, PartNumber=number, Body=body)
+        sent(len(body))
         return {"PartNumber": number, "ETag": answer["ETag"]} | {
             name: value for name, value in answer.items() if name in CHECKSUMS
         }

@@ -12,7 +12,7 @@ import hashlib
 import json
 import shutil
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -233,18 +233,26 @@ class ObjectStore:
         if_match: str | None = None,
         content_type: str | None = None,
         metadata: Mapping[str, str] | None = None,
+        sent: Callable[[int], None] = lambda _: None,
     ) -> str:
         """Send a local file of any size as one object that appears whole or not at all; returns its ETag.
 
-        From 16 MB on in parts, of which four are in memory at once. With `if_match` the ETag is another one afterwards,
-        also where the bytes are the same: who saw the object before sees that it was replaced. Raises: AlreadyExists
-        (with `create_only`), Conflict (with `if_match`).
+        From 16 MB on in parts, of which four are in memory at once; `sent` is called with the bytes of each. With
+        `if_match` the ETag is another one afterwards, also where the bytes are the same: who saw the object before sees
+        that it was replaced. Raises: AlreadyExists (with `create_only`), Conflict (with `if_match`).
         """
         described = _described(content_type, metadata)
-        return self._send(key, path, create_only=create_only, if_match=if_match, described=described)
+        return self._send(key, path, create_only=create_only, if_match=if_match, described=described, sent=sent)
 
     def _send(
-        self, key: str, source: Path | bytes, *, create_only: bool, if_match: str | None, described: Mapping[str, Any]
+        self,
+        key: str,
+        source: Path | bytes,
+        *,
+        create_only: bool,
+        if_match: str | None,
+        described: Mapping[str, Any],
+        sent: Callable[[int], None] = lambda _: None,
     ) -> str:
         step = step_of(source, if_match)
         condition = {"IfNoneMatch": "*"} if create_only else {"IfMatch": f'"{if_match}"'} if if_match else {}
@@ -258,7 +266,7 @@ class ObjectStore:
         return settled(
             self.client,
             (self.bucket, self.physical(key)),
-            lambda marked: send_in_parts(self.client, source, where, marked, condition, step=step),
+            lambda marked: send_in_parts(self.client, source, where, marked, condition, step=step, sent=sent),
             described=described,
             condition=condition,
             lost=lost,

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crypto_ml.forecasting.bundle import NETWORK, SCALER, ModelBundle
+from crypto_ml.forecasting.progress import Progress, Tell, tell_nobody
 from crypto_ml.forecasting.schema import MINIMUM_OWN_ROWS, OBSERVATION, PRICES
 from crypto_ml.forecasting.scoring import score_rows
 from crypto_ml.forecasting.simulation import simulate_market
@@ -128,9 +129,10 @@ def test_a_holdout_in_which_nothing_can_be_predicted_is_refused() -> None:
         holdout_predictions(rows.iloc[:1], Split(FIRST_DAY, FIRST_DAY), model("gap"))
 
 
-def trained_on(rows: pd.DataFrame, split: Split) -> Trained:
-    statistics = fit_scaler(rows, split)
-    return train(rows, split, statistics, Plan(epochs=1), label="2018-04-01", manifest={"rows": {}}, created_at="now")
+def trained_on(rows: pd.DataFrame, split: Split, tell: Tell = tell_nobody) -> Trained:
+    statistics, manifest = fit_scaler(rows, split), {"rows": {}}
+    plan = Plan(epochs=1, batch_size=64)
+    return train(rows, split, statistics, plan, label="2018-04-01", manifest=manifest, created_at="now", tell=tell)
 
 
 @pytest.fixture(scope="module")
@@ -144,8 +146,14 @@ def split(history: pd.DataFrame) -> Split:
 
 
 @pytest.fixture(scope="module")
-def trained(history: pd.DataFrame, split: Split) -> Trained:
-    return trained_on(history, split)
+def told() -> list[Progress]:
+    """What the training of `trained` told."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def trained(history: pd.DataFrame, split: Split, told: list[Progress]) -> Trained:
+    return trained_on(history, split, told.append)
 
 
 @pytest.fixture(scope="module")
@@ -179,6 +187,14 @@ def test_the_same_training_rows_give_the_same_version_whatever_the_holdout_holds
         "pictures/holdout.png",
         "pictures/predictions.png",
     }
+
+
+def test_a_training_tells_every_batch_with_its_epoch_and_loss(trained: Trained, told: list[Progress]) -> None:
+    assert [one.done for one in told] == list(range(1, len(told) + 1))
+    assert {(one.what, one.total, one.unit) for one in told} == {("training", len(told), "batches")}
+    assert len(told) > 1
+    loss = trained.bundle.document(METRICS)["loss"]["loss"][0]
+    assert told[-1].note == f"epoch 1 of at most 1, loss {loss:.5f}"
 
 
 def test_a_bundle_says_how_good_it_is_beside_the_baselines(trained: Trained) -> None:
