@@ -90,7 +90,7 @@ class UploadReader:
     columns of `REQUIRED` and those of `OPTIONAL` that are there, all strings, and `line` (int64, the line in the file,
     the header being 1). Lines that do not fit the header are in `ragged`, which whoever iterates may empty between
     two tables; when_many is called where MOST_RAGGED have gathered before there is a table, to empty it earlier.
-    `bytes_read` is how far into the file it is.
+    `bytes_read` is about how far into the file it is.
     Raises UnreadableUpload.
     """
 
