@@ -3,13 +3,17 @@
 import signal
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from crypto_ml.commands.demo import ENDINGS, USUAL_PORT, claim, interrupted, stopping
 from crypto_ml.commands.printing import say
+from crypto_ml.digest import sha256_of
 from crypto_ml.errors import Unavailable
+
+if TYPE_CHECKING:
+    from crypto_ml.storage.objects import ObjectStore
 
 SECRET: Final = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
 
@@ -26,19 +30,20 @@ class DagsterEnded(Unavailable):
 def command(port: int | None, state: Path) -> None:
     """Run `dagster dev` on the store that the AWS variables lead to, until Ctrl-C, with all it writes in one folder.
 
-    Prints what to export in another shell, so that `dagster` and `dg` reach this instance from any folder.
+    Each store, and each prefix in it, has a folder of its own. Prints what to export in another shell, so that
+    `dagster` and `dg` reach this instance from any folder.
     """
     from crypto_ml.commands.local_dagster import LocalDagster, aws_variables, chosen_settings, export_lines, kept_ports
     from crypto_ml.deployment import Deployment
     from crypto_ml.packaged import INSTANCE
     from crypto_ml.settings import Settings
 
-    Deployment(Settings.from_environment()).store  # noqa: B018 - a store that cannot be used is better known now
+    store = Deployment(Settings.from_environment()).store  # one that cannot be used is better known now
     for number in ENDINGS:
         signal.signal(number, interrupted)
     try:
         with ExitStack() as stack:
-            state = state.absolute()
+            state = state.absolute() / _name(store)
             claim(state, stack)
             aws = aws_variables()
             ui = kept_ports(state, {"ui": USUAL_PORT}, port)["ui"]
@@ -55,6 +60,12 @@ def command(port: int | None, state: Path) -> None:
             raise DagsterEnded(f"Dagster ended by itself, with exit code {code}; the reason stands above")
     except KeyboardInterrupt:
         say("stopped; nothing of it runs any more", err=True)
+
+
+def _name(store: "ObjectStore") -> str:
+    """What tells one store from another: a run that was queued for one is never run on another."""
+    where = f"{store.client.meta.endpoint_url} {store.uri('')}"
+    return f"{store.bucket}-{sha256_of(where.encode())[:8]}"
 
 
 COMMANDS: Final[tuple[Any, ...]] = (command,)

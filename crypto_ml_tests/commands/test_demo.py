@@ -22,7 +22,7 @@ from crypto_ml.commands.local_dagster import MARK, MODULE, PORTS, LocalDagster, 
 from crypto_ml.packaged import INSTANCE
 from crypto_ml.sample import sample_upload
 from crypto_ml.storage.objects import ObjectStore
-from crypto_ml_tests.dropbox.site import until
+from crypto_ml_tests.dropbox.site import REPOSITORY, until
 
 MARKER = "TEST_MARK_OF_CRYPTO_ML"
 COMMAND = [sys.executable, "-c", "from crypto_ml.cli import main; main()"]
@@ -145,7 +145,7 @@ def test_dev_says_how_to_reach_it_and_leaves_nothing_but_its_folder_and_no_proce
         if "in this one" in line:
             break
     assert f"export CRYPTO_ML_PREFIX={store.prefix}" in told
-    assert f"export DAGSTER_HOME={person.folder}/.crypto_ml/dev/dagster_home" in told
+    assert f"export DAGSTER_HOME={person.folder}/.crypto_ml/dev/{store.bucket}-" in told
     assert f"export DAGSTER_MODULE_NAME={MODULE}" in told
     assert s3_environment["AWS_SECRET_ACCESS_KEY"] not in told
     dev.send_signal(signal.SIGINT)
@@ -195,14 +195,13 @@ def test_everything_that_dagster_keeps_is_in_its_home_from_wherever_it_is_reache
 
 
 def test_a_run_is_launched_by_the_daemon_of_the_same_code_however_that_was_loaded() -> None:
-    repository = INSTANCE.parent
     names = [
         line.split(":")[1].strip()
         for workspace in ("workspace.yaml", "deploy/workspace.yaml")
-        for line in (repository / workspace).read_text().splitlines()
+        for line in (REPOSITORY / workspace).read_text().splitlines()
         if "location_name:" in line
     ]
-    project = tomllib.loads((repository / "pyproject.toml").read_text())["tool"]["dg"]["project"]
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["tool"]["dg"]["project"]
     assert [*names, project["code_location_name"], project["code_location_target_module"]] == [MODULE] * 4
 
 

@@ -130,9 +130,9 @@ def test_a_holdout_in_which_nothing_can_be_predicted_is_refused() -> None:
 
 
 def trained_on(rows: pd.DataFrame, split: Split, tell: Tell = tell_nobody) -> Trained:
-    statistics, manifest = fit_scaler(rows, split), {"rows": {}}
+    named = {"label": "2018-04-01", "created_at": "now"}
     plan = Plan(epochs=1, batch_size=64)
-    return train(rows, split, statistics, plan, label="2018-04-01", manifest=manifest, created_at="now", tell=tell)
+    return train(rows, split, fit_scaler(rows, split), plan, **named, manifest={"rows": {}}, tell=tell)
 
 
 @pytest.fixture(scope="module")
