@@ -51,10 +51,10 @@ def test_a_champion_promoted_again_is_not_its_own_predecessor(registry: Registry
     assert registry.roll_back(by="bob", why="drift", at=NOW).version == bundle("a").version
 
 
-def test_a_second_rollback_undoes_the_first(registry: Registry) -> None:
-    promote(registry, "a", "b")
+def test_a_second_rollback_walks_further_back(registry: Registry) -> None:
+    promote(registry, "a", "b", "c")
     versions = [registry.roll_back(by="bob", why="drift", at=NOW).version for _ in range(2)]
-    assert versions == [bundle("a").version, bundle("b").version]
+    assert versions == [bundle("b").version, bundle("a").version]
 
 
 def test_a_rollback_is_an_entry_that_says_who_and_why(registry: Registry) -> None:
