@@ -96,7 +96,7 @@ def test_the_weekly_schedule_launches_a_week_with_rows_to_train_on_and_says_why_
         )
 
     assert "no market history" in str(tick(date(2018, 2, 4)).skip_message)
-    rows = market({"BTC": 45, "LTC": 45}).assign(known_at=datetime.now(UTC), upload_id="1.0", cleaning=1)
+    rows = market({"BTC": 45, "LTC": 45}).assign(known_at=datetime.now(UTC), upload_id="1.0", cleaning=1, void=None)
     known = pa.Table.from_pandas(rows[SCHEMA.names], schema=SCHEMA, preserve_index=False)
     dagster.deployment.history.append(known, append_id="1.0", known_at=datetime.now(UTC))
     assert tick(date(2018, 2, 4)).partition_key == "2018-01-28"
