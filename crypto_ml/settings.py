@@ -15,8 +15,8 @@ from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from crypto_ml.errors import Refused
-from crypto_ml.forecasting.layouts import columns_given
 from crypto_ml.forecasting.schema import DateOrder, Recovery, Target
+from crypto_ml.forecasting.uploads.layouts import columns_given
 from crypto_ml.ledger.layout import Environment
 from crypto_ml.packaged import MODEL_OUT
 

@@ -10,9 +10,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from crypto_ml.forecasting.bundle import ModelBundle
-from crypto_ml.forecasting.layouts import columns_given
-from crypto_ml.forecasting.parquet import is_parquet, row_of
-from crypto_ml.forecasting.reading import line_of
+from crypto_ml.forecasting.uploads.layouts import columns_given
+from crypto_ml.forecasting.uploads.parquet import is_parquet, row_of
+from crypto_ml.forecasting.uploads.reading import line_of
 from crypto_ml.ledger.formats.receipt_v2 import Receipt
 from crypto_ml.ledger.layout import raw_key
 from crypto_ml.ledger.receipts import read_receipt

@@ -41,7 +41,7 @@ def command(
     from crypto_ml.deployment import Deployment
     from crypto_ml.forecasting.file_scoring import score_file
     from crypto_ml.forecasting.intake import IntakeRules
-    from crypto_ml.forecasting.layouts import columns_given
+    from crypto_ml.forecasting.uploads.layouts import columns_given
     from crypto_ml.settings import Settings
 
     settings = Settings.from_environment()

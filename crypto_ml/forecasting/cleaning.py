@@ -15,11 +15,11 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from crypto_ml.forecasting.dates import FIRST_DAY, DateStyle, has_other_dates, read_dates
-from crypto_ml.forecasting.dates import PLAIN as ISO_DATES
-from crypto_ml.forecasting.numbers import NUMBERS, NumberStyle, has_other_numbers, read_numbers
-from crypto_ml.forecasting.numbers import PLAIN as PLAIN_NUMBERS
 from crypto_ml.forecasting.schema import PRICES
+from crypto_ml.forecasting.uploads.dates import FIRST_DAY, DateStyle, has_other_dates, read_dates
+from crypto_ml.forecasting.uploads.dates import PLAIN as ISO_DATES
+from crypto_ml.forecasting.uploads.numbers import NUMBERS, NumberStyle, has_other_numbers, read_numbers
+from crypto_ml.forecasting.uploads.numbers import PLAIN as PLAIN_NUMBERS
 
 TOLERANCE: Final = 1e-6
 """How far, relative to the price, open and close may lie outside low..high: sources round each price by itself."""

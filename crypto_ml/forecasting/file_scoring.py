@@ -20,12 +20,12 @@ from crypto_ml.forecasting.answers import PREDICTIONS, REJECTED_ROWS, append_csv
 from crypto_ml.forecasting.bundle import ModelBundle
 from crypto_ml.forecasting.intake import IntakeRules, Repeats, name_series, nothing_left, settled_chunks, take_in
 from crypto_ml.forecasting.progress import Progress, Tell, tell_nobody
-from crypto_ml.forecasting.read_as import ReadAs
 from crypto_ml.forecasting.refusals import LISTED
 from crypto_ml.forecasting.schema import Recovery
 from crypto_ml.forecasting.scoring import SEED, score
 from crypto_ml.forecasting.series import LookAlikes
 from crypto_ml.forecasting.sorting import RowSorter
+from crypto_ml.forecasting.uploads.read_as import ReadAs
 
 FILE: Final = 0
 

@@ -18,19 +18,19 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from crypto_ml.forecasting.cleaning import FORMULA_STARTS, PLAIN, CleanedRows, Writing, clean_rows, is_plain
-from crypto_ml.forecasting.dates import DateEvidence, DateStyle, has_other_dates, read_dates
-from crypto_ml.forecasting.intraday import Intraday
-from crypto_ml.forecasting.numbers import NUMBERS, NumberEvidence, NumberStyle
-from crypto_ml.forecasting.parquet import ParquetReader, is_parquet
 from crypto_ml.forecasting.progress import Progress, Tell, tell_nobody
-from crypto_ml.forecasting.read_as import ReadAs, read_as
-from crypto_ml.forecasting.reading import SHOWN_TEXT, UploadReader
 from crypto_ml.forecasting.refusals import LISTED, REFUSED
 from crypto_ml.forecasting.schema import DateOrder
 from crypto_ml.forecasting.series import series_names
 from crypto_ml.forecasting.settling import Settled, Settling
 from crypto_ml.forecasting.sorting import ROWS, RowSorter, as_rows, whole_series
-from crypto_ml.forecasting.unreadable import UnreadableUpload
+from crypto_ml.forecasting.uploads.dates import DateEvidence, DateStyle, has_other_dates, read_dates
+from crypto_ml.forecasting.uploads.intraday import Intraday
+from crypto_ml.forecasting.uploads.numbers import NUMBERS, NumberEvidence, NumberStyle
+from crypto_ml.forecasting.uploads.parquet import ParquetReader, is_parquet
+from crypto_ml.forecasting.uploads.read_as import ReadAs, read_as
+from crypto_ml.forecasting.uploads.reading import SHOWN_TEXT, UploadReader
+from crypto_ml.forecasting.uploads.unreadable import UnreadableUpload
 from crypto_ml.visible import visible
 
 SHOWN_VALUE: Final = 40

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from crypto_ml.forecasting.limits import MOST_EXPANSION
+from crypto_ml.forecasting.uploads.limits import MOST_EXPANSION
 from crypto_ml.ledger.clock import not_before
 from crypto_ml.ledger.layout import ANSWERED, DELIVERIES, KNOWN, PARQUET_ENDING, UPLOADS, answered_key, is_upload
 from crypto_ml.ledger.log import AppendOnlyLog, Entry

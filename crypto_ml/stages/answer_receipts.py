@@ -7,7 +7,7 @@ from typing import Final
 
 from crypto_ml.digest import sha256_of
 from crypto_ml.forecasting.bundle import MANIFEST, NETWORK, SCALER, TRAINING_MANIFEST, ModelBundle
-from crypto_ml.forecasting.read_as import read_as_recorded
+from crypto_ml.forecasting.uploads.read_as import read_as_recorded
 from crypto_ml.ledger.clock import not_before
 from crypto_ml.ledger.code import code_version
 from crypto_ml.ledger.deliveries import delivery_key

@@ -33,10 +33,10 @@ from crypto_ml.forecasting.intake import (
     settled_chunks,
     take_in_all,
 )
-from crypto_ml.forecasting.layouts import columns_given
 from crypto_ml.forecasting.refusals import LISTED
 from crypto_ml.forecasting.refusals import REFUSED as REFUSED_SCHEMA
 from crypto_ml.forecasting.sorting import ROWS, RowSorter
+from crypto_ml.forecasting.uploads.layouts import columns_given
 from crypto_ml.ledger.code import code_version
 from crypto_ml.ledger.formats.reading import read_record
 from crypto_ml.ledger.layout import cleaned_prefix, cleanings_prefix, raw_key

@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 from typing import Final
 
 from crypto_ml.digest import sha256_of
-from crypto_ml.forecasting.file_kinds import foreign_name
+from crypto_ml.forecasting.uploads.file_kinds import foreign_name
 from crypto_ml.ledger.clock import not_before
 from crypto_ml.ledger.deliveries import Delivery, Upload
 from crypto_ml.ledger.formats.reading import read_record

@@ -17,7 +17,7 @@ from crypto_ml.forecasting.sorting import RowSorter
 from crypto_ml.ledger.reports import read_report
 from crypto_ml.storage.objects import ObjectStore
 from crypto_ml_tests.forecasting.markets import market
-from crypto_ml_tests.forecasting.uploads import TODAY, take
+from crypto_ml_tests.forecasting.uploads.files import TODAY, take
 from crypto_ml_tests.stages.road import Road, upload
 
 NIGHTLY = os.environ.get("HYPOTHESIS_PROFILE") == "nightly"

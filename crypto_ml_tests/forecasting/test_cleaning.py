@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crypto_ml.forecasting.cleaning import LARGEST_PRICE, TOLERANCE
-from crypto_ml.forecasting.numbers import read_numbers
 from crypto_ml.forecasting.schema import OBSERVATION, PRICES
-from crypto_ml_tests.forecasting.uploads import HEADER, csv, line, take
+from crypto_ml.forecasting.uploads.numbers import read_numbers
+from crypto_ml_tests.forecasting.uploads.files import HEADER, csv, line, take
 
 
 def reason_for(**values: str) -> str:

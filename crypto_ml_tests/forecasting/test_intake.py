@@ -25,13 +25,13 @@ from crypto_ml.forecasting.intake import (
     take_in,
     take_in_all,
 )
-from crypto_ml.forecasting.reading import MOST_RAGGED
 from crypto_ml.forecasting.refusals import LISTED
 from crypto_ml.forecasting.schema import OBSERVATION, PRICES
 from crypto_ml.forecasting.series import series_names
 from crypto_ml.forecasting.sorting import RowSorter, as_rows
+from crypto_ml.forecasting.uploads.reading import MOST_RAGGED
 from crypto_ml_tests.forecasting.markets import market
-from crypto_ml_tests.forecasting.uploads import HEADER, TODAY, csv, line, take
+from crypto_ml_tests.forecasting.uploads.files import HEADER, TODAY, csv, line, take
 
 NAMES = st.text(st.characters(exclude_categories=["Cc", "Cf", "Cs", "Zl", "Zp"]), min_size=1, max_size=12)
 SYMBOLS = NAMES.filter(lambda name: name == name.strip() and not name.startswith(FORMULA_STARTS))

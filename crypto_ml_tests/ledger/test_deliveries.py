@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crypto_ml.forecasting.limits import MOST_EXPANSION
+from crypto_ml.forecasting.uploads.limits import MOST_EXPANSION
 from crypto_ml.ledger.deliveries import MOST_BYTES, MOST_FILES, Delivery, DeliveryLog, Upload, plan, weight
 from crypto_ml.ledger.layout import KNOWN, answered_key
 from crypto_ml.storage.objects import ObjectStore

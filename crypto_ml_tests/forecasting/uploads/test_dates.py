@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crypto_ml.forecasting.dates import FIRST_DAY, DateEvidence, read_date
 from crypto_ml.forecasting.schema import DateOrder
-from crypto_ml.forecasting.unreadable import UnreadableUpload
-from crypto_ml_tests.forecasting.uploads import csv, line, take
+from crypto_ml.forecasting.uploads.dates import FIRST_DAY, DateEvidence, read_date
+from crypto_ml.forecasting.uploads.unreadable import UnreadableUpload
+from crypto_ml_tests.forecasting.uploads.files import csv, line, take
 
 DAYS = st.dates(date(1900, 1, 1), date(2100, 1, 1))
 

@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
-from crypto_ml.forecasting.layouts import Layout
-from crypto_ml.forecasting.numbers import NumberStyle
-from crypto_ml.forecasting.reading import Header
+from crypto_ml.forecasting.uploads.layouts import Layout
+from crypto_ml.forecasting.uploads.numbers import NumberStyle
+from crypto_ml.forecasting.uploads.reading import Header
 
 _DELIMITERS: Final = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
 _MARKS: Final = {",": "commas", ".": "points", " ": "spaces", "'": "apostrophes"}

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from crypto_ml.forecasting.schema import DateOrder
-from crypto_ml.forecasting.unreadable import UnreadableUpload
+from crypto_ml.forecasting.uploads.unreadable import UnreadableUpload
 
 FIRST_DAY: Final = date(2009, 1, 3)
 """The day of the first block of the first chain: no coin has a price before it."""

@@ -2,8 +2,8 @@
 
 import pytest
 
-from crypto_ml.forecasting.layouts import COLUMNS_SETTING, columns_given
-from crypto_ml_tests.forecasting.uploads import HEADER, Taken, csv, line, take
+from crypto_ml.forecasting.uploads.layouts import COLUMNS_SETTING, columns_given
+from crypto_ml_tests.forecasting.uploads.files import HEADER, Taken, csv, line, take
 
 ROW = line()
 OHLC = "10,12,9,11"

@@ -16,14 +16,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crypto_ml.forecasting import parquet_pages
-from crypto_ml.forecasting.dates import read_date
-from crypto_ml.forecasting.numbers import read_numbers
-from crypto_ml.forecasting.parquet import row_of
-from crypto_ml.forecasting.parquet_pages import ParquetPages
 from crypto_ml.forecasting.schema import PRICES
-from crypto_ml.forecasting.unreadable import UnreadableUpload
-from crypto_ml_tests.forecasting.uploads import TODAY, take
+from crypto_ml.forecasting.uploads import parquet_pages
+from crypto_ml.forecasting.uploads.dates import read_date
+from crypto_ml.forecasting.uploads.numbers import read_numbers
+from crypto_ml.forecasting.uploads.parquet import row_of
+from crypto_ml.forecasting.uploads.parquet_pages import ParquetPages
+from crypto_ml.forecasting.uploads.unreadable import UnreadableUpload
+from crypto_ml_tests.forecasting.uploads.files import TODAY, take
 
 NUMBERS = (*PRICES, "market", "volume")
 DAYS = [date(2018, 3, 1), date(2018, 3, 2), date(2018, 3, 3)]

@@ -3,8 +3,8 @@
 What a file says of itself is not believed: the size of each page that will be unpacked is looked up where it stands,
 before the page is read. Values of their own types come out as the text that CSV would have for them.
 
-`python -m crypto_ml.forecasting.parquet_pages` takes a question as JSON and answers with an Arrow stream of the text on
-standard output, or with a reason on standard error and the code REFUSED.
+`python -m crypto_ml.forecasting.uploads.parquet_pages` takes a question as JSON and answers with an Arrow stream of the
+text on standard output, or with a reason on standard error and the code REFUSED.
 """
 
 import json
@@ -21,13 +21,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from crypto_ml.forecasting.file_kinds import PARQUET
-from crypto_ml.forecasting.layouts import REQUIRED, Layout, lay_out
-from crypto_ml.forecasting.limits import MOST_EXPANSION, SMALL_EXPANDED
-from crypto_ml.forecasting.parquet import LAYOUT, REFUSED
-from crypto_ml.forecasting.reading import BLOCK, LONGEST_LINE, OPTIONAL, completed, say_the_same
-from crypto_ml.forecasting.thrift import Damaged, read_struct
-from crypto_ml.forecasting.unreadable import UnreadableUpload
+from crypto_ml.forecasting.uploads.file_kinds import PARQUET
+from crypto_ml.forecasting.uploads.layouts import REQUIRED, Layout, lay_out
+from crypto_ml.forecasting.uploads.limits import MOST_EXPANSION, SMALL_EXPANDED
+from crypto_ml.forecasting.uploads.parquet import LAYOUT, REFUSED
+from crypto_ml.forecasting.uploads.reading import BLOCK, LONGEST_LINE, OPTIONAL, completed, say_the_same
+from crypto_ml.forecasting.uploads.thrift import Damaged, read_struct
+from crypto_ml.forecasting.uploads.unreadable import UnreadableUpload
 
 MOST_FOOTER: Final = 16 << 20
 MOST_PAGE: Final = 32 << 20

@@ -9,8 +9,8 @@ import pyarrow as pa
 import pytest
 from pyarrow import feather
 
-from crypto_ml.forecasting.file_kinds import foreign_name
-from crypto_ml_tests.forecasting.uploads import csv, line, take
+from crypto_ml.forecasting.uploads.file_kinds import foreign_name
+from crypto_ml_tests.forecasting.uploads.files import csv, line, take
 
 
 def zipped(name: str) -> bytes:

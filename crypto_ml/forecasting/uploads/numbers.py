@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from crypto_ml.forecasting.schema import PRICES
-from crypto_ml.forecasting.unreadable import UnreadableUpload
+from crypto_ml.forecasting.uploads.unreadable import UnreadableUpload
 
 Mark = Literal[".", ","]
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from crypto_ml.forecasting.intake import IntakeRules, Repeats, settled_chunks, take_in, take_in_all
 from crypto_ml.forecasting.sorting import RowSorter
-from crypto_ml_tests.forecasting.uploads import HEADER, csv, line, take
+from crypto_ml_tests.forecasting.uploads.files import HEADER, csv, line, take
 
 TODAY = date(2026, 11, 21)
 COLUMNS = ("open", "high", "low", "close", "market")

@@ -6,8 +6,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from crypto_ml.forecasting.dates import DateStyle, read_dates
-from crypto_ml.forecasting.unreadable import UnreadableUpload
+from crypto_ml.forecasting.uploads.dates import DateStyle, read_dates
+from crypto_ml.forecasting.uploads.unreadable import UnreadableUpload
 
 LEAST: Final = 2
 _ISO_DAY: Final = 10

@@ -15,16 +15,16 @@ from typing import Final
 
 import pyarrow as pa
 
-from crypto_ml.forecasting.file_kinds import PARQUET
-from crypto_ml.forecasting.layouts import Layout
-from crypto_ml.forecasting.reading import RaggedLine
-from crypto_ml.forecasting.unreadable import UnreadableUpload
+from crypto_ml.forecasting.uploads.file_kinds import PARQUET
+from crypto_ml.forecasting.uploads.layouts import Layout
+from crypto_ml.forecasting.uploads.reading import RaggedLine
+from crypto_ml.forecasting.uploads.unreadable import UnreadableUpload
 
 REFUSED: Final = 3
 LAYOUT: Final = b"layout"
 MOST_SAID: Final = 10_000
 _BROKEN_DOWN: Final = (signal.SIGABRT, signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL)
-_READER: Final = "crypto_ml.forecasting.parquet_pages"
+_READER: Final = "crypto_ml.forecasting.uploads.parquet_pages"
 
 
 def is_parquet(path: Path) -> bool:

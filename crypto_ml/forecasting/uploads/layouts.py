@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from crypto_ml.forecasting.schema import PRICES
-from crypto_ml.forecasting.unreadable import UnreadableUpload
+from crypto_ml.forecasting.uploads.unreadable import UnreadableUpload
 
 REQUIRED: Final = ("symbol", "date", *PRICES, "market")
 ALIASES: Final = {"marketcap": "market", "market_cap": "market"}

@@ -25,10 +25,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 
-from crypto_ml.forecasting.file_kinds import foreign, foreign_text
-from crypto_ml.forecasting.layouts import COLUMNS_SETTING, KLINES, REQUIRED, Layout, NoLayout, lay_out
-from crypto_ml.forecasting.limits import MOST_EXPANSION, SMALL_EXPANDED
-from crypto_ml.forecasting.unreadable import UnreadableUpload
+from crypto_ml.forecasting.uploads.file_kinds import foreign, foreign_text
+from crypto_ml.forecasting.uploads.layouts import COLUMNS_SETTING, KLINES, REQUIRED, Layout, NoLayout, lay_out
+from crypto_ml.forecasting.uploads.limits import MOST_EXPANSION, SMALL_EXPANDED
+from crypto_ml.forecasting.uploads.unreadable import UnreadableUpload
 
 OPTIONAL: Final = ("volume", "slug")
 LONGEST_LINE: Final = 1 << 20
