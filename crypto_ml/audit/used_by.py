@@ -134,6 +134,10 @@ def _trained_on(manifest: Mapping[str, Any], rows: Rows, history: MarketHistory)
             yield f"{row['symbol']} {row['date']}"
 
 
+def _counted(used: tuple[UsedBy, ...], what: str) -> str:
+    return f"1 {what} was" if len(used) == 1 else f"{len(used)} {what}s were"
+
+
 def _number(upload_id: str) -> tuple[int, int]:
     delivery, _, file = upload_id.partition(".")
     return int(delivery), int(file)
@@ -141,12 +145,12 @@ def _number(upload_id: str) -> tuple[int, int]:
 
 def told_of(answers: tuple[UsedBy, ...], forecasts: tuple[UsedBy, ...], models: tuple[UsedBy, ...]) -> Iterator[str]:
     """What had used some rows, in lines for people."""
-    yield f"{len(answers)} past answers were made from them"
+    yield f"{_counted(answers, 'past answer')} made from them"
     for used in answers:
         yield f"  {used.name} to {used.upload}: {len(used.used)} predictions, {', '.join(used.used[:3])}"
-    yield f"{len(forecasts)} forecasts were made from them"
+    yield f"{_counted(forecasts, 'forecast')} made from them"
     for used in forecasts:
         yield f"  {used.name}: {len(used.used)} predictions, {', '.join(used.used[:3])}"
-    yield f"{len(models)} models were trained on them"
+    yield f"{_counted(models, 'model')} trained on them"
     for used in models:
         yield f"  {used.name}: {len(used.used)} days, {', '.join(used.used[:3])}"

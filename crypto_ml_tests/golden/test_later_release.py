@@ -22,7 +22,7 @@ ADDITIONS = (
     ),
     ("forecasting/features.py", "    return rows.assign(\n", "        log_range=np.log(high / low),\n"),
     # a column that uploads may carry
-    ("forecasting/reading.py", '("volume", "slug"', ', "trades"'),
+    ("forecasting/uploads/reading.py", '("volume", "slug"', ', "trades"'),
     ("forecasting/schema.py", "unique name; missing where not given\n", '    "trades": "float64",\n'),
     (
         "forecasting/cleaning.py",
