@@ -15,7 +15,8 @@ MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 
-.PHONY: help venv demo dev test faults nightly lint types wheel bench golden model schema settings lock platforms clean
+.PHONY: help venv demo dev test faults nightly lint types wheel bench golden model schema settings docs examples lock \
+	platforms clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -86,6 +87,13 @@ schema: venv ## write the JSON Schemas of receipts in docs/ anew
 
 settings: venv ## write README's table of settings anew
 	@$(PYTHON) -m crypto_ml_tests.readme
+
+docs: venv ## the documents as a site in .crypto_ml/site; a link that leads nowhere ends it
+	@NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --quiet
+	@echo "open .crypto_ml/site/index.html" >&2
+
+examples: venv ## run every command that docs/commands.md shows, and write what they print (some minutes)
+	@$(PYTHON) -m crypto_ml_tests.examples.make
 
 lock: ## resolve the lock files anew (needs uv)
 	@command -v uv >/dev/null || { echo "make lock needs uv on the PATH." >&2; exit 1; }

@@ -8,9 +8,10 @@ from urllib.parse import unquote
 import pytest
 
 from crypto_ml.cli import main
+from crypto_ml_tests.examples.make import DOCUMENT, PART, TEMPLATE
 
 ROOT = Path(__file__).resolve().parents[1]
-DOCUMENTS = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/architecture.md")
+DOCUMENTS = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")
 
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 HEADING = re.compile(r"^#+ +(.+)$", re.MULTILINE)
@@ -128,3 +129,31 @@ def test_readme_names_every_command_and_every_target_is_named_somewhere() -> Non
     assert not sorted(shown - {name for line in code_in(ROOT / "README.md") for name in COMMAND.findall(line)})
     told = {target for path in documents() for target in targets_in(path)}
     assert not sorted(makefile_targets() - told - {"help"})
+
+
+def test_the_commands_shown_are_those_of_the_template_and_what_is_said_of_them_too() -> None:
+    """Whoever edits either has to run `make examples`."""
+
+    def said(text: str) -> tuple[list[str], list[int]]:
+        blocks = [part["block"] for part in PART.finditer(text) if part["block"] is not None]
+        return PART.sub("", text).split(), [len(re.findall(r"^\$ ", block, re.MULTILINE)) for block in blocks]
+
+    assert said(text_of(DOCUMENT)) == said(text_of(TEMPLATE))
+
+
+def test_every_command_is_shown_with_a_run_of_it() -> None:
+    shown = {name for name, command in main.commands.items() if not command.hidden}
+    assert shown <= set(re.findall(r"^\$ crypto-ml ([a-z-]+)", text_of(DOCUMENT), re.MULTILINE))
+
+
+def test_every_option_that_is_named_is_one_of_its_command(document: Path) -> None:
+    named = (found for line in code_in(document) for found in re.findall(r"\bcrypto-ml ([a-z-]+)([^|#;&]*)", line))
+    every = ((name, option) for name, rest in named for option in re.findall(r"(?<=\s)--[a-z-]+", rest))
+
+    def known(used: tuple[str, str]) -> bool:
+        name, option = used
+        return option == "--help" or any(
+            option in (*param.opts, *param.secondary_opts) for param in main.commands[name].params
+        )
+
+    assert not [used for used in every if not known(used)]
