@@ -15,7 +15,7 @@ MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 
-.PHONY: help venv demo dev test faults nightly lint types wheel bench golden model schema settings docs examples lock \
+.PHONY: help venv demo dev test faults bombs nightly lint types wheel bench golden model schema settings docs examples lock \
 	platforms clean
 
 help: ## list the targets
@@ -51,6 +51,9 @@ test: venv ## the whole test suite
 
 faults: venv ## kill daemons, workers and the store in the middle of a delivery, fill a disk
 	@$(PYTHON) -m pytest -q -m faults crypto_ml_tests/dropbox
+
+bombs: venv ## clean files that are made to take all memory, and see that they don't
+	@$(PYTHON) -m pytest -q -n 2 -m bombs crypto_ml_tests/forecasting
 
 nightly: venv ## 2,000 random histories, 10,000 mutated files, and the faults
 	@HYPOTHESIS_PROFILE=nightly $(PYTHON) -m pytest -q -n 2 --timeout=7200 -m "faults or not faults" crypto_ml_tests/dropbox

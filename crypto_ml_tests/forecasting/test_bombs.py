@@ -7,6 +7,7 @@ import pytest
 from crypto_ml.forecasting.refusals import LISTED
 from crypto_ml_tests.forecasting.bombs import BOMBS, cleaned_in_a_process, write_bomb
 
+pytestmark = pytest.mark.bombs
 MOST_MEMORY = 800e6
 MOST_ON_DISK = 200e6
 SIZE = 60_000_000
