@@ -145,7 +145,7 @@ def test_a_missing_first_model_says_what_to_do(upload: Path, tmp_path: Path, mon
 
 def test_told_to_end_it_leaves_the_old_output_and_nothing_else(tmp_path: Path) -> None:
     upload, out = tmp_path / "long.csv", tmp_path / "out.csv"
-    simulate_market(100, 2_000, 7, date(2015, 1, 1)).to_csv(upload, index=False)
+    simulate_market(300, 2_000, 7, date(2015, 1, 1)).to_csv(upload, index=False)  # seconds, wherever it is interrupted
     out.write_text("before")
     with subprocess.Popen([*SCORE, upload, "-o", out], stderr=subprocess.PIPE, text=True) as process:
         while process.poll() is None and not list(tmp_path.glob(".out.csv.*.part")):  # in the middle of its work
