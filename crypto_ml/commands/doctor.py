@@ -155,7 +155,8 @@ def _uploads(store: "ObjectStore", examined: Examined) -> Iterator[Finding]:
     examined.metrics |= asdict(found)
     if not found.unanswered:
         told = ", ".join(f"{count} {outcome}" for outcome, count in sorted(found.outcomes.items())) or "nothing yet"
-        yield Finding("uploads", "ok", f"all answered, in {found.deliveries} deliveries ({told})")
+        deliveries = "1 delivery" if found.deliveries == 1 else f"{found.deliveries} deliveries"
+        yield Finding("uploads", "ok", f"all answered, in {deliveries} ({told})")
     else:
         detail = f"{found.unanswered} unanswered, the oldest {found.oldest_unanswered} for {found.lag_seconds:.0f} s"
         late = found.lag_seconds >= MOST_LAG
@@ -199,7 +200,8 @@ def _instance(instance: "DagsterInstance", examined: Examined) -> Iterator[Findi
         yield Finding("daemon", "ok", "running")
     from dagster import DagsterRunStatus, RunsFilter
 
-    from crypto_ml.defs.dagster_internals import InstigatorStatus, InstigatorType
+    from crypto_ml.defs.dagster_internals import PARTITION_NAME_TAG, InstigatorStatus, InstigatorType
+    from crypto_ml.defs.partitions import DELIVERIES
 
     states = instance.all_instigator_state(instigator_type=InstigatorType.SENSOR)
     # a code location that was called otherwise left states that nobody changes any more
@@ -217,8 +219,13 @@ def _instance(instance: "DagsterInstance", examined: Examined) -> Iterator[Findi
     failed = instance.get_run_records(
         RunsFilter(statuses=[DagsterRunStatus.FAILURE], job_name="score_uploads"), limit=5
     )
+    # a run for a partition that somebody made up was refused, and nobody waits for it
+    known = set(instance.get_dynamic_partitions(str(DELIVERIES.name)))
     recent = [
-        record.dagster_run.run_id for record in failed if time.time() - record.create_timestamp.timestamp() < 86400
+        record.dagster_run.run_id
+        for record in failed
+        if time.time() - record.create_timestamp.timestamp() < 86400
+        and record.dagster_run.tags.get(PARTITION_NAME_TAG) in known
     ]
     if recent:
         yield Finding("runs", "warn", f"score_uploads failed in the last day: {', '.join(recent)}; look at their logs")

@@ -26,6 +26,9 @@ MARK: Final = "CRYPTO_ML_DEMO_ID"
 MODULE: Final = "crypto_ml.definitions"
 """What Dagster loads, and so the name of the code location, by which a daemon knows the runs it is to launch."""
 
+SUPERSEDED: Final = "Function `dev_command` is superseded"
+"""What `dagster dev` warns of: that `dg dev` is preferred, which nobody who reads it here can do anything about."""
+
 PORTS: Final = "ports.json"
 LONGEST_START: Final = 120.0
 LONGEST_STOP: Final = 20.0
@@ -78,7 +81,8 @@ class LocalDagster:
     def __enter__(self) -> Self:
         self.home.mkdir(parents=True, exist_ok=True)
         (self.home / "dagster.yaml").write_bytes(self._instance.read_bytes())
-        command = [sys.executable, "-m", "dagster", "dev", "-m", MODULE, "-p", str(self.port)]
+        quiet = ["-W", f"ignore:{SUPERSEDED}"]
+        command = [sys.executable, *quiet, "-m", "dagster", "dev", "-m", MODULE, "-p", str(self.port)]
         with contextlib.nullcontext(None) if self._aloud else self.log.open("wb") as log:
             self._process = subprocess.Popen(
                 [*command, "-h", "127.0.0.1"],

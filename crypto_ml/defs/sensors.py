@@ -81,7 +81,8 @@ def _tick(watch: Watch, instance: dg.DagsterInstance) -> dg.SensorResult | dg.Sk
         now = time.monotonic()
         pause = max(SHORTEST_PAUSE, PAUSE_PER_LISTING * (now - began))
         if now + pause > deadline:
-            told = f"no new upload; {watch.log.last_number} deliveries so far"
+            last = watch.log.last_number
+            told = f"no new upload; {'1 delivery' if last == 1 else f'{last} deliveries'} so far"
             return dg.SkipReason(visible("; ".join(problems)) or told)
         time.sleep(pause)
 

@@ -338,9 +338,10 @@ def _why_nothing_is_before(entries: Sequence[Champion]) -> str:
     left = sorted({entry.version for entry in entries} - {champion})
     if not left:
         return f"no other model has served before the champion {champion}, so there is nothing to go back to"
+    each, one = ("", "it") if len(left) == 1 else ("each ", "one of them")
     return (
-        f"nothing is left before the champion {champion}: {', '.join(left)} served as well, and each was rolled back "
-        "from; to have one of them serve again, promote it by its version"
+        f"nothing is left before the champion {champion}: {', '.join(left)} served as well, and {each}was rolled back "
+        f"from; to have {one} serve again, promote it by its version"
     )
 
 

@@ -148,7 +148,14 @@ def test_what_is_waited_for_is_named_with_since_when_and_when_it_is_tried_next(
     chosen = Settings(bucket=store.bucket, prefix=store.prefix.rstrip("/"))
     with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
         instance.add_dynamic_partitions("deliveries", ["00000001"])
+        instance.add_dynamic_partitions("deliveries", ["mine"])
+        InProcessDagster.of(chosen, instance).run("score_uploads", "mine", raises=False)
+        assert doctor()[1]["runs"] == (
+            "ok",
+            "no scoring run failed in the last day",
+        )  # it was refused, no file's failed
         InProcessDagster.of(chosen, instance).run("score_uploads", "00000001", raises=False)
+    assert doctor()[1]["runs"][0] == "warn"
     state, detail = doctor()[1]["waiting"]
     assert state == "warn"
     assert detail.startswith("00000001: unavailable since ")

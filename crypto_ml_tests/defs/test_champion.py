@@ -6,6 +6,7 @@ from typing import Any
 import dagster as dg
 import pytest
 
+from crypto_ml.defs.assets.models import Promotion
 from crypto_ml.forecasting.bundle import ModelBundle
 from crypto_ml.ledger.registry import Registry
 from crypto_ml.storage.failures import StoreUnavailable
@@ -14,7 +15,7 @@ from crypto_ml_tests.in_process_dagster import InProcessDagster
 
 NOW = datetime(2024, 3, 1, tzinfo=UTC)
 ONE, OTHER, THIRD = (model("gap", label=label) for label in ("one", "other", "third"))
-ROLLBACK = {"ops": {"champion_model": {"config": {"rollback": True, "by": "bob", "why": "drift"}}}}
+ROLLBACK: dict[str, Any] = {"ops": {"champion_model": {"config": {"rollback": True, "by": "bob", "why": "drift"}}}}
 
 
 @pytest.fixture
@@ -96,6 +97,18 @@ def test_a_launch_without_a_decision_says_so_and_changes_nothing(dagster: InProc
     half = {"ops": {"champion_model": {"config": {"by": "bob", "why": "drift"}}}}
     assert not dagster.run("promote_model", config=half, raises=False).success
     assert champions(registry) == [ONE.version, OTHER.version]
+
+
+def test_the_launchpad_shows_all_that_a_decision_can_have() -> None:
+    assert {name for name, field in Promotion.to_fields_dict().items() if field.default_value is not None} == set(
+        Promotion.model_fields
+    )
+
+
+def test_a_version_left_empty_as_the_launchpad_shows_it_is_none(dagster: InProcessDagster, registry: Registry) -> None:
+    filled = ROLLBACK["ops"]["champion_model"]["config"] | {"version": "", "override": ""}
+    assert dagster.run("promote_model", config={"ops": {"champion_model": {"config": filled}}}).success
+    assert champions(registry) == [ONE.version, OTHER.version, ONE.version]
 
 
 def test_a_run_executed_again_after_another_decision_shows_the_model_that_serves(

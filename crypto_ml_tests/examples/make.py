@@ -129,6 +129,7 @@ def main() -> None:
                 str(folder): "/home/you",
                 name: "/home/you",
                 str(ROOT): "/home/you/crypto_ml",
+                str(Path(sys.prefix).resolve()): "/home/you/crypto_ml/.venv",  # that of ROOT may be a link
             }
             DOCUMENT.write_text(written(TEMPLATE.read_text(encoding="utf-8"), shell, hide), encoding="utf-8")
 

@@ -100,7 +100,9 @@ def test_a_rollback_is_a_promotion_of_what_served_before(registry: Registry) -> 
         registry.roll_back(by="ann", why="problem", at=NOW)
     registry.promote(OTHER.version, by="ann", why="better", at=NOW)
     assert registry.roll_back(by="ann", why="worse", at=NOW).version == ONE.version
-    with pytest.raises(NothingToRollBackTo, match=f"{OTHER.version} served as well, and each was rolled back from"):
+    with pytest.raises(
+        NothingToRollBackTo, match=f"{OTHER.version} served as well, and was rolled back from; to have it"
+    ):
         registry.roll_back(by="bob", why="worse", at=NOW)
     registry.promote(OTHER.version, by="ann", why="mended", at=NOW)
     assert registry.roll_back(by="ann", why="not so", at=NOW).version == ONE.version

@@ -176,8 +176,8 @@ def trained_model(context: dg.AssetExecutionContext, platform: Platform) -> dg.M
 class Promotion(dg.Config):
     """Which model is to serve, who decided so, and why. With nothing given the pointer is read, and nothing changes."""
 
-    version: str | None = Field(
-        default=None,
+    version: str | None = Field(  # the launchpad leaves out what is None by default, so that nobody would see it there
+        default="",
         description="The version that is to serve. `crypto-ml models` lists those there are, and so does a launch of "
         "promote_model in which nothing is decided.",
     )
@@ -189,7 +189,7 @@ class Promotion(dg.Config):
     by: str = Field(default="", description="Who decides. Recorded; needed for a promotion and for a rollback.")
     why: str = Field(default="", description="Why. Recorded; needed for a promotion and for a rollback.")
     override: str | None = Field(
-        default=None,
+        default="",
         description="Why the version may serve although a gate fails. Recorded, where one does; else not needed.",
     )
 
@@ -213,7 +213,8 @@ def champion_model(context: dg.AssetExecutionContext, platform: Platform, config
             raise Refused("nothing says what was decided: give the version that is to serve, or rollback: true")
         decided_on = f"{_NOTHING_DECIDED}; {deployment.registry.told_versions()}"
         if config.version or config.rollback:
-            decision = Decision(config.version, config.by, config.why, config.override).of_run(first_run(context.run))
+            decision = Decision(config.version or None, config.by, config.why, config.override or None)
+            decision = decision.of_run(first_run(context.run))
             decided = decide(decision, deployment.registry, deployment.history, datetime.now(UTC))
             # carried out before, by a run that was executed again, it may have been followed by another since
             champion = max(champion, decided, key=lambda entry: entry.pointer)
