@@ -70,7 +70,9 @@ def command(once: bool, port: int | None, state: Path) -> None:
             report, seconds = _drop_and_wait(running)
             _show(report, seconds, running)
             answered = True
-            if not once:
+            if once:
+                running.dagster.wait_until_scored()
+            else:
                 say(err=True)
                 say("It stays up until Ctrl-C.", err=True)
                 while True:

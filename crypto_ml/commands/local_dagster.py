@@ -29,6 +29,9 @@ MODULE: Final = "crypto_ml.definitions"
 SUPERSEDED: Final = "Function `dev_command` is superseded"
 """What `dagster dev` warns of: that `dg dev` is preferred, which nobody who reads it here can do anything about."""
 
+SCORING: Final = """{ runsOrError(filter: {pipelineName: "score_uploads", statuses: [QUEUED, NOT_STARTED, STARTING,
+STARTED]}) { ... on Runs { results { id } } } }"""
+
 PORTS: Final = "ports.json"
 LONGEST_START: Final = 120.0
 LONGEST_STOP: Final = 20.0
@@ -108,6 +111,12 @@ class LocalDagster:
                 raise DagsterNotStarted(f"Dagster did not start; the end of {self.log} stands above\n{self.log_tail()}")
             time.sleep(0.3)
 
+    def wait_until_scored(self) -> None:
+        """Return once no scoring run is under way, or after a while: one that is ended on its way stays red."""
+        deadline = time.monotonic() + LONGEST_STOP
+        while time.monotonic() < deadline and (self._asked(SCORING) or {}).get("runsOrError", {}).get("results"):
+            time.sleep(0.3)
+
     def wait(self) -> int:
         """Return when it has ended by itself, with its exit code."""
         assert self._process is not None  # noqa: S101 - it was entered
@@ -148,17 +157,19 @@ class LocalDagster:
         return found
 
     def _ticked(self) -> bool:
+        return bool(self._asked("{ version }")) and FIRST_LOOK in self.log.read_text(errors="replace")
+
+    def _asked(self, query: str) -> dict[str, Any] | None:
+        """What the webserver answers to a query; None where it does not."""
         request = urllib.request.Request(  # noqa: S310 - our own address
-            f"{self.url}/graphql",
-            json.dumps({"query": "{ version }"}).encode(),
-            {"Content-Type": "application/json"},
+            f"{self.url}/graphql", json.dumps({"query": query}).encode(), {"Content-Type": "application/json"}
         )
         try:
             with urllib.request.urlopen(request, timeout=5) as answer:  # noqa: S310
                 data: Any = json.load(answer)
         except (urllib.error.URLError, OSError, ValueError):
-            return False
-        return "data" in data and FIRST_LOOK in self.log.read_text(errors="replace")
+            return None
+        return data.get("data") if isinstance(data, dict) else None
 
 
 def free_port(wanted: int | None = None, taken: Collection[int] = ()) -> int:
