@@ -8,7 +8,7 @@ nothing is a date because some parser accepts it.
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
 from functools import partial
 from typing import Final
@@ -78,6 +78,7 @@ _EPOCHS: Final = {
 _EXCEL_BEGIN: Final = date(1899, 12, 30)
 """Day 0 of Excel's calendar since 1900-03-01, in its system that begins in 1900."""
 
+_MOST_MONTHS: Final = 12
 _UNIX_BEGIN: Final = date(1970, 1, 1)
 
 
@@ -151,6 +152,7 @@ _FORMS: Final[Mapping[re.Pattern[str], tuple[str, Callable[[re.Match[str]], date
 }
 """Forms that mean one day whatever else the file has, by what a report calls them."""
 
+_FORM_NAMES: Final = frozenset(name for name, _ in _FORMS.values())
 _NAMED: Final = frozenset(_FORMS[pattern][0] for pattern in (_DAY_MONTH, _MONTH_DAY))
 
 
@@ -178,8 +180,9 @@ def _counted(whole: str, until: date) -> date | None:
     return day if FIRST_DAY <= day <= until else None
 
 
-def _calendar(match: re.Match[str], month: int) -> date | None:
-    return _valid(lambda: date(_year(match["year"]), month, int(match["day"])), match)
+def _calendar(match: re.Match[str], month: int, day: int | None = None, year: int | None = None) -> date | None:
+    """The day of a match; another day or year where they are not what the pattern calls so."""
+    return _valid(lambda: date(year or _year(match["year"]), month, int(match["day"]) if day is None else day), match)
 
 
 def _in_order(match: re.Match[str], order: DateOrder) -> date | None:
@@ -249,6 +252,27 @@ class _Orders:
         }
         return _Orders(**{name: getattr(self, name) or (shown if has else None) for name, has in found.items()})
 
+    def with_worded_date(self, text: str, shown: Dated, until: date | None) -> "_Orders":
+        """These and a date like 18-Mar-09, whose year may be first where it has two digits and the day has too."""
+        match = _DAY_MONTH.fullmatch(text)
+        if not match or len(match["year"]) == 4:
+            return self
+        month = _MONTH_OF[match["month"].lower()]
+        day = _calendar(match, month)
+        swapped = _calendar(match, month, int(match["year"]), CENTURY + int(match["day"]))
+        as_year_first = len(match["day"]) == 2 and _in_range(swapped, until)
+        return replace(
+            self,
+            either=self.either or shown,
+            year_first=self.year_first or (shown if as_year_first and not _in_range(day, until) else None),
+            not_year_first=self.not_year_first or (None if as_year_first else shown),
+        )
+
+    @property
+    def year_first_is_possible(self) -> bool:
+        """Whether there are such dates, and their year may come first."""
+        return bool(self.year_first or (self.any and not self.not_year_first))
+
     @property
     def any(self) -> Dated | None:
         """A date in which the day comes first, or the month."""
@@ -261,7 +285,9 @@ class DateEvidence:
 
     orders: of dates in which both day and month are numbers, by form. kinds: an example of each other way of writing
     them that is not ISO 8601. wordy: one that names its month in no English word. unknown: one that may be a date
-    otherwise, and is none.
+    otherwise, and is none. early, late: one with the month known that is of the first twelve days of a month, and one
+    that is not, which no spreadsheet can have read with day and month exchanged. day_before_month: one that begins with
+    the year and has a month only where the day should be. worded: what those say whose year and day have two digits.
     """
 
     until: date | None = None
@@ -270,26 +296,39 @@ class DateEvidence:
     plain: Dated | None = None
     wordy: Dated | None = None
     unknown: Dated | None = None
+    early: Dated | None = None
+    late: Dated | None = None
+    day_before_month: Dated | None = None
+    worded: _Orders = _Orders()
 
     def with_dates(self, texts: Iterable[str], lines: Sequence[int] | None = None) -> "DateEvidence":
         """This evidence and that of further dates, each in the line beside it."""
         orders, kinds, plain = dict(self.orders), dict(self.kinds), self.plain
         wordy, unknown = self.wordy, self.unknown
+        early, late, day_before_month, worded = self.early, self.late, self.day_before_month, self.worded
         for at, given in enumerate(texts):
             text = given.strip()
             shown = Dated(given[:SHOWN_DATE], None if lines is None else lines[at])
             if match := _SLASHED.fullmatch(text) or _NUMERIC.fullmatch(text):
                 form = match["sep"], len(match["year"])
                 orders[form] = orders.get(form, _Orders()).with_date(match, shown, self.until)
-            elif _iso(text) is not None:
+            elif (day := _iso(text)) is not None:
                 plain = plain or shown
+                early, late = (early or shown, late) if day.day <= _MOST_MONTHS else (early, late or shown)
             elif (kind := _kind(text, self.until)) is not None:
                 kinds.setdefault(kind, shown)
+                if kind in _FORM_NAMES and (day := _one_meaning(text, None)):
+                    early, late = (early or shown, late) if day.day <= _MOST_MONTHS else (early, late or shown)
+                worded = worded.with_worded_date(text, shown, self.until)
+            elif (match := _YEAR_FIRST.fullmatch(text)) and _calendar(match, int(match["day"]), int(match["month"])):
+                day_before_month = day_before_month or shown
             elif _LOCAL.match(text):
                 wordy = wordy or shown
             elif _may_be_date(text):
                 unknown = unknown or shown
-        return DateEvidence(self.until, orders, kinds, plain, wordy, unknown)
+        return DateEvidence(
+            *(self.until, orders, kinds, plain, wordy, unknown), *(early, late, day_before_month, worded)
+        )
 
     def with_column(self, dates: pa.ChunkedArray, lines: pa.ChunkedArray) -> "DateEvidence":
         """This evidence and that of a column of text, and the lines it stood in."""
@@ -316,7 +355,30 @@ class DateEvidence:
                 f"Excel, and {other} is not, so Excel may have read some of them with day and month exchanged; write "
                 "all as YYYY-MM-DD"
             )
+        if self.day_before_month and self.early and not self.late:
+            raise UnreadableUpload(
+                f"its dates begin with the year, {self.day_before_month} has the day before the month, and no date of the "
+                "file shows that the others have not; write them as YYYY-MM-DD"
+            )
+        if self.early and not self.late and (other := self._never_exchanged()):
+            raise UnreadableUpload(
+                f"its dates are written in ways that do not go together: {other} and {self.early} are not written "
+                "alike, no day of the one kind is before the 13th and none of the other after the 12th, so a spreadsheet "
+                "may have read some of them with day and month exchanged; write all as YYYY-MM-DD"
+            )
+        if setting is None and self.worded.year_first_is_possible:
+            raise UnreadableUpload(
+                "its dates can be read with the day first and with the year first "
+                f"({self.worded.year_first or self.worded.any}, say); write them as YYYY-MM-DD"
+            )
         return DateStyle(order, self.until)
+
+    def _never_exchanged(self) -> Dated | None:
+        """A date with day and month as numbers, where none of that kind could be read in both orders."""
+        orders = self.orders.values()
+        if any(one.either or one.same for one in orders):
+            return None
+        return next((one.any for one in orders if one.any), None)
 
     def order(self, setting: DateOrder | None) -> DateOrder:
         """The one order in which day and month can be read. Raises UnreadableUpload where there is no such order."""
@@ -331,7 +393,7 @@ class DateEvidence:
             )
         found: DateOrder = "mdy" if mdy else "dmy"
         for (_, digits), one in self.orders.items():
-            if digits == 2 and (one.year_first or not one.not_year_first):
+            if digits == 2 and one.year_first_is_possible:
                 raise UnreadableUpload(
                     f"its dates can be read with the day first and with the year first ({one.year_first or one.any}, "
                     f"say); write them as YYYY-MM-DD, or set {SETTING} to dmy or mdy"

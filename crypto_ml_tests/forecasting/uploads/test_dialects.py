@@ -259,6 +259,15 @@ def test_what_a_column_in_billions_means_is_read_for_what_is_no_price() -> None:
         (["18-03-27", "28-03-18"], "with the day first and with the year first (18-03-27"),
         (["43160", "2018-03-02"], "43160 in line 2 is a serial number of Excel, and 2018-03-02 in line 3 is not"),
         (["43160", "25/3/2018"], "43160 in line 2 is a serial number of Excel"),
+        (
+            ["2018-03-04", "13/04/2018"],
+            "13/04/2018 in line 3 and 2018-03-04 in line 2 are not written alike, no day of the",
+        ),
+        (["13.4.2018", "4-Mar-18", "5-Mar-18"], "may have read some of them with day and month exchanged"),
+        (["2018-04-03", "2018-13-03"], "2018-13-03 in line 3 has the day before the month, and no date of the file"),
+        (["2018/04/03", "2018/13/03"], "2018/13/03 in line 3 has the day before the month, and no date of the file"),
+        (["18-Mar-09", "18-Mar-10"], "with the day first and with the year first (18-Mar-09 in line 2, say)"),
+        (["09-Mar-18", "18-Mar-27"], "with the day first and with the year first (18-Mar-27 in line 3, say)"),
         (["3/4/18", "25.3.18"], "can be read as d/m/y and as m/d/y (3/4/18 in line 2, say)"),
         (["25.3.2018", "3/25/2018"], "25.3.2018 in line 2 is d/m/y, 3/25/2018 in line 3 is m/d/y"),
         (["1230940799", "1230940798"], "none of its dates can be read (1230940799 in line 2, say)"),
@@ -273,6 +282,23 @@ def test_dates_that_may_be_two_or_none_refuse_the_file_with_one_of_them_and_its_
     dates: list[str], shown: str
 ) -> None:
     assert shown in refusal(*(line(symbol=f"S{at}", date=day) for at, day in enumerate(dates)))
+
+
+@pytest.mark.parametrize(
+    ("dates", "days"),
+    [
+        (["2018-03-14", "13/04/2018"], ["2018-03-14", "2018-04-13"]),
+        (["2018-03-04", "13/04/2018", "5/4/2018"], ["2018-03-04", "2018-04-13", "2018-04-05"]),
+        (["2018-03-14", "2018-13-03", "2018-03-04"], ["2018-03-14", "2018-03-04"]),
+        (["18-Mar-10", "10-Mar-00"], ["2010-03-18"]),
+        (["10-Mar-18", "1-Mar-18"], ["2018-03-10", "2018-03-01"]),
+        (["10-Mar-18", "08-Mar-18", "31-Jan-18"], ["2018-03-10", "2018-03-08", "2018-01-31"]),
+    ],
+)
+def test_one_date_that_shows_which_part_is_which_is_enough(dates: list[str], days: list[str]) -> None:
+    taken = take(csv(*(line(symbol=f"S{at}", date=day) for at, day in enumerate(dates))), today=TODAY)
+    assert taken.intake.refusal is None
+    assert [str(day) for day in taken.rows["date"].dt.date] == days
 
 
 def test_no_number_is_a_year_and_the_day_after_an_upload_is_the_last_that_a_number_may_mean() -> None:
