@@ -83,6 +83,7 @@ _COINS: Final = frozenset(
 """Columns that may say which coin a row is of, as `_simple` has them."""
 
 _QUOTES: Final = ("USDT", "USDC", "BUSD", "FDUSD", "TUSD", "USD")
+_PAIR: Final = re.compile(r"([A-Z0-9]{2,20})[-_/]([A-Z]{3,5})")
 _NAME: Final = re.compile(
     r"(?P<pair>[A-Z0-9]{2,20}?)(?:(?P<sep>[-_])(?P<quote>[A-Z]{3,5}))?(?:[-_](?P<every>\d{1,2}(?:[smhdwM]|mo)|d|daily))?"
     r"(?:[-_]\d{4}(?:-\d\d){0,2})*(?: ?\(\d+\))?"
@@ -126,6 +127,16 @@ class Layout:
     symbol: str | None = None
     alike: tuple[int, ...] = ()
     market: bool = True
+
+
+def is_another(value: str, symbol: str) -> bool:
+    """Whether a value that may name a coin is a pair, and not that of this symbol with a dollar: `ETH-USD`, `BTC/EUR`."""
+    if value in _QUOTES or not value.isupper():  # a currency, or a name such as TrueUSD
+        return False
+    if pair := _PAIR.fullmatch(value):
+        return pair[1] != symbol or pair[2] not in _QUOTES
+    coin = next((value.removesuffix(quote) for quote in _QUOTES if value.endswith(quote) and value != quote), symbol)
+    return value.isalnum() and coin != symbol and value.removeprefix(symbol) not in _QUOTES
 
 
 class NoLayout(UnreadableUpload):

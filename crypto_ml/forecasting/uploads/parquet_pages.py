@@ -95,7 +95,7 @@ class ParquetPages:
                     raise UnreadableUpload(_BEYOND.format(size, MOST_EXPANSION))
                 texts = {ours: _text(self._given[ours], piece.column(at)) for at, ours in enumerate(names)}
                 for ours, said in alike.items():
-                    say_the_same(texts[ours], said)
+                    say_the_same(texts[ours], said, self.layout.symbol)
                 lines = pa.array(np.arange(line, line + piece.num_rows), pa.int64())
                 table = pa.table({ours: texts[ours] for ours in wanted} | {"line": lines})
                 line += piece.num_rows

@@ -26,7 +26,15 @@ import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 
 from crypto_ml.forecasting.uploads.file_kinds import foreign, foreign_text
-from crypto_ml.forecasting.uploads.layouts import COLUMNS_SETTING, KLINES, REQUIRED, Layout, NoLayout, lay_out
+from crypto_ml.forecasting.uploads.layouts import (
+    COLUMNS_SETTING,
+    KLINES,
+    REQUIRED,
+    Layout,
+    NoLayout,
+    is_another,
+    lay_out,
+)
 from crypto_ml.forecasting.uploads.limits import MOST_EXPANSION, SMALL_EXPANDED
 from crypto_ml.forecasting.uploads.unreadable import UnreadableUpload
 
@@ -148,7 +156,7 @@ class UploadReader:
                     self.bytes_read = stream.bytes_before(self._next_line)
                     table = pa.Table.from_batches([batch])
                     for name, said in alike.items():
-                        say_the_same(table[name], said)
+                        say_the_same(table[name], said, self.layout.symbol)
                     table = table.select(wanted).append_column("line", pa.array(lines, pa.int64()))
                     yield table if self.columns else completed(table, self.layout)
             except pa.ArrowInvalid as error:
@@ -227,8 +235,12 @@ def completed(table: pa.Table, layout: Layout) -> pa.Table:
     return table if layout.market else table.append_column("market", pa.repeat("", table.num_rows))
 
 
-def say_the_same(column: pa.ChunkedArray, said: set[str]) -> None:
-    """Note what a column says that may name the coin. Raises UnreadableUpload where that is more than one thing."""
+def say_the_same(column: pa.ChunkedArray, said: set[str], symbol: str | None) -> None:
+    """Note what a column says that may name the coin.
+
+    symbol: what the file's name says. Raises UnreadableUpload where the column says more than one thing, or a pair of
+    another coin or currency.
+    """
     said.update(pc.unique(pc.utf8_trim_whitespace(column)).to_pylist()[:3])
     said.discard("")
     if len(said) > 1:
@@ -236,6 +248,11 @@ def say_the_same(column: pa.ChunkedArray, said: set[str]) -> None:
         raise UnreadableUpload(
             f"the header has the required column symbol missing, and its rows are of several coins ({one[:40]} and "
             f"{other[:40]}); add a column symbol, or say which one it is: {COLUMNS_SETTING}=symbol=NAME"
+        )
+    if symbol and (other := next((value for value in said if is_another(value, symbol)), None)):
+        raise UnreadableUpload(
+            f"by its name the file is of {symbol}, and in its rows stands {other[:40]}; add a column symbol, or say which "
+            f"one it is: {COLUMNS_SETTING}=symbol=NAME"
         )
 
 

@@ -157,6 +157,23 @@ def test_a_file_of_several_coins_is_not_called_by_one_name(second: str, refused:
     assert len(taken.rows) == (0 if refused else 2)
 
 
+@pytest.mark.parametrize(
+    ("column", "value", "refused"),
+    [
+        *(("Ticker", value, True) for value in ("ETH-USD", "BTC-EUR", "BTC/EUR", "ETHUSDT", "ETH_USDT")),
+        *(("Ticker", value, False) for value in ("BTC-USD", "BTC/USDT", "BTCUSDT", "BTCUSDC", "BTC", "USD", "2781")),
+        *(("Name", value, False) for value in ("Bitcoin", "BTC", "bitcoin-usd", "TUSD", "TrueUSD")),
+        ("Pair", "ETH/USD", True),
+    ],
+)
+def test_a_column_with_the_pair_of_another_coin_is_not_overruled_by_the_name_of_the_file(
+    column: str, value: str, refused: bool
+) -> None:
+    lines = ["2018-03-01,1,2,1,2," + value]
+    taken = take(csv(*lines, header=f"date,open,high,low,close,{column}"), called="BTC-USD.csv")
+    assert (f"of BTC, and in its rows stands {value};" in str(taken.intake.refusal)) == refused
+
+
 def test_without_a_market_column_the_market_is_unknown_and_that_is_said() -> None:
     taken = take(csv(f"BTC,2018-03-01,{OHLC},5", header="symbol,date,open,high,low,close,markt"))
     assert the_row(taken) == [*EXPECTED, 0.0, 0.0, 2]
