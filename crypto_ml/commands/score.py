@@ -4,7 +4,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -36,7 +36,8 @@ def command(
 ) -> None:
     """Predict the open of every row of UPLOAD, a file as it would be dropped into uploads/; `-` reads standard input.
 
-    Refused rows and their reasons go to a file beside the predictions. Nothing is written where the file is rejected.
+    Refused rows and their reasons go to a file beside the predictions. Where the file is rejected, no predictions are
+    written.
     """
     from crypto_ml.deployment import Deployment
     from crypto_ml.forecasting.file_scoring import score_file
@@ -75,18 +76,20 @@ def command(
 
 @contextmanager
 def _on_disk(upload: Path, room: Path | None, most: int) -> Iterator[tuple[Path, str | None]]:
-    """The file, and what it is called where not so; standard input is put on disk, as it is read more than once."""
-    if str(upload) != "-":
+    """The file, and what it is called where not so; standard input or a pipe is put on disk, as it is read more than
+    once."""
+    piped = str(upload) == "-"
+    if not piped and upload.is_file():
         yield upload, None
         return
     with TemporaryDirectory(prefix="crypto_ml-stdin-", dir=room) as name:
         path = Path(name) / "upload"
         left = most + 1  # one more than is accepted, so that it is refused where it is read
-        with path.open("wb") as file:
-            while left > 0 and (chunk := sys.stdin.buffer.read(min(AT_ONCE, left))):
+        with path.open("wb") as file, nullcontext(sys.stdin.buffer) if piped else upload.open("rb") as source:
+            while left > 0 and (chunk := source.read(min(AT_ONCE, left))):
                 file.write(chunk)
                 left -= len(chunk)
-        yield path, ""
+        yield path, "" if piped else str(upload)
 
 
 def chosen_bundle(model: str | None, deployment: "Deployment") -> "ModelBundle":

@@ -144,6 +144,8 @@ def _usable(out: Path, upload: Path) -> Path:
     """Where `out` really is, so that a link to it stays a link."""
     if out.exists() and not out.is_file():  # asked of the link itself: where a pipe's leads, there is no file
         raise UnusableOutput(f"{out} is no ordinary file; name a file to write the predictions to")
+    if str(out) == "-":
+        raise UnusableOutput("predictions go to a file and not to standard output; name one")
     real = out.resolve()
     if not real.parent.is_dir():
         raise UnusableOutput(f"there is no folder {real.parent}; make it, or name another for the predictions")

@@ -179,6 +179,22 @@ def test_the_unexpected_is_one_line_too_and_a_traceback_where_asked_for(
     assert isinstance(score(upload, "-o", tmp_path / "out.csv").exception, FileNotFoundError)
 
 
+def test_a_pipe_is_scored_once_it_is_read_and_standard_output_is_no_file(upload: Path, tmp_path: Path) -> None:
+    pipe, out = tmp_path / "pipe.csv", tmp_path / "out.csv"
+    os.mkfifo(pipe)
+    writer = subprocess.Popen(["cp", "--", str(upload), str(pipe)])
+    try:
+        result = score(pipe, "-o", out)
+    finally:
+        writer.kill()
+        writer.wait()
+    assert result.exit_code == 0, result.stderr
+    assert len(rows_of(out)) == len(rows_of(upload))
+    result = score(upload, "-o", "-")
+    assert (result.exit_code, "not to standard output" in result.stderr) == (1, True)
+    assert not Path("-").exists()
+
+
 def test_standard_input_is_scored_as_the_file_would_be(upload: Path, tmp_path: Path) -> None:
     assert score(upload, "-o", tmp_path / "file.csv").exit_code == 0
     words = ["score", "-", "-o", str(tmp_path / "stdin.csv")]
