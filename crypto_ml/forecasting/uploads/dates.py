@@ -357,14 +357,14 @@ class DateEvidence:
             )
         if self.day_before_month and self.early and not self.late:
             raise UnreadableUpload(
-                f"its dates begin with the year, {self.day_before_month} has the day before the month, and no date of the "
-                "file shows that the others have not; write them as YYYY-MM-DD"
+                f"its dates begin with the year, {self.day_before_month} has the day before the month, and no date of "
+                "the file shows that the others have not; write them as YYYY-MM-DD"
             )
         if self.early and not self.late and (other := self._never_exchanged()):
             raise UnreadableUpload(
                 f"its dates are written in ways that do not go together: {other} and {self.early} are not written "
-                "alike, no day of the one kind is before the 13th and none of the other after the 12th, so a spreadsheet "
-                "may have read some of them with day and month exchanged; write all as YYYY-MM-DD"
+                "alike, no day of the one kind is before the 13th and none of the other after the 12th, so a "
+                "spreadsheet may have read some of them with day and month exchanged; write all as YYYY-MM-DD"
             )
         if setting is None and self.worded.year_first_is_possible:
             raise UnreadableUpload(

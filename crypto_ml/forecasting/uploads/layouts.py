@@ -130,7 +130,7 @@ class Layout:
 
 
 def is_another(value: str, symbol: str) -> bool:
-    """Whether a value that may name a coin is a pair, and not that of this symbol with a dollar: `ETH-USD`, `BTC/EUR`."""
+    """Whether a value that may name a coin is a pair, and not this symbol with a dollar: `ETH-USD`, `BTC/EUR`."""
     if value in _QUOTES or not value.isupper():  # a currency, or a name such as TrueUSD
         return False
     if pair := _PAIR.fullmatch(value):

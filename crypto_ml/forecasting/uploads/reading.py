@@ -251,8 +251,8 @@ def say_the_same(column: pa.ChunkedArray, said: set[str], symbol: str | None) ->
         )
     if symbol and (other := next((value for value in said if is_another(value, symbol)), None)):
         raise UnreadableUpload(
-            f"by its name the file is of {symbol}, and in its rows stands {other[:40]}; add a column symbol, or say which "
-            f"one it is: {COLUMNS_SETTING}=symbol=NAME"
+            f"by its name the file is of {symbol}, and in its rows stands {other[:40]}; add a column symbol, or say "
+            f"which one it is: {COLUMNS_SETTING}=symbol=NAME"
         )
 
 
