@@ -249,9 +249,9 @@ def say_the_same(column: pa.ChunkedArray, said: set[str], symbol: str | None) ->
             f"the header has the required column symbol missing, and its rows are of several coins ({one[:40]} and "
             f"{other[:40]}); add a column symbol, or say which one it is: {COLUMNS_SETTING}=symbol=NAME"
         )
-    if symbol and (other := next((value for value in said if is_another(value, symbol)), None)):
+    if symbol and (another := next((value for value in said if is_another(value, symbol)), None)):
         raise UnreadableUpload(
-            f"by its name the file is of {symbol}, and in its rows stands {other[:40]}; add a column symbol, or say "
+            f"by its name the file is of {symbol}, and in its rows stands {another[:40]}; add a column symbol, or say "
             f"which one it is: {COLUMNS_SETTING}=symbol=NAME"
         )
 
