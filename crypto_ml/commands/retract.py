@@ -23,6 +23,7 @@ def command(upload: str, by: str, why: str, everything: bool, as_json: bool) -> 
     """
     from crypto_ml.audit.retractions import told, told_retraction, used
     from crypto_ml.deployment import Deployment
+    from crypto_ml.ledger.deliveries import DeliveryLog
     from crypto_ml.settings import Settings
     from crypto_ml.stages.retraction import Decision, retract
 
@@ -37,6 +38,14 @@ def command(upload: str, by: str, why: str, everything: bool, as_json: bool) -> 
             say(line)
         for line in told(used(one, store)):
             say(line)
+    log = DeliveryLog(store)
+    log.catch_up()
+    if waiting := len(log.unanswered()):
+        say(
+            f"note: {waiting} {'delivery is' if waiting == 1 else 'deliveries are'} being answered, perhaps from these "
+            "rows; the same command again, once that is done, lists them too",
+            err=True,
+        )
 
 
 COMMANDS: Final = (command,)
