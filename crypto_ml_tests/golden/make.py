@@ -1,7 +1,7 @@
 """`make golden`: a real run of this release, and its evidence kept for every later one.
 
-A Dagster with its daemon and sensor, an S3 server, and what a few weeks bring: uploads of every outcome, a retrain, a
-promotion against the gates, a rollback, a correction, a forecast.
+A Dagster with its daemon and sensor, an S3 server, and what a few weeks bring: uploads of every outcome and of several
+kinds, a retrain, a promotion against the gates, a rollback, a correction, a retraction, a forecast.
 """
 
 import gzip
@@ -31,6 +31,8 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 BUCKET = "golden"
 WEEK = "2023-11-19"
 LONGEST = 300.0
+RETRACTED = "OOPS"
+"""The symbol of an upload that is taken back; runs of before 0.3 have none."""
 
 
 class Run:
@@ -72,6 +74,18 @@ def csv(rows: pd.DataFrame) -> bytes:
     return rows.to_csv(index=False, lineterminator="\n").encode()
 
 
+def with_decimal_commas(rows: pd.DataFrame) -> bytes:
+    """Rows as a spreadsheet in Germany saves them."""
+    days = pd.to_datetime(rows["date"]).dt.strftime("%d.%m.%Y")
+    return rows.assign(date=days).to_csv(index=False, sep=";", decimal=",", lineterminator="\n").encode()
+
+
+def parquet(rows: pd.DataFrame) -> bytes:
+    file = io.BytesIO()
+    rows.to_parquet(file, index=False)
+    return file.getvalue()
+
+
 def live(run: Run) -> None:
     """What happens in the run."""
     rows = pd.read_csv(io.BytesIO(sample_upload()))
@@ -84,6 +98,10 @@ def live(run: Run) -> None:
     run.drop("daily/one.csv.gz", gzip.compress(csv(rows[rows["date"] == days[-5]]), mtime=0))
     own = early[early["symbol"] == early["symbol"].iloc[0]].tail(30).assign(symbol="OWN")
     run.drop("own.csv", csv(own))
+    run.drop("semicolons.csv", with_decimal_commas(own.assign(symbol="GER")))
+    run.drop("table.parquet", parquet(own.assign(symbol="PAR")))
+    run.drop("wrong.csv", csv(own.assign(symbol=RETRACTED)))
+    crypto_ml("retract", "uploads/wrong.csv", "--by", "data team", "--why", "a coin that there is not")
     registry = Registry(run.store)
     run.launch(
         "retrain",

@@ -8,8 +8,10 @@ from crypto_ml.audit.replay import replay
 from crypto_ml.audit.trace import trace
 from crypto_ml.ledger.registry import Registry
 from crypto_ml.sample import sample_upload
+from crypto_ml.storage.history import MarketHistory
 from crypto_ml.storage.objects import ObjectStore
 from crypto_ml_tests.golden.evidence import Golden, releases, restore
+from crypto_ml_tests.golden.make import RETRACTED
 from crypto_ml_tests.stages.road import Road
 
 
@@ -72,3 +74,14 @@ def test_the_champion_and_the_history_go_on_serving(golden: Golden, store: Objec
     assert (receipt.outcome, receipt.rows.predicted) == ("PREDICTED", len(lines) - 1)
     assert road.history.count() == before + len(lines) - 1
     assert str(replay(receipt.answer_id, store)) == "IDENTICAL"
+
+
+def test_what_was_taken_back_stays_void_and_its_answer_comes_out_again(golden: Golden, store: ObjectStore) -> None:
+    answers = [answer for answer, known in golden.answers.items() if known["upload"] == "uploads/wrong.csv"]
+    assert bool(answers) == (golden.release not in {"0.1.0", "0.2.0"})
+    for answer in answers:
+        history = MarketHistory(store)
+        assert history.scan(["symbol"], symbols=[RETRACTED]).read_all().num_rows > 0
+        assert history.current_rows(["symbol"], symbols=[RETRACTED]).num_rows == 0
+        (retraction,) = trace(Reference(answer), store).retracted.values()
+        assert (retraction.by, retraction.why) == ("data team", "a coin that there is not")
