@@ -59,7 +59,7 @@ def test_each_stage_has_a_version_of_its_own(before: dict[str, str]) -> None:
         ("stages/scaler", MODELS),
         ("stages/earlier_rows", {"predictions", "daily_forecast"}),
         ("stages/next_opens", {"daily_forecast"}),
-        ("forecasting/dates", {"cleaned_features", "market_history", "predictions"}),
+        ("forecasting/uploads/dates", {"cleaned_features", "market_history", "predictions"}),
         ("forecasting/answers", {"predictions", "daily_forecast"}),
         ("forecasting/current", set(STAGES) - {"raw_uploads"}),
         ("forecasting/scoring", {"predictions", "daily_forecast"} | MODELS),
