@@ -13,14 +13,7 @@ from typing import Any
 
 from crypto_ml.audit.evidence import Evidence
 from crypto_ml.audit.trace import OBSERVED
-from crypto_ml.audit.used_by import (
-    Rows,
-    UsedBy,
-    answers_that_used,
-    forecasts_that_used,
-    models_that_used,
-    told_of,
-)
+from crypto_ml.audit.used_by import Rows, Used, told_of, used_by
 from crypto_ml.forecasting.current import rank, valid_rows
 from crypto_ml.forecasting.schema import PRICES
 from crypto_ml.storage.objects import ObjectStore
@@ -39,36 +32,26 @@ class Correction:
     known_at: datetime
 
 
-@dataclass(frozen=True)
-class Corrections:
+@dataclass(frozen=True, kw_only=True)
+class Corrections(Used):
     """What one upload corrected, and what had used the values before."""
 
     upload: str
-    corrections: tuple[Correction, ...]
-    answers: tuple[UsedBy, ...]
-    models: tuple[UsedBy, ...]
-    forecasts: tuple[UsedBy, ...]
+    corrections: tuple[Correction, ...] = ()
 
 
 def corrections(answer_id: str, store: ObjectStore) -> Corrections:
     """What the upload behind an answer corrected. Raises ObjectMissing, ReceiptDamaged."""
     with TemporaryDirectory(prefix="crypto_ml-corrections-") as name:
-        directory = Path(name)
-        evidence = Evidence.of(answer_id, store, directory)
+        evidence = Evidence.of(answer_id, store, Path(name))
         found = tuple(_corrected(evidence))
-        key = evidence.receipt.upload.key
-        if not found:
-            return Corrections(key, (), (), (), ())
-        now = {(one.symbol, one.date): dict(one.now) for one in found}
-        first = dict(sorted(now, reverse=True))  # of a symbol's days the first comes last, and stays
-        rows = Rows(first, lambda symbol, day, _, values: (symbol, day) in now and _corrects(values, now[symbol, day]))
-        return Corrections(
-            key,
-            found,
-            tuple(answers_that_used(rows, store, directory)),
-            tuple(models_that_used(rows, store)),
-            tuple(forecasts_that_used(rows, store, directory)),
-        )
+    key = evidence.receipt.upload.key
+    if not found:
+        return Corrections(upload=key)
+    now = {(one.symbol, one.date): dict(one.now) for one in found}
+    first = dict(sorted(now, reverse=True))  # of a symbol's days the first comes last, and stays
+    rows = Rows(first, lambda symbol, day, _, values: (symbol, day) in now and _corrects(values, now[symbol, day]))
+    return Corrections(upload=key, corrections=found, **vars(used_by(rows, store)))
 
 
 def _corrected(evidence: Evidence) -> Iterator[Correction]:
@@ -108,4 +91,4 @@ def told(found: Corrections) -> Iterator[str]:
         values = ", ".join(f"{name} {one.before[name]!r} → {one.now[name]!r}" for name in changed)
         yield f"  {one.symbol} {one.date}: {values} (before: upload {one.before_upload}, {one.before_known_at})"
     yield "what used the values before:"
-    yield from told_of(found.answers, found.forecasts, found.models)
+    yield from told_of(found)

@@ -2,25 +2,16 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
-from crypto_ml.audit.used_by import (
-    Rows,
-    UsedBy,
-    answers_that_used,
-    forecasts_that_used,
-    models_that_used,
-    told_of,
-)
+from crypto_ml.audit.used_by import Rows, Used, told_of, used_by
 from crypto_ml.ledger.formats.retraction_v1 import Retraction
 from crypto_ml.stages.retraction import Retracted
 from crypto_ml.storage.history import MarketHistory
 from crypto_ml.storage.objects import ObjectStore
 
 
-@dataclass(frozen=True)
-class RetractedUse:
+@dataclass(frozen=True, kw_only=True)
+class RetractedUse(Used):
     """A retraction, the versions of the history by which the rows are void, how many they are, the notice beside the
     predictions, and what had used the rows."""
 
@@ -28,9 +19,6 @@ class RetractedUse:
     versions: tuple[int, ...]
     rows: int
     notice: str | None
-    answers: tuple[UsedBy, ...]
-    forecasts: tuple[UsedBy, ...]
-    models: tuple[UsedBy, ...]
 
 
 def used(retracted: Retracted, store: ObjectStore) -> RetractedUse:
@@ -41,17 +29,13 @@ def used(retracted: Retracted, store: ObjectStore) -> RetractedUse:
     days = table.group_by("symbol").aggregate([("date", "min")]).to_pylist()
     first = {row["symbol"]: row["date_min"] for row in days}
     rows = Rows(first, lambda _symbol, _day, from_upload, _values: from_upload == upload, max(retracted.versions))
-    with TemporaryDirectory(prefix="crypto_ml-retraction-") as name:
-        directory = Path(name)
-        return RetractedUse(
-            retracted.retraction,
-            tuple(retracted.versions),
-            retracted.rows,
-            retracted.notice,
-            tuple(answers_that_used(rows, store, directory)),
-            tuple(forecasts_that_used(rows, store, directory)),
-            tuple(models_that_used(rows, store)),
-        )
+    return RetractedUse(
+        retraction=retracted.retraction,
+        versions=tuple(retracted.versions),
+        rows=retracted.rows,
+        notice=retracted.notice,
+        **vars(used_by(rows, store)),
+    )
 
 
 def told_retraction(retracted: Retracted, store: ObjectStore) -> Iterator[str]:
@@ -66,4 +50,4 @@ def told_retraction(retracted: Retracted, store: ObjectStore) -> Iterator[str]:
 def told(found: RetractedUse) -> Iterator[str]:
     """What had used the rows, in lines for people."""
     yield "what had used them:"
-    yield from told_of(found.answers, found.forecasts, found.models)
+    yield from told_of(found)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from crypto_ml.audit.evidence import Evidence
@@ -54,7 +55,27 @@ class Rows:
         return any(self.is_one(symbol, row.date, row.upload_id, row.observed) for row in earlier)
 
 
-def answers_that_used(rows: Rows, store: ObjectStore, directory: Path) -> Iterator[UsedBy]:
+@dataclass(frozen=True)
+class Used:
+    """What had used some rows."""
+
+    answers: tuple[UsedBy, ...] = ()
+    forecasts: tuple[UsedBy, ...] = ()
+    models: tuple[UsedBy, ...] = ()
+
+
+def used_by(rows: Rows, store: ObjectStore) -> Used:
+    """Everything that had used the rows: answers and forecasts are computed again, from what they were made from."""
+    with TemporaryDirectory(prefix="crypto_ml-used-") as name:
+        directory = Path(name)
+        return Used(
+            tuple(_answers_that_used(rows, store, directory)),
+            tuple(_forecasts_that_used(rows, store, directory)),
+            tuple(_models_that_used(rows, store)),
+        )
+
+
+def _answers_that_used(rows: Rows, store: ObjectStore, directory: Path) -> Iterator[UsedBy]:
     """Answers, oldest first, to uploads with later rows of the same series. directory: for what is downloaded."""
     table = MarketHistory(store).scan(["symbol", "date", "upload_id"], symbols=set(rows.first)).read_all()
     last_days = table.group_by(["symbol", "upload_id"]).aggregate([("date", "max")]).to_pylist()
@@ -83,7 +104,7 @@ def _predictions_from(evidence: Evidence, rows: Rows) -> Iterator[str]:
             yield f"{receipt.answer_id}-{row['line']}"
 
 
-def forecasts_that_used(rows: Rows, store: ObjectStore, directory: Path) -> Iterator[UsedBy]:
+def _forecasts_that_used(rows: Rows, store: ObjectStore, directory: Path) -> Iterator[UsedBy]:
     """Forecasts, in order of the days they are for."""
     for found in store.list(FORECAST_RECEIPTS):
         evidence = ForecastEvidence.of(found.key.removeprefix(FORECAST_RECEIPTS).removesuffix(".json"), store)
@@ -109,7 +130,7 @@ def _forecast_from(evidence: ForecastEvidence, rows: Rows, directory: Path) -> I
             yield f"{evidence.receipt.forecast_id}-{number + 1}"
 
 
-def models_that_used(rows: Rows, store: ObjectStore) -> Iterator[UsedBy]:
+def _models_that_used(rows: Rows, store: ObjectStore) -> Iterator[UsedBy]:
     """Bundles of the registry."""
     registry, history = Registry(store), MarketHistory(store)
     for version in registry.versions():
@@ -143,14 +164,14 @@ def _number(upload_id: str) -> tuple[int, int]:
     return int(delivery), int(file)
 
 
-def told_of(answers: tuple[UsedBy, ...], forecasts: tuple[UsedBy, ...], models: tuple[UsedBy, ...]) -> Iterator[str]:
+def told_of(found: Used) -> Iterator[str]:
     """What had used some rows, in lines for people."""
-    yield f"{_counted(answers, 'past answer')} made from them"
-    for used in answers:
+    yield f"{_counted(found.answers, 'past answer')} made from them"
+    for used in found.answers:
         yield f"  {used.name} to {used.upload}: {len(used.used)} predictions, {', '.join(used.used[:3])}"
-    yield f"{_counted(forecasts, 'forecast')} made from them"
-    for used in forecasts:
+    yield f"{_counted(found.forecasts, 'forecast')} made from them"
+    for used in found.forecasts:
         yield f"  {used.name}: {len(used.used)} predictions, {', '.join(used.used[:3])}"
-    yield f"{_counted(models, 'model')} trained on them"
-    for used in models:
+    yield f"{_counted(found.models, 'model')} trained on them"
+    for used in found.models:
         yield f"  {used.name}: {len(used.used)} days, {', '.join(used.used[:3])}"
