@@ -2,8 +2,8 @@
 
 import shutil
 import threading
-import time
 from collections.abc import Iterator
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from crypto_ml.ledger.reports import read_report
 from crypto_ml.sample import sample_upload
 from crypto_ml.storage.objects import ObjectStore
 from crypto_ml.visible import visible
+from crypto_ml_tests.dropbox.site import until
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 QUIET = [
@@ -42,10 +43,7 @@ def test_a_person_sees_the_graph_the_answer_and_why_a_file_was_refused(
         dagster.wait_until_watching()
         for name, content in (("prices", sample_upload()), ("bad", b"symbol,date\nBTC,2018-01-01\n")):
             store.replace(f"uploads/{name}.csv", content)
-            deadline = time.monotonic() + 120
-            while not read_report(f"uploads/{name}.csv", store):
-                assert time.monotonic() < deadline, dagster.log_tail()
-                time.sleep(0.2)
+            until(partial(read_report, f"uploads/{name}.csv", store), f"no answer to {name}.csv")
         with sync_playwright() as playwright:
             browser = playwright.chromium.launch(executable_path=chromium, args=QUIET)
             page = browser.new_page(viewport={"width": 1500, "height": 1000})
@@ -113,10 +111,7 @@ def test_a_key_that_spells_markdown_fetches_no_picture_and_forges_no_row(
         dagster.wait_until_watching()
         for key in keys:
             store.replace(key, b"symbol,date\nBTC,2018-01-01\n")
-        deadline = time.monotonic() + 120
-        while not all(read_report(key, store) for key in keys):
-            assert time.monotonic() < deadline, dagster.log_tail()
-            time.sleep(0.2)
+        until(lambda: all(read_report(key, store) for key in keys), "no report on every key")
         with sync_playwright() as playwright:
             browser = playwright.chromium.launch(executable_path=chromium, args=QUIET)
             page = browser.new_page(viewport={"width": 1500, "height": 2000})

@@ -1,7 +1,6 @@
 """crypto-ml retry, against a real store and no Dagster: what it asks for is a request that the sensor sees."""
 
 import threading
-import time
 
 import pytest
 from click.testing import CliRunner, Result
@@ -11,6 +10,7 @@ from crypto_ml.ledger.deliveries import Delivery, DeliveryLog
 from crypto_ml.ledger.giving_up import give_up
 from crypto_ml.ledger.retries import Request, RetryLog
 from crypto_ml.storage.objects import ObjectStore
+from crypto_ml_tests.dropbox.site import until
 from crypto_ml_tests.forecasting.markets import market
 from crypto_ml_tests.stages.road import Road, upload
 
@@ -94,8 +94,7 @@ def answering(road: Road, *, again: bool) -> threading.Thread:
     """The sensor, on another machine: it answers, or gives up again."""
 
     def answer() -> None:
-        while not asked(road):
-            time.sleep(0.01)
+        until(lambda: asked(road), "nobody asked")
         if again:
             give_up(DeliveryLog(road.store).get(1), "gave up: a price of purple", "run", road.store, retry=1)
         else:

@@ -34,6 +34,7 @@ mutation ($job: String!, $config: RunConfigData) {
 
 
 def until(there: Callable[[], object], what: str, pause: float = 0.02) -> None:
+    """Wait for what other processes do, which tell nobody: it is looked for again and again, here and nowhere else."""
     deadline = time.monotonic() + LONGEST
     while not there():
         assert time.monotonic() < deadline, f"{what} within {LONGEST:.0f} s"
@@ -62,10 +63,13 @@ class Site:
 
     def kill(self) -> None:
         """The machine goes down: nothing of it has time to say goodbye."""
-        while left := self._dagster.left():
-            for pid in left:
+
+        def none_left() -> bool:
+            for pid in self._dagster.left():
                 self.end(pid)
-            time.sleep(0.05)
+            return not self._dagster.left()
+
+        until(none_left, "a process would not end", pause=0.05)
 
     def processes(self) -> set[int]:
         return set(self._dagster.left())

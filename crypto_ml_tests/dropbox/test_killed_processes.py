@@ -1,6 +1,5 @@
 """Real processes are killed in the middle of a delivery, and each file still comes to exactly one end."""
 
-import time
 import uuid
 from collections.abc import Iterator
 
@@ -63,12 +62,15 @@ def test_a_machine_that_goes_down_right_after_a_drop_loses_and_doubles_nothing(s
 def test_a_delivery_whose_every_worker_is_killed_is_given_up_on_and_the_next_file_is_answered(site: Site) -> None:
     before, closed = site.processes(), site.markers()
     site.store.replace("uploads/poison.csv", sample_upload())
-    while read_report("uploads/poison.csv", site.store) is None:
+
+    def kill_workers() -> bool:
         # one that is killed before its run has begun never came to the file, and does not count
         if [run.status for run in site.runs()[:1]] == [dg.DagsterRunStatus.STARTED]:
             for pid in site.processes() - before:
                 site.end(pid)
-        time.sleep(0.05)
+        return read_report("uploads/poison.csv", site.store) is not None
+
+    until(kill_workers, "poison.csv has no outcome", pause=0.05)
     report = site.report("poison.csv")
     assert report.outcome == "REJECTED"
     assert str(report.document["reason"]).startswith("gave up: 3 runs failed, the last one (")

@@ -9,7 +9,6 @@ import io
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
@@ -25,12 +24,12 @@ from crypto_ml.ledger.reports import read_report
 from crypto_ml.sample import sample_upload
 from crypto_ml.storage.embedded import EmbeddedS3, ensure_bucket
 from crypto_ml.storage.objects import ObjectStore, connect
+from crypto_ml_tests.dropbox.site import until
 from crypto_ml_tests.golden.evidence import Golden, archive, keep
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 BUCKET = "golden"
 WEEK = "2023-11-19"
-LONGEST = 300.0
 RETRACTED = "OOPS"
 """The symbol of an upload that is taken back; runs of before 0.3 have none."""
 
@@ -59,15 +58,6 @@ class Run:
         command = [sys.executable, "-m", "dagster", "job", "launch", "-m", "crypto_ml.definitions", "-j", job]
         subprocess.run([*command, *arguments], check=True, cwd=self._dagster.home, env=self._environment)
         until(until_there, f"{job} came to no end")
-
-
-def until(there: Callable[[], Any], what: str) -> None:
-    """Wait for something to be there."""
-    deadline = time.monotonic() + LONGEST
-    while not there():
-        if time.monotonic() > deadline:
-            raise TimeoutError(what)
-        time.sleep(0.2)
 
 
 def csv(rows: pd.DataFrame) -> bytes:
