@@ -46,6 +46,11 @@ def command(files: Sequence[Path], name: str | None, wait: bool, timeout: float)
     if absent := [str(path) for path in files if not path.is_file()]:
         raise Refused(f"there is no file {', '.join(absent)}; nothing was dropped")
     keys = [UPLOADS + (name or path.name) for path in files]
+    if odd := [key for key in keys if not _can_be_named(key)]:
+        raise Refused(
+            f"{', '.join(map(repr, odd))} is no name for an upload: it must be text (UTF-8), without . or .. between "
+            "slashes; name it with --as; nothing was dropped"
+        )
     if wrong := [key for key in keys if not has_table_name(key)]:
         raise Refused(
             f"an upload is named .csv, .csv.gz or .parquet, which {', '.join(wrong)} is not; nothing was dropped"
@@ -69,6 +74,16 @@ def command(files: Sequence[Path], name: str | None, wait: bool, timeout: float)
             raise Refused(f"no answer to {', '.join(missing)} after {timeout:.0f} s; run `crypto-ml doctor`")
         if rejected := [key for key, report in reports.items() if report.outcome == "REJECTED"]:
             raise Refused(f"rejected, for the reason above: {', '.join(rejected)}")
+
+
+def _can_be_named(key: str) -> bool:
+    """Whether an object can have this key, and other tools can reach it. Bytes that are no UTF-8 come from the file
+    system as halves of characters, which no key has; many tools resolve dots as a file system does."""
+    try:
+        key.encode()
+    except UnicodeEncodeError:
+        return False
+    return not {".", "..", ""} & set(key.split("/"))
 
 
 def drop(path: Path, key: str, store: "ObjectStore", tell: Tell = tell_nobody) -> Dropped:

@@ -18,7 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
-from crypto_ml.errors import Unavailable
+from crypto_ml.errors import Refused, Unavailable
 
 MARK: Final = "CRYPTO_ML_DEMO_ID"
 """Every process of one Dagster carries this variable, by which none of them is overlooked at the end."""
@@ -43,6 +43,10 @@ FIRST_LOOK: Final = "Checking for new runs for sensor: uploads_sensor"
 
 class DagsterNotStarted(Unavailable):
     """Dagster did not come up; the text ends with the last lines of its log."""
+
+
+class PortTaken(Refused):
+    """The port that was asked for is somebody else's."""
 
 
 class LocalDagster:
@@ -187,7 +191,8 @@ def free_port(wanted: int | None = None, taken: Collection[int] = ()) -> int:
 def kept_ports(directory: Path, usual: Mapping[str, int | None], wanted: int | None = None) -> dict[str, int]:
     """Ports by name: those used in `directory` before, else the usual ones, and others where something listens there.
 
-    So a shell that was led to what ran in a folder is led to what runs there next. wanted: for the first of them.
+    So a shell that was led to what ran in a folder is led to what runs there next. wanted: for the first of them, which
+    is then that one or none. Raises PortTaken.
     """
     known = directory / PORTS
     try:
@@ -198,6 +203,8 @@ def kept_ports(directory: Path, usual: Mapping[str, int | None], wanted: int | N
     for name, port in usual.items():
         asked = None if ports else wanted
         ports[name] = free_port(asked or before.get(name, port), taken=ports.values())
+        if asked and ports[name] != asked:
+            raise PortTaken(f"something listens at port {asked} already: end it, or name another port, or none")
     known.write_text(json.dumps(ports))
     return ports
 

@@ -33,7 +33,7 @@ from crypto_ml.storage.failures import AlreadyExists, ObjectMissing
 from crypto_ml.storage.history import SCHEMA, MarketHistory
 from crypto_ml.storage.objects import ObjectStore, rendered
 
-UPLOAD_ID: Final = re.compile(r"(\d+)\.(\d+)")
+UPLOAD_ID: Final = re.compile(r"([0-9]+)\.([0-9]+)")
 
 
 class UnknownUpload(Refused):
@@ -214,26 +214,28 @@ def _meant(decision: Decision, store: ObjectStore, history: MarketHistory) -> li
 
 def _named(text: str, store: ObjectStore) -> tuple[list[_Received], bool]:
     """The uploads that a text may mean, oldest first, and whether it is the id of one."""
-    log, name = DeliveryLog(store), text.strip()
-    if found := UPLOAD_ID.fullmatch(name):
+    log = DeliveryLog(store)
+    if found := UPLOAD_ID.fullmatch(text.strip()):
         try:
             delivery = log.get(int(found[1]))
         except ObjectMissing as missing:
-            raise UnknownUpload(f"there is no delivery {delivery_id(int(found[1]))}, so no upload {name}") from missing
+            raise UnknownUpload(
+                f"there is no delivery {delivery_id(int(found[1]))}, so no upload {found[0]}"
+            ) from missing
         if int(found[2]) >= len(delivery.uploads):
             raise UnknownUpload(f"delivery {delivery.id} has {len(delivery.uploads)} uploads, from {delivery.id}.0 on")
         return [_Received(upload_id(delivery.id, int(found[2])), delivery, int(found[2]))], True
-    key = name.removeprefix(store.uri(""))
-    key = key if key.startswith(UPLOADS) else UPLOADS + key
-    received = [
-        _Received(upload_id(delivery.id, number), delivery, number)
-        for delivery in log.deliveries_of(key)
-        for number, upload in enumerate(delivery.uploads)
-        if upload.key == key
-    ]
-    if not received:
-        raise UnknownUpload(f"nothing was ever received under {key}: name a key below uploads/, or an upload's id")
-    return received, False
+    keys = [UPLOADS + name.removeprefix(store.uri("")).removeprefix(UPLOADS) for name in (text, text.strip())]
+    for key in dict.fromkeys(keys):  # a key may begin or end with spaces, and so may what somebody pasted
+        received = [
+            _Received(upload_id(delivery.id, number), delivery, number)
+            for delivery in log.deliveries_of(key)
+            for number, upload in enumerate(delivery.uploads)
+            if upload.key == key
+        ]
+        if received:
+            return received, False
+    raise UnknownUpload(f"nothing was ever received under {keys[0]}: name a key below uploads/, or an upload's id")
 
 
 def _has_rows(upload: str, history: MarketHistory) -> bool:

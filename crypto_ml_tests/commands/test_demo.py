@@ -18,7 +18,7 @@ import dagster as dg
 import psutil
 import pytest
 
-from crypto_ml.commands.local_dagster import MARK, MODULE, PORTS, LocalDagster, free_port, kept_ports
+from crypto_ml.commands.local_dagster import MARK, MODULE, PORTS, LocalDagster, PortTaken, free_port, kept_ports
 from crypto_ml.packaged import INSTANCE
 from crypto_ml.sample import sample_upload
 from crypto_ml.storage.objects import ObjectStore
@@ -83,20 +83,17 @@ def test_once_shows_the_answer_and_leaves_no_process_and_no_other_store_touched(
 
 
 def test_a_running_demo_answers_drops_is_well_and_ends_with_all_its_processes_at_ctrl_c(person: Person) -> None:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        demo = person.start("demo", "--port", str(taken.getsockname()[1]))
-        assert demo.stdout is not None
-        exports: dict[str, str] = {}
-        for line in demo.stdout:
-            if line.strip().startswith("export "):
-                name, value = shlex.split(line)[1].split("=", 1)
-                exports[name] = value
-            if "DAGSTER_HOME" in exports:
-                break
-        else:
-            pytest.fail("" if demo.stderr is None else demo.stderr.read())
+    demo = person.start("demo", "--port", str(free_port()))
+    assert demo.stdout is not None
+    exports: dict[str, str] = {}
+    for line in demo.stdout:
+        if line.strip().startswith("export "):
+            name, value = shlex.split(line)[1].split("=", 1)
+            exports[name] = value
+        if "DAGSTER_HOME" in exports:
+            break
+    else:
+        pytest.fail("" if demo.stderr is None else demo.stderr.read())
     second = person.run("demo", "--once")
     assert (second.returncode, "runs in" in second.stderr) == (1, True)
 
@@ -216,6 +213,16 @@ def test_what_runs_in_a_folder_again_has_the_ports_it_had_where_they_are_free(tm
     assert moved["ui"] == first["ui"] != moved["s3"] != first["s3"]
     (tmp_path / PORTS).write_text("no ports")
     assert kept_ports(tmp_path, usual, free_port())["ui"] != usual["ui"]
+
+
+def test_a_port_that_somebody_names_is_that_one_or_none(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(PortTaken, match=f"port {port} already"):
+            kept_ports(tmp_path, {"ui": None, "s3": None}, port)
+    assert not (tmp_path / PORTS).exists()
 
 
 def test_a_port_in_use_is_not_taken_a_free_one_is() -> None:

@@ -68,6 +68,16 @@ def test_one_file_that_cannot_be_dropped_means_none_is(
     assert list(store.list()) == []
 
 
+@pytest.mark.parametrize("name", ["../x.csv", "x//y.csv", "/x.csv", "./x.csv", "x\udcff.csv"])
+def test_a_name_that_no_object_has_or_other_tools_cannot_reach_is_refused(
+    settings: None, upload: Path, store: ObjectStore, name: str
+) -> None:
+    done = crypto_ml_drop(upload, "--as", name)
+    assert (done.exit_code, len(done.stderr.splitlines())) == (1, 1)
+    assert "name it with --as" in done.stderr
+    assert list(store.list()) == []
+
+
 def test_one_name_for_several_files_is_wrong_usage(settings: None, upload: Path) -> None:
     assert crypto_ml_drop(upload, upload, "--as", "x.csv").exit_code == 2
 

@@ -199,6 +199,7 @@ def test_a_retraction_is_decided_once(taken: TakenBack) -> None:
         ("none.csv", UnknownUpload, "nothing was ever received under uploads/none.csv"),
         ("9.0", UnknownUpload, "there is no delivery 00000009"),
         ("1.7", UnknownUpload, "has 1 uploads"),
+        ("٢.0", UnknownUpload, "nothing was ever received under uploads/٢.0"),
     ],
 )
 def test_what_was_never_received_is_refused(taken: TakenBack, name: str, failure: type, said: str) -> None:
@@ -206,6 +207,16 @@ def test_what_was_never_received_is_refused(taken: TakenBack, name: str, failure
         take_back(taken.road, name)
     with pytest.raises(UnexplainedRetraction):
         retract(Decision(WRONG, "ann", "  "), taken.road.store, taken.road.history, AFTER)
+
+
+def test_a_key_with_spaces_at_its_ends_is_not_the_one_without(road: Road) -> None:
+    for key in (" prices.csv", "prices.csv"):
+        road.store.replace(f"uploads/{key}", upload(market({key.strip() + str(len(key)): 12})))
+    road.answer_new()
+    (spaced,) = take_back(road, " prices.csv")
+    assert spaced.retraction.upload.key == "uploads/ prices.csv"
+    (pasted,) = take_back(road, "prices.csv ")
+    assert pasted.retraction.upload.key == "uploads/prices.csv"
 
 
 def test_a_mistaken_retraction_is_undone_by_dropping_the_file_again_and_a_repeat_is_named(road: Road) -> None:
