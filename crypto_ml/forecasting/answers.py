@@ -1,12 +1,14 @@
 """The files that answer an upload, in the formats other programs depend on."""
 
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 PREDICTIONS: Final = pa.schema(
     [
@@ -44,10 +46,8 @@ LEFT_OUT: Final = pa.schema(
 )
 """The symbols that a forecast leaves out, and why."""
 
-_NEEDS_QUOTES: Final = r'[",\r\n]'
 
-
-def append_csv(path: Path, schema: pa.Schema, frame: pd.DataFrame) -> None:
+def append_csv(path: Path, schema: pa.Schema, frame: "pd.DataFrame") -> None:
     """Append rows to a CSV file, which is made with its header where it is not there yet.
 
     `frame` has at least the columns of `schema`. Numbers are the shortest decimals that read back as the same float64.
@@ -57,18 +57,38 @@ def append_csv(path: Path, schema: pa.Schema, frame: pd.DataFrame) -> None:
 
 def append_table(path: Path, table: pa.Table) -> None:
     """Append a table to a CSV file, which is made with its header where it is not there yet."""
-    style = "needed" if _any_needs_quotes(table) else "none"
+    append_lines(path, table.schema, csv_lines(table))
+
+
+def append_lines(path: Path, schema: pa.Schema, lines: pa.Buffer) -> None:
+    """Append lines of CSV to a file, which is made with its header where it is not there yet."""
     with path.open("ab") as file:
         if not file.tell():
-            file.write((",".join(table.column_names) + "\n").encode())
-        pa_csv.write_csv(table, file, pa_csv.WriteOptions(include_header=False, quoting_style=style))
+            file.write((",".join(schema.names) + "\n").encode())
+        file.write(lines)
 
 
-def _any_needs_quotes(table: pa.Table) -> bool:
-    texts = [column for column in table.columns if pa.types.is_string(column.type)]
-    return any(pc.any(pc.match_substring_regex(column, _NEEDS_QUOTES)).as_py() for column in texts)
+def csv_lines(table: pa.Table) -> pa.Buffer:
+    """A table as lines of CSV, without a header; where a text needs quotes, all of the table's have them."""
+    try:
+        return _csv_lines(table, "none")
+    except pa.ArrowInvalid:  # a text has a quote, a comma or an end of line in it
+        return _csv_lines(table, "needed")
 
 
-def with_prediction_ids(scored: pd.DataFrame, answer_id: str | pd.Series) -> pd.DataFrame:
-    """Name each row: the answer it belongs to, and the line of the upload it answers (`<answer id>-<line>`)."""
-    return scored.assign(prediction_id=answer_id + "-" + scored["line"].astype("str"))
+def _csv_lines(table: pa.Table, quoting: str) -> pa.Buffer:
+    lines = pa.BufferOutputStream()
+    pa_csv.write_csv(table, lines, pa_csv.WriteOptions(include_header=False, quoting_style=quoting))
+    return lines.getvalue()
+
+
+def with_prediction_ids(scored: "pd.DataFrame", answer_id: "str | pd.Series") -> "pd.DataFrame":
+    """Name each row, see `prediction_ids`."""
+    answers = answer_id if isinstance(answer_id, str) else pa.array(answer_id, pa.string())
+    ids = prediction_ids(answers, pa.array(scored["line"], pa.int64()))
+    return scored.assign(prediction_id=ids.to_numpy(zero_copy_only=False))
+
+
+def prediction_ids(answer_id: str | pa.Array, lines: pa.Array) -> pa.Array:
+    """The name of each row: the answer it belongs to, and the line of the upload it answers (`<answer id>-<line>`)."""
+    return pc.binary_join_element_wise(answer_id, pc.cast(lines, pa.string()), "-")

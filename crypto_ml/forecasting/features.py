@@ -6,30 +6,34 @@ names those that its network sees, and one that was made before a feature was ad
 """
 
 from collections.abc import Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
+from crypto_ml.forecasting.columns import Columns, Rows
 from crypto_ml.forecasting.schema import FEATURES
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
+RowsT = TypeVar("RowsT", Columns, "pd.DataFrame")
 
 
-def add_levels(rows: pd.DataFrame) -> pd.DataFrame:
+def add_levels(rows: RowsT) -> RowsT:
     """Add `close_ratio`, `spread` and `log_shares`, each from its own row only.
 
     close_ratio = (close − low) / (high − low), 0 where high = low (dimensionless, 0 to 1); spread = high − low
     (currency); log_shares = ln(ceil(market / close)), 0 where that is not finite (dimensionless).
     """
-    high, low, close = (rows[name].to_numpy(np.float64) for name in ("high", "low", "close"))
+    high, low, close = (np.asarray(rows[name], np.float64) for name in ("high", "low", "close"))
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         spread = high - low
         close_ratio = np.where(spread == 0.0, 0.0, (close - low) / spread)
-        log_shares = np.log(np.ceil(rows["market"].to_numpy(np.float64) / close))
+        log_shares = np.log(np.ceil(np.asarray(rows["market"], np.float64) / close))
     return rows.assign(
         close_ratio=close_ratio, spread=spread, log_shares=np.where(np.isfinite(log_shares), log_shares, 0.0)
     )
@@ -53,13 +57,13 @@ def is_feature(name: str) -> bool:
     return name in FEATURES
 
 
-def feature_block(rows: pd.DataFrame, starts: IntArray, names: Sequence[str] = FEATURES) -> FloatArray:
+def feature_block(rows: Rows, starts: IntArray, names: Sequence[str] = FEATURES) -> FloatArray:
     """The features `names` of n rows before scaling, shape (n, k), float64, columns in the order of the names.
 
     `rows` carries the levels (see `add_levels`) and is sorted by series and date; `starts` is from `series_starts`.
     """
     levels = list(dict.fromkeys(name.removeprefix(CHANGE) for name in names))
-    values = rows[levels].to_numpy(np.float64)
+    values = np.column_stack([np.asarray(rows[name], np.float64) for name in levels])
     changed = [levels.index(name.removeprefix(CHANGE)) for name in names if name.startswith(CHANGE)]
     is_change = np.array([name.startswith(CHANGE) for name in names])
     block = np.empty((len(rows), len(names)), np.float64)
@@ -76,9 +80,9 @@ def changes(values: FloatArray, starts: IntArray) -> FloatArray:
     return difference
 
 
-def gaps(rows: pd.DataFrame, starts: IntArray) -> FloatArray:
+def gaps(rows: Rows, starts: IntArray) -> FloatArray:
     """open[t] − close[t−1] within a series (currency), shape (n,); NaN on a series' first row."""
     gap = np.full(len(rows), np.nan)
-    gap[1:] = rows["open"].to_numpy(np.float64)[1:] - rows["close"].to_numpy(np.float64)[:-1]
+    gap[1:] = np.asarray(rows["open"], np.float64)[1:] - np.asarray(rows["close"], np.float64)[:-1]
     gap[starts == np.arange(len(starts))] = np.nan
     return gap

@@ -4,30 +4,38 @@ What is written appears whole or not at all; memory is bounded by a chunk, the r
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain, pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
 from uuid import uuid4
 
-import pandas as pd
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from crypto_ml.digest import sha256_of, sha256_of_file
 from crypto_ml.errors import Refused
-from crypto_ml.forecasting.answers import PREDICTIONS, REJECTED_ROWS, append_csv, with_prediction_ids
+from crypto_ml.forecasting.ahead import THREADS, ahead
+from crypto_ml.forecasting.answers import PREDICTIONS, REJECTED_ROWS, append_table, csv_lines, prediction_ids
 from crypto_ml.forecasting.bundle import ModelBundle
-from crypto_ml.forecasting.intake import IntakeRules, Repeats, name_series, nothing_left, settled_chunks, take_in
+from crypto_ml.forecasting.columns import Columns
+from crypto_ml.forecasting.intake import IntakeRules, Repeats, name_series, nothing_left, settled_rows, take_in
 from crypto_ml.forecasting.progress import Progress, Tell, tell_nobody
 from crypto_ml.forecasting.refusals import LISTED
 from crypto_ml.forecasting.schema import Recovery
-from crypto_ml.forecasting.scoring import SEED, score
+from crypto_ml.forecasting.scoring import PREDICTED, SEED, score_columns
 from crypto_ml.forecasting.series import LookAlikes
 from crypto_ml.forecasting.sorting import RowSorter
 from crypto_ml.forecasting.uploads.read_as import ReadAs
 
 FILE: Final = 0
+PART_ROWS: Final = 8_000
+"""Rows scored at once: their windows stay in a core's cache, and a small file has something to do for both cores."""
 
 
 class FileRejected(Refused):
@@ -82,7 +90,7 @@ def score_file(
     """
     out = _usable(out, upload)
     repeats = Repeats()
-    counts: dict[str, int] = {}
+    predicted = seed = 0
     sorting = TemporaryDirectory(prefix=".crypto_ml-score-", dir=room or out.parent)
     with sorting as name, RowSorter(Path(name)) as sorter, _whole(out) as partial:
         intake = take_in(upload, rules, sorter, FILE, upload.name if called is None else called, tell=tell)
@@ -91,29 +99,27 @@ def score_file(
         answer_id = sha256_of(f"{sha256_of_file(upload)} {bundle.sha256} {recovery}{read}".encode())[:16]
         name_series(sorter, lambda _: bundle.slugs)
         alike = _look_alikes(sorter, bundle)
-        chunks = score(settled_chunks(sorter, repeats), bundle, recovery)
-        append_csv(partial, PREDICTIONS, pd.DataFrame(columns=PREDICTIONS.names))
-        for part in chunks if not intake.refusal else ():
-            append_csv(partial, PREDICTIONS, with_prediction_ids(part, answer_id))
-            for status, count in part["status"].value_counts().items():
-                counts[str(status)] = counts.get(str(status), 0) + int(count)
-            tell(Progress("scoring", sum(counts.values()), intake.accepted_rows, "rows"))
+        append_table(partial, PREDICTIONS.empty_table())
+        with partial.open("ab") as file:
+            for part in _scored(sorter, repeats, bundle, recovery, answer_id) if not intake.refusal else ():
+                file.write(part.lines)
+                predicted, seed = predicted + part.predicted, seed + part.seed
+                tell(Progress("scoring", predicted + seed, intake.accepted_rows, "rows"))
         refused = intake.refused_rows + repeats.contradicting[FILE]
         rejected_rows = _write_refused(sorter, refused, rejected_rows_path(out))
-        if intake.refusal or not counts:
+        if intake.refusal or not predicted + seed:
             why = intake.refusal or nothing_left(sorter, FILE)
             each = "each is" if refused <= LISTED else f"the first {LISTED:,} of {refused:,} refused rows are"
             where = f"; {each} in {rejected_rows}" if rejected_rows else ""
             raise FileRejected(f"{upload if called is None else called or 'standard input'} is rejected: {why}{where}")
-    answered, seed = sum(counts.values()), counts.get(SEED, 0)
     return FileScore(
         answer_id=answer_id,
         model_version=bundle.version,
         received=intake.received_rows,
-        accepted=answered,
+        accepted=predicted + seed,
         refused=refused,
         repeated=repeats.repeated[FILE],
-        predicted=answered - seed,
+        predicted=predicted,
         seed=seed,
         ignored_columns=intake.ignored_columns,
         date_order=intake.date_order,
@@ -124,9 +130,67 @@ def score_file(
     )
 
 
+@dataclass(frozen=True, eq=False)
+class _Scored:
+    """Some rows' predictions as lines of CSV, and how many of them are predicted, and seeds."""
+
+    lines: pa.Buffer
+    predicted: int
+    seed: int
+
+
+def _scored(
+    sorter: RowSorter, repeats: Repeats, bundle: ModelBundle, recovery: Recovery, answer_id: str
+) -> Iterator[_Scored]:
+    """The predictions of all rows in order: scored and written as CSV by some threads, a few pieces at a time."""
+
+    def scored(part: _Part) -> tuple[pa.Table, bool]:
+        rows = part.rows
+        made = score_columns(Columns.of(rows), bundle, recovery)
+        status = pc.if_else(pa.array(made.made), PREDICTED, SEED)
+        ids = prediction_ids(answer_id, rows["line"])
+        columns = [rows["symbol"], made.index, rows["date"], made.price, rows["open"], status, ids]
+        return pa.table(columns, schema=PREDICTIONS), part.is_last
+
+    def written(tables: Sequence[pa.Table]) -> _Scored:
+        table = pa.concat_tables(tables)
+        predicted = pc.sum(pc.equal(table["status"], PREDICTED)).as_py()
+        return _Scored(csv_lines(table), predicted, table.num_rows - predicted)
+
+    def chunks(parts: Iterable[tuple[pa.Table, bool]]) -> Iterator[list[pa.Table]]:
+        tables: list[pa.Table] = []
+        for table, is_last in parts:
+            tables.append(table)
+            if is_last:
+                yield tables
+                tables = []
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        parts = chain.from_iterable(map(_parts, settled_rows(sorter, repeats)))
+        yield from ahead(written, chunks(ahead(scored, parts, pool)), pool)
+
+
+@dataclass(frozen=True, eq=False)
+class _Part:
+    """Rows of a chunk that are scored at once, whole series, and whether they are its last ones."""
+
+    rows: pa.Table
+    is_last: bool
+
+
+def _parts(chunk: pa.Table) -> Iterator[_Part]:
+    """A chunk in parts of about PART_ROWS rows."""
+    series = pc.dictionary_encode(chunk["symbol"]).combine_chunks().indices.to_numpy()
+    begins = np.flatnonzero(series[1:] != series[:-1]) + 1
+    wanted = np.searchsorted(begins, np.arange(PART_ROWS, len(series), PART_ROWS))
+    cuts = [0, *np.unique(begins[wanted[wanted < len(begins)]]).tolist(), len(series)]
+    for begin, end in pairwise(cuts):
+        yield _Part(chunk.slice(begin, end - begin), end == len(series))
+
+
 def _look_alikes(sorter: RowSorter, bundle: ModelBundle) -> LookAlikes:
     alike = LookAlikes(bundle.coins)
-    for spans in sorter.spans_in_parts():
+    for spans in sorter.span_tables():
         alike.ask(spans)
         alike.answer()
     for file, symbols in sorter.alike():
@@ -170,7 +234,7 @@ def _write_refused(sorter: RowSorter, count: int, path: Path) -> Path | None:
     if not count and not path.exists():
         return None
     with _whole(path) as partial:
-        append_csv(partial, REJECTED_ROWS, pd.DataFrame(columns=REJECTED_ROWS.names))
+        append_table(partial, REJECTED_ROWS.empty_table())
         for batch in sorter.refusals.listed(FILE):
-            append_csv(partial, REJECTED_ROWS, batch.to_pandas())
+            append_table(partial, pa.Table.from_batches([batch]).select(REJECTED_ROWS.names))
     return path if count else None

@@ -3,14 +3,16 @@
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
 from crypto_ml.forecasting.features import FloatArray
 from crypto_ml.forecasting.schema import OBSERVATION
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 ACCEPTED: Final[Mapping[str, str]] = {**OBSERVATION, "line": "int64"}
 """What is hashed of an accepted row: the observation, and the line of the upload it stood in."""
@@ -33,7 +35,7 @@ class RowsHash:
         self._counted = {name for name in columns if name in ALWAYS_HASHED}
         self.rows = 0
 
-    def add(self, rows: pd.DataFrame) -> None:
+    def add(self, rows: "pd.DataFrame") -> None:
         """Add rows behind those added before."""
         self.rows += len(rows)
         for name, dtype in self._columns.items():
@@ -85,7 +87,7 @@ class Witness:
         self.earlier_rows: dict[int, RowsHash] = {}
         self.feature_block: dict[int, BlockHash] = {}
 
-    def see(self, rows: pd.DataFrame, block: FloatArray) -> None:
+    def see(self, rows: "pd.DataFrame", block: FloatArray) -> None:
         """Take note of one chunk as it is scored: rows (`file`, `context`, OBSERVATION) and features (n, 13)."""
         context = rows["context"].to_numpy(bool)
         for file, part in runs(rows["file"].to_numpy()):

@@ -7,23 +7,25 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
+from itertools import chain, islice
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from crypto_ml.forecasting.ahead import THREADS, ahead
 from crypto_ml.forecasting.cleaning import FORMULA_STARTS, PLAIN, CleanedRows, Writing, clean_rows, is_plain
 from crypto_ml.forecasting.progress import Progress, Tell, tell_nobody
 from crypto_ml.forecasting.refusals import LISTED, REFUSED
 from crypto_ml.forecasting.schema import DateOrder
 from crypto_ml.forecasting.series import series_names
 from crypto_ml.forecasting.settling import Settled, Settling
-from crypto_ml.forecasting.sorting import ROWS, RowSorter, as_rows, whole_series
+from crypto_ml.forecasting.sorting import Files, RowSorter, as_frame, rows_of, whole_series, with_file
 from crypto_ml.forecasting.uploads.dates import DateEvidence, DateStyle, has_other_dates, read_dates
 from crypto_ml.forecasting.uploads.intraday import Intraday
 from crypto_ml.forecasting.uploads.numbers import NUMBERS, NumberEvidence, NumberStyle
@@ -32,6 +34,9 @@ from crypto_ml.forecasting.uploads.read_as import ReadAs, read_as
 from crypto_ml.forecasting.uploads.reading import SHOWN_TEXT, UploadReader
 from crypto_ml.forecasting.uploads.unreadable import UnreadableUpload
 from crypto_ml.visible import visible
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 SHOWN_VALUE: Final = 40
 """Characters of a refused row's value that are repeated."""
@@ -100,7 +105,8 @@ def take_in(
     added are taken back. tell: who is told how far the reading is.
     """
     try:
-        intake = _take_in(_reader(path, rules, name), rules, sorter, file, tell)
+        with ThreadPoolExecutor(THREADS) as pool:
+            intake = _take_in(_reader(path, rules, name), rules, sorter, file, tell, pool=pool)
     except UnreadableUpload as refused:
         sorter.discard(file)
         return FileIntake(refusal=visible(str(refused)))
@@ -175,6 +181,7 @@ def _take_in(
     file: int,
     tell: Tell,
     *,
+    pool: Executor,
     dates: DateEvidence | None = None,
     numbers: NumberStyle | None = None,
 ) -> FileIntake:
@@ -189,24 +196,30 @@ def _take_in(
 
     def refuse_ragged() -> None:
         nonlocal refused
-        refused += _refuse(sorter, _ragged(reader).assign(file=file))
+        refused += _refuse(sorter, _ragged(reader), file)
 
     reader.when_many = refuse_ragged
-    for table in reader:
-        if dates is None and not received + refused and has_other_dates(table["date"], read_dates(table["date"])):
-            return _take_in(reader, rules, sorter, file, tell, dates=_date_evidence(reader, rules), numbers=numbers)
-        cleaned = clean_rows(table, writing, rules.today)
+    tables = iter(reader)
+    first = list(islice(tables, 1))
+    if dates is None and first and has_other_dates(first[0]["date"], read_dates(first[0]["date"])):
+        dates = _date_evidence(reader, rules)
+        return _take_in(reader, rules, sorter, file, tell, pool=pool, dates=dates, numbers=numbers)
+
+    def cleaned_rows(table: pa.Table) -> tuple[pa.Table, CleanedRows]:
+        return table, clean_rows(table, writing, rules.today)
+
+    for table, cleaned in ahead(cleaned_rows, chain(first, tables), pool):
         ask_dates = dates is None and cleaned.other_dates
         ask_numbers = numbers is None and cleaned.other_numbers and isinstance(reader, UploadReader)
         if ask_dates or ask_numbers:
             sorter.discard(file)
             dates = _date_evidence(reader, rules) if ask_dates else dates
             numbers = _number_style(reader) if ask_numbers else numbers
-            return _take_in(reader, rules, sorter, file, tell, dates=dates, numbers=numbers)
-        received += len(cleaned.accepted)
-        refused += _refuse(sorter, _with_text(cleaned, table).assign(file=file))
-        if len(cleaned.accepted):
-            sorter.add(as_rows(cleaned.accepted, file=file))
+            return _take_in(reader, rules, sorter, file, tell, pool=pool, dates=dates, numbers=numbers)
+        received += cleaned.accepted.num_rows
+        refused += _refuse(sorter, _with_text(cleaned, table), file)
+        if cleaned.accepted.num_rows:
+            sorter.add(rows_of(cleaned.accepted, file))
         refuse_ragged()
         intraday.look(table, style)
         tell(_how_far(reader, received + refused))
@@ -235,15 +248,14 @@ class _SmallFile:
 
     file: int
     rows: pa.Table
-    ragged: pd.DataFrame
+    ragged: pa.Table
     ignored: tuple[str, ...]
     read_as: ReadAs
 
     @property
     def bytes(self) -> int:
         """About how much memory it takes."""
-        texts = [*self.ragged["text"], *self.ragged["reason"], *self.ignored]
-        return int(self.rows.nbytes) + sum(map(sys.getsizeof, texts))
+        return int(self.rows.nbytes + self.ragged.nbytes) + sum(map(sys.getsizeof, self.ignored))
 
 
 def _read_small(file: int, path: Path, rules: IntakeRules, name: str) -> _SmallFile | None:
@@ -288,16 +300,16 @@ def _take_in_together(small: Sequence[_SmallFile], rules: IntakeRules, sorter: R
         placed = rows.set_column(rows.column_names.index("line"), "line", pa.array(np.arange(len(files))))
         cleaned = clean_rows(placed, PLAIN, rules.today)
         for kept, counts in ((cleaned.accepted, received), (_with_text(cleaned, placed), refused)):
-            at = kept["line"].to_numpy(np.int64)
+            at = kept["line"].to_numpy()
             counts.update(files[at].tolist())
-            told = kept.assign(line=lines[at], file=files[at])
+            told = kept.set_column(kept.column_names.index("line"), "line", pa.array(lines[at]))
             if counts is refused:
-                _refuse(sorter, told)
-            elif len(told):
-                sorter.add(pa.Table.from_pandas(told.assign(context=False), schema=ROWS, preserve_index=False))
+                _refuse(sorter, told, files[at])
+            elif told.num_rows:
+                sorter.add(rows_of(told, files[at]))
     intakes = {}
     for one in small:
-        refused[one.file] += _refuse(sorter, one.ragged.assign(file=one.file))
+        refused[one.file] += _refuse(sorter, one.ragged, one.file)
         made = FileIntake(
             received[one.file] + refused[one.file], refused[one.file], None, one.ignored, read_as=one.read_as
         )
@@ -305,21 +317,21 @@ def _take_in_together(small: Sequence[_SmallFile], rules: IntakeRules, sorter: R
     return intakes
 
 
-def _refuse(sorter: RowSorter, rows: pd.DataFrame) -> int:
-    if len(rows):
-        sorter.refusals.add(pa.Table.from_pandas(rows, schema=REFUSED, preserve_index=False))
-    return len(rows)
+def _refuse(sorter: RowSorter, rows: pa.Table, file: Files) -> int:
+    if rows.num_rows:
+        sorter.refusals.add(with_file(rows, file).select(REFUSED.names).cast(REFUSED))
+    return int(rows.num_rows)
 
 
-def _ragged(reader: Reader) -> pd.DataFrame:
-    """The lines that did not fit the header since this was last asked."""
+def _ragged(reader: Reader) -> pa.Table:
+    """The lines that did not fit the header since this was last asked: `line`, `reason` and `text`."""
     lines = reader.take_ragged()
     rows = {
-        "line": [line.line for line in lines],
-        "reason": [line.reason for line in lines],
-        "text": [_as_text(line.text) for line in lines],
+        "line": pa.array([line.line for line in lines], pa.int64()),
+        "reason": pa.array([line.reason for line in lines], pa.string()),
+        "text": pa.array([_as_text(line.text) for line in lines], pa.string()),
     }
-    return pd.DataFrame(rows)
+    return pa.table(rows)
 
 
 def _as_text(line: str) -> str:
@@ -347,16 +359,17 @@ def _number_style(reader: Reader) -> NumberStyle:
     return evidence.style()
 
 
-def _with_text(cleaned: CleanedRows, table: pa.Table) -> pd.DataFrame:
+def _with_text(cleaned: CleanedRows, table: pa.Table) -> pa.Table:
     """Refused rows with what stood in them, so that nobody has to open the file to see what was wrong."""
-    if cleaned.refused.empty:
-        return cleaned.refused.assign(text="")
-    rows = table.filter(pc.is_in(table["line"], pa.array(cleaned.refused["line"].to_numpy())))
+    refused = cleaned.refused
+    if not refused.num_rows:
+        return refused.append_column("text", pa.array([], pa.string()))
+    rows = table.filter(pc.is_in(table["line"], refused["line"].combine_chunks()))
     names = [name for name in rows.column_names if name != "line"]
     values = [pc.utf8_slice_codeunits(rows[name], 0, SHOWN_VALUE) for name in names]
     shown = [pc.binary_join_element_wise(name, value, "=") for name, value in zip(names, values, strict=True)]
     text = pc.utf8_slice_codeunits(pc.binary_join_element_wise(*shown, ","), 0, SHOWN_TEXT)
-    return cleaned.refused.assign(text=text.to_pandas())
+    return refused.append_column("text", text)
 
 
 @dataclass
@@ -367,29 +380,34 @@ class Repeats:
     repeated: Counter[int] = field(default_factory=Counter)
 
 
-def settled_chunks(sorter: RowSorter, repeats: Repeats) -> Iterator[pd.DataFrame]:
+def settled_chunks(sorter: RowSorter, repeats: Repeats) -> Iterator["pd.DataFrame"]:
+    """`settled_rows` as frames."""
+    return map(as_frame, settled_rows(sorter, repeats))
+
+
+def settled_rows(sorter: RowSorter, repeats: Repeats) -> Iterator[pa.Table]:
     """The sorted rows with repeats settled (see `settling`), each series whole.
 
     Rows that contradict each other are refused in `sorter`; how many were left out is noted in `repeats`.
     """
 
-    def left(settled: Settled) -> pd.DataFrame:
-        for file, days in settled.contradictions.groupby("file"):
-            repeats.contradicting[int(str(file))] += int(days["rows"].sum())
-        if len(settled.contradictions):
-            refused = settled.refused.assign(text="")
-            listed = pa.Table.from_pandas(refused, schema=REFUSED, preserve_index=False)
-            sorter.refusals.add_days(settled.contradictions, listed)
+    def left(settled: Settled) -> pa.Table:
+        days = settled.contradictions
+        if days.num_rows:
+            for file, rows in zip(days["file"].to_pylist(), days["rows"].to_pylist(), strict=True):
+                repeats.contradicting[file] += rows
+            listed = settled.refused.append_column("text", pa.repeat("", settled.refused.num_rows))
+            sorter.refusals.add_days(days, listed.select(REFUSED.names).cast(REFUSED))
         repeats.repeated.update(settled.repeated)
         return settled.accepted
 
-    def batches() -> Iterator[tuple[pd.DataFrame, pd.DataFrame]]:
+    def batches() -> Iterator[tuple[pa.Table, pa.Table]]:
         settling = Settling(LISTED)
         for batch in sorter.batches():
             yield batch, left(settling.settle(batch))
         if last := settling.rest():
             accepted = left(last)
-            yield accepted[:0], accepted
+            yield accepted.slice(0, 0), accepted
 
     yield from whole_series(batches())
 

@@ -10,8 +10,8 @@ from typing import Final
 
 import duckdb
 import numpy as np
-import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 
 LISTED: Final = 10_000
 """Refused rows of a file that are listed, the first ones by line: more than anybody reads, some MB at the most."""
@@ -60,13 +60,14 @@ class Refusals:
             reasons[row["reason"]] = before + row["line_count"], min(first, row["line_min"])
         self._keep(rows)
 
-    def add_days(self, days: pd.DataFrame, rows: pa.Table) -> None:
+    def add_days(self, days: pa.Table, rows: pa.Table) -> None:
         """Count the rows of contradicted days (see `settling.Settled.contradictions`), each of which comes once, and
         keep those of `rows` that may be listed."""
-        for file, own in days.groupby("file"):
-            tally = self._tally(int(str(file)))
-            found = zip((-own["rows"]).tolist(), own["line"].tolist(), own["reason"].tolist(), strict=True)
-            tally.days = heapq.nsmallest(REASONS_OF_ONE_DAY, [*tally.days, *found])
+        for file in pc.unique(days["file"]).to_pylist():
+            tally, own = self._tally(file), days.filter(pc.equal(days["file"], file))
+            found = zip(*(own[name].to_pylist() for name in ("rows", "line", "reason")), strict=True)
+            more = ((-rows, line, reason) for rows, line, reason in found)
+            tally.days = heapq.nsmallest(REASONS_OF_ONE_DAY, [*tally.days, *more])
         self._keep(rows)
 
     def listed(self, file: int) -> Iterator[pa.RecordBatch]:

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from typing import Final
 
 import numpy as np
-import pandas as pd
 
+from crypto_ml.forecasting.columns import Rows
 from crypto_ml.forecasting.features import BoolArray, IntArray
 
 BY_MODEL: Final = "model"
@@ -28,13 +28,19 @@ def other_coin_sql(learnt: str, slug: str, series: str) -> str:
     return f"coalesce(bool_or({slug} <> {learnt}) OVER (PARTITION BY {series}), false)"
 
 
-def other_coins(rows: pd.DataFrame, starts: IntArray, learnt: Mapping[str, str]) -> BoolArray:
+def other_coins(rows: Rows, starts: IntArray, learnt: Mapping[str, str]) -> BoolArray:
     """Of n rows, those whose series has a row that is of another coin, shape (n,).
 
     rows: `symbol` and `slug`; starts: from `features.series_starts`. learnt: symbol → slug, where that is known.
     """
-    if not learnt:
-        return np.zeros(len(rows), bool)
-    expected = rows["symbol"].map(dict(learnt))
-    other = (expected.notna() & rows["slug"].notna() & (expected != rows["slug"])).to_numpy(bool)
-    return np.isin(starts, starts[other])
+    other = np.zeros(len(rows), bool)
+    if not learnt or not len(rows):
+        return other
+    begins = np.flatnonzero(starts == np.arange(len(starts)))
+    ends = np.append(begins[1:], len(starts))
+    slugs, symbols = np.asarray(rows["slug"], object), np.asarray(rows["symbol"], object)[begins].tolist()
+    for symbol, begin, end in zip(symbols, begins.tolist(), ends.tolist(), strict=True):
+        if (expected := learnt.get(symbol)) is not None:
+            given = set(slugs[begin:end].tolist())
+            other[begin:end] = any(isinstance(slug, str) and is_other_coin(expected, slug) for slug in given)
+    return other

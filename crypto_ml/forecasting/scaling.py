@@ -4,11 +4,12 @@ The estimator that learns them is `scaler_estimator`; scoring needs only these, 
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from typing import Final
 
 import numpy as np
-import pandas as pd
+import numpy.typing as npt
 
 from crypto_ml.errors import Refused
 from crypto_ml.forecasting.features import FloatArray, IntArray
@@ -60,9 +61,14 @@ class SeriesStatistics:
         """Which of the columns is the change of the open."""
         return self.columns.index(V_OPEN)
 
-    def codes(self, symbols: pd.Series) -> IntArray:
+    @cached_property
+    def _positions(self) -> dict[str, int]:
+        return {symbol: position for position, symbol in enumerate(self.symbols)}
+
+    def codes(self, symbols: npt.ArrayLike) -> IntArray:
         """The position of each of n symbols in `self.symbols`, shape (n,), −1 where the scaler has never seen it."""
-        return pd.Index(self.symbols, dtype="str").get_indexer(pd.Index(symbols)).astype(np.int64)
+        names = np.asarray(symbols, object).tolist()
+        return np.fromiter((self._positions.get(name, -1) for name in names), np.int64, len(names))
 
     def scale_block(self, block: FloatArray, codes: IntArray) -> FloatArray:
         """Standardise a feature block: (x − mean) / scale on the columns that are standardised, the others as they are.

@@ -6,11 +6,12 @@ A prediction for row t is made from the rows before t of the same series and fro
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 
 from crypto_ml.forecasting.bundle import ModelBundle
+from crypto_ml.forecasting.columns import Columns, Rows
 from crypto_ml.forecasting.features import (
     BoolArray,
     FloatArray,
@@ -26,12 +27,15 @@ from crypto_ml.forecasting.scaling import OwnStatistics, SeriesStatistics, own_s
 from crypto_ml.forecasting.schema import MINIMUM_OWN_ROWS, Recovery
 from crypto_ml.forecasting.windows import WindowArray, as_input, window_rows, windows
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 PREDICTED, SEED = "predicted", "seed"
 
 
 def score(
-    chunks: Iterable[pd.DataFrame], bundle: ModelBundle, recovery: Recovery, witness: Witness | None = None
-) -> Iterator[pd.DataFrame]:
+    chunks: Iterable["pd.DataFrame"], bundle: ModelBundle, recovery: Recovery, witness: Witness | None = None
+) -> Iterator["pd.DataFrame"]:
     """Predict the open of every row that is not context.
 
     chunks: sorted rows as from `sorting.RowSorter.chunks`, whole series, with the OBSERVATION columns, `file`, `line`
@@ -48,39 +52,63 @@ def score(
 
 
 def score_rows(
-    rows: pd.DataFrame, bundle: ModelBundle, recovery: Recovery, witness: Witness | None = None
-) -> pd.DataFrame:
+    rows: "pd.DataFrame", bundle: ModelBundle, recovery: Recovery, witness: Witness | None = None
+) -> "pd.DataFrame":
     """`score` for one chunk."""
     rows = add_levels(rows)
-    starts = series_starts(_series_numbers(rows))
-    asked = ~rows["context"].to_numpy(bool)
-    block = feature_block(rows, starts, bundle.features)
-    if witness:
-        witness.see(rows, block)
-    prediction = _predict_changes(rows, block, starts, asked, bundle)
-    opens = rows["open"].to_numpy(np.float64)
-    previous = np.concatenate([[np.nan], opens[:-1]])
-    one_step = np.where(prediction.made, previous + prediction.change, opens)
+    asked = ~np.asarray(rows["context"], bool)
+    made = _answered(rows, asked, bundle, recovery, witness)
     answers = rows.loc[asked, ["file", "symbol", "date"]].reset_index(drop=True)
-    first = series_starts(_series_numbers(answers))
-    price = one_step[asked]
-    if recovery == "cumulative":
-        price = _cumulative(opens[asked], (one_step - previous)[asked], prediction.made[asked], first)
-    answers.insert(2, "index", np.arange(len(answers)) - first)
+    answers.insert(2, "index", made.index)
     return answers.assign(
-        pred_open=price,
-        val_open=opens[asked],
-        status=np.where(prediction.made[asked], PREDICTED, SEED),
-        scaled_by=prediction.scaled_by[asked],
+        pred_open=made.price,
+        val_open=rows["open"].to_numpy(np.float64)[asked],
+        status=np.where(made.made, PREDICTED, SEED),
+        scaled_by=made.scaled_by,
         line=rows.loc[asked, "line"].to_numpy(),
     )
 
 
-def _series_numbers(rows: pd.DataFrame) -> IntArray:
+@dataclass(frozen=True, eq=False)
+class Answered:
+    """For each of m rows: its number within its series, the predicted open (the open, where there is no prediction),
+    whether there is one, who scaled it."""
+
+    index: IntArray
+    price: FloatArray
+    made: BoolArray
+    scaled_by: np.ndarray
+
+
+def score_columns(rows: Columns, bundle: ModelBundle, recovery: Recovery) -> Answered:
+    """`score` for one chunk without context, as arrays."""
+    return _answered(add_levels(rows), np.ones(len(rows), bool), bundle, recovery, None)
+
+
+def _answered(
+    rows: Rows, asked: BoolArray, bundle: ModelBundle, recovery: Recovery, witness: Witness | None
+) -> Answered:
+    numbers = _series_numbers(rows)
+    starts = series_starts(numbers)
+    block = feature_block(rows, starts, bundle.features)
+    if witness and not isinstance(rows, Columns):
+        witness.see(rows, block)
+    prediction = _predict_changes(rows, block, starts, asked, bundle)
+    opens = np.asarray(rows["open"], np.float64)
+    previous = np.concatenate([[np.nan], opens[:-1]])
+    one_step = np.where(prediction.made, previous + prediction.change, opens)
+    first = series_starts(numbers[asked])
+    price = one_step[asked]
+    if recovery == "cumulative":
+        price = _cumulative(opens[asked], (one_step - previous)[asked], prediction.made[asked], first)
+    return Answered(np.arange(len(first)) - first, price, prediction.made[asked], prediction.scaled_by[asked])
+
+
+def _series_numbers(rows: Rows) -> IntArray:
     """A number for each run of equal file and symbol, shape (n,)."""
     changed = np.ones(len(rows), bool)
     for name in ("file", "symbol"):
-        values = rows[name].to_numpy()
+        values = np.asarray(rows[name])
         changed[1:] &= values[1:] == values[:-1]
     changed[1:] = ~changed[1:]
     return np.cumsum(changed)
@@ -96,7 +124,7 @@ class _Prediction:
 
 
 def _predict_changes(
-    rows: pd.DataFrame, block: FloatArray, starts: IntArray, asked: BoolArray, bundle: ModelBundle
+    rows: Rows, block: FloatArray, starts: IntArray, asked: BoolArray, bundle: ModelBundle
 ) -> _Prediction:
     n = len(rows)
     codes = _codes(rows, starts, bundle)
@@ -118,20 +146,20 @@ def _predict_changes(
     return _Prediction(np.isfinite(change), change, scaled_by)
 
 
-def _codes(rows: pd.DataFrame, starts: IntArray, bundle: ModelBundle) -> IntArray:
+def _codes(rows: Rows, starts: IntArray, bundle: ModelBundle) -> IntArray:
     """Position of each row's series in the scaler, −1 where the model does not scale it (see `scaled_by`)."""
-    return np.where(other_coins(rows, starts, bundle.slugs), -1, bundle.statistics.codes(rows["symbol"]))
+    begins = starts == np.arange(len(starts))
+    codes = bundle.statistics.codes(np.asarray(rows["symbol"], object)[begins])[np.cumsum(begins) - 1]
+    return np.where(other_coins(rows, starts, bundle.slugs), -1, codes)
 
 
-def _to_currency(
-    bundle: ModelBundle, rows: pd.DataFrame, at: IntArray, scaled: WindowArray, inverse: "_Inverse"
-) -> FloatArray:
+def _to_currency(bundle: ModelBundle, rows: Rows, at: IntArray, scaled: WindowArray, inverse: "_Inverse") -> FloatArray:
     """The predicted change of the open of the rows `at`, shape (m,), from the network's output (see schema.Target)."""
     output: FloatArray = bundle.network.predict(scaled)
     if bundle.target == "change":
         return output * inverse.scale + inverse.mean
-    last_close = rows["close"].to_numpy(np.float64)[at - 1]
-    last_open = rows["open"].to_numpy(np.float64)[at - 1]
+    last_close = np.asarray(rows["close"], np.float64)[at - 1]
+    last_open = np.asarray(rows["open"], np.float64)[at - 1]
     return np.asarray(last_close + output * inverse.gap_scale - last_open, np.float64)
 
 

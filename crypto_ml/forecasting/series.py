@@ -4,9 +4,13 @@
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-import pandas as pd
+import numpy as np
+import pyarrow as pa
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 MOST_TOLD: Final = 20
 """Series of a file that are told of."""
@@ -42,10 +46,10 @@ class LookAlikes:
         self._asked: dict[str, list[tuple[int, str]]] = {}
         self._found: dict[int, dict[str, str]] = {}
 
-    def ask(self, spans: pd.DataFrame) -> set[str]:
+    def ask(self, spans: "pd.DataFrame | pa.Table") -> set[str]:
         """Other spellings of the symbols of an upload (`file` and `symbol`), to look for among those that are known."""
         self._asked = {}
-        for file, symbol in zip(spans["file"].tolist(), spans["symbol"].tolist(), strict=True):
+        for file, symbol in zip(*(np.asarray(spans[name]).tolist() for name in ("file", "symbol")), strict=True):
             if symbol not in self._trusted:
                 self._asked.setdefault(symbol.casefold(), []).append((file, symbol))
         symbols = {symbol for asked in self._asked.values() for _, symbol in asked}

@@ -9,7 +9,8 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from crypto_ml.forecasting.schema import PRICES
 
@@ -26,9 +27,9 @@ class Settled:
     and `rows` (all of them) of each such day. repeated: file → how many rows were left out because they are equal.
     """
 
-    accepted: pd.DataFrame
-    refused: pd.DataFrame
-    contradictions: pd.DataFrame
+    accepted: pa.Table
+    refused: pa.Table
+    contradictions: pa.Table
     repeated: dict[int, int]
 
 
@@ -36,7 +37,7 @@ class Settled:
 class _OpenDay:
     """The day in which the rows so far end: its first row, and the rows behind that one."""
 
-    first: pd.DataFrame
+    first: pa.Table
     more: int = 0
     contradicted: bool = False
     lines: list[int] = field(default_factory=list)
@@ -49,20 +50,20 @@ class Settling:
         self._most_listed = most_listed
         self._open: _OpenDay | None = None
 
-    def settle(self, rows: pd.DataFrame) -> Settled:
+    def settle(self, rows: pa.Table) -> Settled:
         """Settle further rows (`file`, `line`, OBSERVATION), at least one; the last day waits for what comes."""
         before, self._open = self._open, None
         if before:
-            rows = pd.concat([before.first, rows], ignore_index=True)
+            rows = pa.concat_tables([before.first, rows])
         days = _Days.of(rows, before)
-        last = days.begins[-1]
+        last = int(days.begins[-1])
         lines = before.lines if before and len(days) == 1 else []
-        further = rows["line"].iloc[last + 1 :][: self._most_listed - len(lines)]
+        further = rows["line"].slice(last + 1, max(0, self._most_listed - len(lines)))
         self._open = _OpenDay(
-            rows[last : last + 1].reset_index(drop=True),
+            rows.slice(last, 1),
             int(days.counts[-1]) - 1,
             bool(days.contradicted[-1]),
-            [*lines, *further.tolist()],
+            [*lines, *further.to_pylist()],
         )
         return _settled(rows, days.without_last(), before)
 
@@ -85,11 +86,11 @@ class _Days:
         return len(self.begins)
 
     @classmethod
-    def of(cls, rows: pd.DataFrame, before: _OpenDay | None) -> "_Days":
+    def of(cls, rows: pa.Table, before: _OpenDay | None) -> "_Days":
         """The days of sorted rows; the first row of the first day stands for those that came `before` as well."""
         again = _same_day_as_the_row_before(rows)
         begins = np.flatnonzero(~again)
-        ends = np.append(begins[1:], len(rows))
+        ends = np.append(begins[1:], rows.num_rows)
         counts = ends - begins
         contradicted = np.logical_or.reduceat(_differs_from_the_row_before(rows, again), begins)
         if before:
@@ -101,57 +102,71 @@ class _Days:
         return _Days(self.begins[:-1], self.ends[:-1], self.counts[:-1], self.contradicted[:-1])
 
 
-def _settled(rows: pd.DataFrame, days: _Days, before: _OpenDay | None) -> Settled:
-    first = rows.iloc[days.begins]
-    accepted, refused = first[~days.contradicted], first.loc[days.contradicted, ["file", "line"]]
+def _settled(rows: pa.Table, days: _Days, before: _OpenDay | None) -> Settled:
+    one_each = len(days) == 0 or days.begins[-1] == len(days) - 1
+    first = rows.slice(0, len(days)) if one_each else rows.take(pa.array(days.begins))
+    if not days.contradicted.any():
+        return Settled(first, _NO_LINES, _NO_DAYS, _left_out(first, days.counts))
+    accepted = first.filter(pa.array(~days.contradicted))
+    contradicted = first.select(["file", "line"]).filter(pa.array(days.contradicted))
     begin = "symbol and date: more than once, with different values (first in line "
-    contradictions = refused.assign(
-        reason=begin + refused["line"].astype("str") + ")", rows=days.counts[days.contradicted]
-    )
-    left_out = pd.Series(days.counts[~days.contradicted] - 1).groupby(accepted["file"].to_numpy()).sum()
+    reasons = pc.binary_join_element_wise(begin, pc.cast(contradicted["line"], pa.string()), ")", "")
+    counts = pa.array(days.counts[days.contradicted])
+    contradictions = pa.table([contradicted["file"], reasons, contradicted["line"], counts], schema=_NO_DAYS.schema)
     return Settled(
-        accepted=accepted.reset_index(drop=True),
-        refused=_lines(rows, days, contradictions, before),
-        contradictions=contradictions.reset_index(drop=True),
-        repeated={int(str(file)): int(count) for file, count in left_out.items() if count},
+        accepted=accepted,
+        refused=_lines(rows, days, reasons, before),
+        contradictions=contradictions,
+        repeated=_left_out(accepted, days.counts[~days.contradicted]),
     )
 
 
-def _lines(rows: pd.DataFrame, days: _Days, contradictions: pd.DataFrame, before: _OpenDay | None) -> pd.DataFrame:
+_NO_LINES: Final = pa.schema([("file", pa.int32()), ("line", pa.int64()), ("reason", pa.string())]).empty_table()
+_NO_DAYS: Final = pa.schema(
+    [("file", pa.int32()), ("reason", pa.string()), ("line", pa.int64()), ("rows", pa.int64())]
+).empty_table()
+
+
+def _left_out(accepted: pa.Table, counts: npt.NDArray[np.intp]) -> dict[int, int]:
+    """File → how many rows of the days that are accepted were left out."""
+    again = counts > 1
+    if not again.any():
+        return {}
+    files, of_file = np.unique(accepted["file"].to_numpy()[again], return_inverse=True)
+    left_out = np.bincount(of_file, weights=counts[again] - 1).astype(np.int64)
+    return dict(zip(files.tolist(), left_out.tolist(), strict=True))
+
+
+def _lines(rows: pa.Table, days: _Days, reasons: pa.ChunkedArray, before: _OpenDay | None) -> pa.Table:
     """`file`, `line` and `reason` of the rows of contradicted days."""
-    there = (days.ends - days.begins) * days.contradicted
-    among = rows.iloc[np.flatnonzero(np.repeat(days.contradicted, days.ends - days.begins))]
-    reasons = contradictions["reason"].to_numpy()
-    refused = pd.DataFrame(
-        {
-            "file": among["file"].to_numpy(),
-            "line": among["line"].to_numpy(),
-            "reason": np.repeat(reasons, there[there > 0]),
-        }
-    )
-    if before and len(days) and days.contradicted[0]:
-        earlier = pd.DataFrame({"line": before.lines}, dtype="int64")
-        earlier = earlier.assign(file=refused["file"].iloc[0], reason=refused["reason"].iloc[0])
-        refused = pd.concat([earlier[refused.columns], refused], ignore_index=True)
+    lengths = days.ends - days.begins
+    whose = np.repeat(np.cumsum(days.contradicted) - 1, lengths)[np.repeat(days.contradicted, lengths)]
+    among = rows.select(["file", "line"]).take(pa.array(np.flatnonzero(np.repeat(days.contradicted, lengths))))
+    refused = pa.table([among["file"], among["line"], reasons.take(pa.array(whose))], schema=_NO_LINES.schema)
+    if before and before.lines and days.contradicted[0]:
+        same = refused.slice(0, 1).select(["file", "reason"]).take(pa.array(np.zeros(len(before.lines), np.int64)))
+        earlier = pa.table([same["file"], pa.array(before.lines, pa.int64()), same["reason"]], schema=refused.schema)
+        return pa.concat_tables([earlier, refused])
     return refused
 
 
-def _same_day_as_the_row_before(rows: pd.DataFrame) -> npt.NDArray[np.bool_]:
+def _same_day_as_the_row_before(rows: pa.Table) -> npt.NDArray[np.bool_]:
     """Where a row has the file, symbol and date of the row before it, shape (n,). Symbols are looked at last: there are
     few rows of the same date one after the other."""
-    same = np.zeros(len(rows), bool)
+    same = np.zeros(rows.num_rows, bool)
     file, day = rows["file"].to_numpy(), rows["date"].to_numpy()
     at = 1 + np.flatnonzero((file[1:] == file[:-1]) & (day[1:] == day[:-1]))
-    symbols = rows["symbol"]
-    same[at] = symbols.iloc[at].to_numpy() == symbols.iloc[at - 1].to_numpy()
+    if len(at):
+        symbols = rows["symbol"].combine_chunks()
+        same[at] = pc.equal(symbols.take(pa.array(at)), symbols.take(pa.array(at - 1))).to_numpy(zero_copy_only=False)
     return same
 
 
-def _differs_from_the_row_before(rows: pd.DataFrame, again: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+def _differs_from_the_row_before(rows: pa.Table, again: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
     """Where a row of the same day as the row before it (`again`) has other values, shape (n,)."""
-    differs = np.zeros(len(rows), bool)
+    differs = np.zeros(rows.num_rows, bool)
     at = np.flatnonzero(again)
-    for name in COMPARED:
+    for name in COMPARED if len(at) else ():
         values = rows[name].to_numpy()
         own, before = values[at], values[at - 1]
         differs[at] |= (own != before) & ~(np.isnan(own) & np.isnan(before))

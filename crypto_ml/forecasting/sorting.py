@@ -6,14 +6,22 @@ The sort itself is DuckDB's, which spills to disk beyond its memory limit.
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self
+from typing import TYPE_CHECKING, Final, Self
 
 import duckdb
-import pandas as pd
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from crypto_ml.forecasting.refusals import Refusals
 from crypto_ml.forecasting.schema import OBSERVATION, PRICES
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Files = int | npt.NDArray[np.integer]
+"""The number of the file that rows are of, or one for each row."""
 
 CHUNK_ROWS: Final = 100_000
 COINS_AT_ONCE: Final = 50_000
@@ -128,21 +136,26 @@ class RowSorter:
             [MOST_RENAMED_SHOWN],
         ).fetchall()
 
-    def spans(self) -> pd.DataFrame:
+    def spans(self) -> "pd.DataFrame":
         """For each `file` and `symbol` the `first` and `last` date and the number of `rows` that are not context."""
         return self._connection.execute(_SPANS).df()
 
-    def spans_in_parts(self) -> Iterator[pd.DataFrame]:
+    def spans_in_parts(self) -> Iterator["pd.DataFrame"]:
         """`spans`, about SPANS_AT_ONCE at a time; rows may be added in between."""
+        for part in self.span_tables():
+            yield part.to_pandas(date_as_object=False)
+
+    def span_tables(self) -> Iterator[pa.Table]:
+        """`spans_in_parts` as tables."""
         with self._connection.cursor() as cursor:
             for part in cursor.sql(_SPANS).to_arrow_reader(SPANS_AT_ONCE):
-                yield part.to_pandas(date_as_object=False)
+                yield pa.Table.from_batches([part])
 
-    def batches(self) -> Iterator[pd.DataFrame]:
-        """All rows, sorted, in frames of about CHUNK_ROWS rows that are cut anywhere."""
+    def batches(self) -> Iterator[pa.Table]:
+        """All rows, sorted, in tables of about CHUNK_ROWS rows that are cut anywhere."""
         yield from self._batches(CHUNK_ROWS)
 
-    def chunks(self, rows_per_chunk: int = CHUNK_ROWS) -> Iterator[pd.DataFrame]:
+    def chunks(self, rows_per_chunk: int = CHUNK_ROWS) -> Iterator["pd.DataFrame"]:
         """All rows, sorted, in frames of about `rows_per_chunk` rows; no series of a file is cut in two.
 
         A row of context gives way to a row of its own file for the same series and date. A series is held whole, so
@@ -150,44 +163,42 @@ class RowSorter:
         """
         batches = self._batches(rows_per_chunk)
         for chunk in whole_series(((batch, batch) for batch in batches), rows_per_chunk):
-            yield _without_outranked(chunk)
+            yield _without_outranked(as_frame(chunk))
 
-    def _batches(self, rows_per_batch: int) -> Iterator[pd.DataFrame]:
+    def _batches(self, rows_per_batch: int) -> Iterator[pa.Table]:
         query = "SELECT * FROM rows ORDER BY file, symbol, date, context, line"
         for batch in self._connection.sql(query).to_arrow_reader(rows_per_batch):
             if batch.num_rows:
-                yield as_frame(pa.Table.from_batches([batch]))
+                yield pa.Table.from_batches([batch])
 
 
-def whole_series(
-    batches: Iterable[tuple[pd.DataFrame, pd.DataFrame]], rows_per_chunk: int = CHUNK_ROWS
-) -> Iterator[pd.DataFrame]:
-    """Sorted rows, cut anywhere, in frames that cut no series of a file in two.
+def whole_series(batches: Iterable[tuple[pa.Table, pa.Table]], rows_per_chunk: int = CHUNK_ROWS) -> Iterator[pa.Table]:
+    """Sorted rows, cut anywhere, in tables that cut no series of a file in two.
 
     batches: sorted rows, and what is left of them, of which the last series may come with a later batch. It is cut
     where a series begins, once `rows_per_chunk` rows have come, whether or not they are left.
     """
-    pending: list[pd.DataFrame] = []
+    pending: list[pa.Table] = []
     rows, series, of_series = 0, (-1, ""), 0  # since the last cut: all of them, the last series, and its rows
     for batch, left in batches:
         pending.append(left)
-        if batch.empty:
+        if not batch.num_rows:
             continue
-        begin = last_series_start(batch)
-        last = int(batch["file"].iloc[-1]), str(batch["symbol"].iloc[-1])
-        of_series = len(batch) - begin + (of_series if begin == 0 and last == series else 0)
-        rows, series = rows + len(batch), last
+        last = _last_series(batch)
+        of_last = _rows_of_series(batch, *last)
+        of_series = of_last + (of_series if of_last == batch.num_rows and last == series else 0)
+        rows, series = rows + batch.num_rows, last
         if rows >= rows_per_chunk and of_series < rows:
-            frame = pd.concat(pending, ignore_index=True)
-            cut = len(frame) - _rows_of_series(frame, *series)
+            table = pa.concat_tables(pending)
+            cut = table.num_rows - _rows_of_series(table, *series)
             if cut:
-                yield frame[:cut]
-            pending, rows = [frame[cut:].reset_index(drop=True)], of_series
-    if pending and (rest := pd.concat(pending, ignore_index=True)).size:
+                yield table.slice(0, cut)
+            pending, rows = [table.slice(cut)], of_series
+    if pending and (rest := pa.concat_tables(pending)).num_rows:
         yield rest
 
 
-def _without_outranked(frame: pd.DataFrame) -> pd.DataFrame:
+def _without_outranked(frame: "pd.DataFrame") -> "pd.DataFrame":
     context = frame["context"].to_numpy(bool)
     if not context.any():
         return frame
@@ -196,23 +207,36 @@ def _without_outranked(frame: pd.DataFrame) -> pd.DataFrame:
     return kept
 
 
-def last_series_start(frame: pd.DataFrame) -> int:
-    """Index of the first row of the last series of a sorted frame."""
-    last = frame.iloc[-1]
-    return len(frame) - _rows_of_series(frame, last["file"], last["symbol"])
+def _last_series(table: pa.Table) -> tuple[int, str]:
+    """File and symbol of the last row."""
+    return table["file"][-1].as_py(), table["symbol"][-1].as_py()
 
 
-def _rows_of_series(frame: pd.DataFrame, file: int, symbol: str) -> int:
-    return int(((frame["symbol"] == symbol).to_numpy(bool) & (frame["file"] == file).to_numpy(bool)).sum())
+def _rows_of_series(table: pa.Table, file: int, symbol: str) -> int:
+    return pc.sum(pc.and_(pc.equal(table["symbol"], symbol), pc.equal(table["file"], file))).as_py() or 0
 
 
-def as_frame(table: pa.Table) -> pd.DataFrame:
+def as_frame(table: pa.Table) -> "pd.DataFrame":
     """An Arrow table as the frame the domain works on, with the dtypes of `OBSERVATION`."""
     frame: pd.DataFrame = table.to_pandas(date_as_object=False)
     wanted = {name: dtype for name, dtype in OBSERVATION.items() if name in frame and frame[name].dtype != dtype}
     return frame.astype(wanted)
 
 
-def as_rows(frame: pd.DataFrame, *, file: int, context: bool = False) -> pa.Table:
+def as_rows(frame: "pd.DataFrame", *, file: int, context: bool = False) -> pa.Table:
     """A frame of observations as an Arrow table with the columns of `ROWS`."""
     return pa.Table.from_pandas(frame.assign(file=file, context=context), schema=ROWS, preserve_index=False)
+
+
+def rows_of(table: pa.Table, file: Files) -> pa.Table:
+    """A table of accepted rows (see `cleaning.CleanedRows`) of a file, or of one for each row, with the columns of
+    `ROWS`."""
+    own = with_file(table, file).append_column("context", pa.repeat(False, table.num_rows))
+    return own.select(ROWS.names).cast(ROWS)
+
+
+def with_file(table: pa.Table, file: Files) -> pa.Table:
+    """A table with the column `file`: the one, or one for each row."""
+    number = pa.scalar(file, pa.int32()) if isinstance(file, int) else None
+    files = pa.array(file, pa.int32()) if number is None else pa.repeat(number, table.num_rows)
+    return table.append_column("file", files)

@@ -8,7 +8,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import duckdb
-import pandas as pd
 import pyarrow as pa
 import pytest
 from hypothesis import given
@@ -75,9 +74,7 @@ def test_what_is_not_listed_is_not_kept_on_disk_either() -> None:
 
 
 def test_days_that_contradict_themselves_are_counted_with_the_rows_that_are_not_named() -> None:
-    days = pd.DataFrame(
-        {"file": [0, 0, 1], "reason": ["day 9", "day 2", "day 3"], "line": [9, 2, 3], "rows": [40, 40, 2]}
-    )
+    days = pa.table({"file": [0, 0, 1], "reason": ["day 9", "day 2", "day 3"], "line": [9, 2, 3], "rows": [40, 40, 2]})
     with refusals() as kept:
         kept.add(table([(0, line, "bad") for line in range(10, 10 + 2 * FEW)]))
         kept.add_days(

@@ -1,16 +1,19 @@
 """Repeats are settled as they would be with every row at hand, wherever the rows are cut."""
 
 from collections import Counter
+from collections.abc import Iterable
 from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 from hypothesis import given
 from hypothesis import strategies as st
 
 from crypto_ml.forecasting.schema import OBSERVATION, PRICES
 from crypto_ml.forecasting.settling import Settled, Settling
+from crypto_ml.forecasting.sorting import ROWS, as_frame
 
 VALUES = (*PRICES, "market", "volume")
 
@@ -40,13 +43,21 @@ def settled_at_once(rows: pd.DataFrame) -> Whole:
     return Whole(rows[~contradicted & ~repeated].reset_index(drop=True), refused.reset_index(drop=True), left_out)
 
 
-def settled_in_pieces(rows: pd.DataFrame, cuts: list[int], most_listed: int) -> list[Settled]:
+def settled_in_pieces(frame: pd.DataFrame, cuts: list[int], most_listed: int) -> list[Settled]:
     """The same rows, cut at these places."""
-    settling = Settling(most_listed)
+    settling, rows = Settling(most_listed), as_rows(frame)
     bounds = sorted({0, *(cut for cut in cuts if cut < len(rows)), len(rows)})
-    done = [settling.settle(rows[begin:end].reset_index(drop=True)) for begin, end in pairwise(bounds)]
+    done = [settling.settle(rows.slice(begin, end - begin)) for begin, end in pairwise(bounds)]
     rest = settling.rest()
     return [*done, rest] if rest else done
+
+
+def as_rows(frame: pd.DataFrame) -> pa.Table:
+    return pa.Table.from_pandas(frame.assign(context=False), schema=ROWS, preserve_index=False)
+
+
+def joined(tables: Iterable[pa.Table]) -> pd.DataFrame:
+    return as_frame(pa.concat_tables(tables))
 
 
 def days(drawn: list[tuple[int, str, int, float, float]]) -> pd.DataFrame:
@@ -77,9 +88,9 @@ def test_rows_are_settled_as_they_would_be_all_at_once_wherever_they_are_cut(
 ) -> None:
     expected = settled_at_once(rows)
     found = settled_in_pieces(rows, cuts, most_listed=100)
-    accepted = pd.concat([one.accepted for one in found], ignore_index=True)
-    pd.testing.assert_frame_equal(accepted, expected.accepted)
-    refused = pd.concat([one.refused for one in found], ignore_index=True).sort_values(["file", "line"])
+    accepted = joined(one.accepted for one in found).drop(columns="context")
+    pd.testing.assert_frame_equal(accepted, expected.accepted[accepted.columns])
+    refused = joined(one.refused for one in found).sort_values(["file", "line"])
     ordered = expected.refused.sort_values(["file", "line"])
     assert refused[["file", "line", "reason"]].values.tolist() == ordered[["file", "line", "reason"]].values.tolist()
     repeated = Counter[int]()
@@ -94,11 +105,11 @@ def test_every_contradicting_row_is_counted_and_the_first_lines_of_its_day_are_n
 ) -> None:
     expected = settled_at_once(rows).refused
     found = settled_in_pieces(rows, cuts, most)
-    counted = pd.concat([one.contradictions for one in found], ignore_index=True)
+    counted = joined(one.contradictions for one in found)
     by_reason = expected.groupby(["file", "reason"])["line"]
     assert counted.set_index(["file", "reason"])["rows"].to_dict() == by_reason.size().to_dict()
     assert counted.set_index(["file", "reason"])["line"].to_dict() == by_reason.min().to_dict()
-    named = pd.concat([one.refused for one in found], ignore_index=True)
+    named = joined(one.refused for one in found)
     assert not named.duplicated(["file", "line"]).any()
     first = expected.sort_values("line").groupby(["file", "reason"]).head(most)
     assert set(first["line"]) <= set(named["line"]) <= set(expected["line"])

@@ -18,7 +18,7 @@ ADDITIONS = (
     (
         "forecasting/features.py",
         "    return rows.assign(\n",
-        '        body=close - rows["open"].to_numpy(np.float64),\n',
+        '        body=close - np.asarray(rows["open"], np.float64),\n',
     ),
     ("forecasting/features.py", "    return rows.assign(\n", "        log_range=np.log(high / low),\n"),
     # a column that uploads may carry
@@ -26,8 +26,8 @@ ADDITIONS = (
     ("forecasting/schema.py", "unique name; missing where not given\n", '    "trades": "float64",\n'),
     (
         "forecasting/cleaning.py",
-        "if slug is None else slug,\n",
-        '            "trades": read_numbers(text["trades"]) if "trades" in text.column_names else np.nan,\n',
+        '"slug": Texts(slug),\n',
+        '        "trades": read_numbers(text["trades"]) if "trades" in text.column_names else volume * np.nan,\n',
     ),
     ("forecasting/sorting.py", '("slug", pa.string()),\n', '        ("trades", pa.float64()),\n'),
     ("storage/history.py", '"volume", "slug"', ', "trades"'),

@@ -94,8 +94,11 @@ def read_numbers(text: pa.ChunkedArray, style: NumberStyle = PLAIN, column: str 
 
 def has_other_numbers(text: pa.ChunkedArray, values: npt.NDArray[np.float64]) -> bool:
     """Whether what could not be read of a column as plain numbers (`values` NaN) may be numbers written otherwise."""
-    unread = text.filter(pa.array(np.isnan(values)))
-    return bool(len(unread)) and bool(pc.any(pc.match_substring_regex(_unified(unread), _ANY)).as_py())
+    missing = np.isnan(values)
+    if not missing.any():
+        return False
+    unread = text.filter(pa.array(missing))
+    return bool(pc.any(pc.match_substring_regex(_unified(unread), _ANY)).as_py())
 
 
 def _unified(text: pa.ChunkedArray) -> pa.ChunkedArray:
