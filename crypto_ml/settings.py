@@ -10,9 +10,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self, get_args
 
-from pydantic import AfterValidator, Field, PositiveInt, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveInt, ValidationError
 from pydantic_core import ErrorDetails
-from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from crypto_ml.errors import Refused
 from crypto_ml.forecasting.schema import DateOrder, Recovery, Target
@@ -56,10 +55,10 @@ def _columns(given: str) -> str:
 Text = Annotated[str, AfterValidator(_printable)]
 
 
-class Settings(BaseSettings):
+class Settings(BaseModel):
     """One field for each `CRYPTO_ML_…` variable, in the same words. Constructed, it is what is given and defaults."""
 
-    model_config = SettingsConfigDict(env_prefix=VARIABLES, env_ignore_empty=True, frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
     bucket: Text = Field(default="crypto-ml", description="where everything is")
     prefix: Annotated[Text, AfterValidator(_livable)] = Field(
@@ -93,7 +92,8 @@ class Settings(BaseSettings):
     @classmethod
     def from_environment(cls) -> Self:
         """Read the variables; an empty one counts as not given. Raises BadSetting with everything that is wrong."""
-        return cls._checked(EnvSettingsSource(cls)())
+        given = {name.upper(): value for name, value in os.environ.items() if value}
+        return cls._checked({name: given[variable(name)] for name in cls.model_fields if variable(name) in given})
 
     @classmethod
     def recorded(cls, given: Mapping[str, Any]) -> Self:
@@ -107,16 +107,6 @@ class Settings(BaseSettings):
     def deciding(self) -> dict[str, str | int | None]:
         """Those that decide what an upload is answered with, and by whose champion: what a receipt has to record."""
         return {name: getattr(self, name) for name in DECIDING}
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],  # noqa: ARG003 - given by position
-        init_settings: PydanticBaseSettingsSource,
-        *_others: PydanticBaseSettingsSource,
-        **_named: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return (init_settings,)  # so that a replay, or a test, never takes a value from where it happens to run
 
     @classmethod
     def _checked(cls, given: Mapping[str, Any]) -> Self:

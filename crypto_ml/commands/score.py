@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from datetime import UTC, datetime
+from importlib.abc import MetaPathFinder
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Final, cast
@@ -39,6 +40,7 @@ def command(
     Refused rows and their reasons go to a file beside the predictions. Where the file is rejected, no predictions are
     written.
     """
+    _leave_out_pandas()
     from crypto_ml.deployment import Deployment
     from crypto_ml.forecasting.file_scoring import score_file
     from crypto_ml.forecasting.intake import IntakeRules
@@ -72,6 +74,22 @@ def command(
         say(f"refused rows and reasons: {done.rejected_rows}{cut}", err=True)
     if as_json:
         print_json(asdict(done) | {"seconds": seconds, "out": str(out)}, indent=None)
+
+
+class _LeftOut(MetaPathFinder):
+    """What is told to be left out is not there."""
+
+    def find_spec(self, fullname: str, *_: object) -> None:
+        if fullname == "pandas":
+            raise ModuleNotFoundError("crypto-ml score runs without pandas", name=fullname)
+
+
+def _leave_out_pandas() -> None:
+    """Keep pyarrow from loading pandas, which it does with the first number that it converts, wherever there is one:
+    a quarter of a second, as long as a small file takes, for nothing that is done here. Not where it is loaded already:
+    this process is then about other things as well."""
+    if "pandas" not in sys.modules:
+        sys.meta_path.insert(0, _LeftOut())
 
 
 @contextmanager

@@ -183,7 +183,7 @@ def _parts(chunk: pa.Table) -> Iterator[_Part]:
     series = pc.dictionary_encode(chunk["symbol"]).combine_chunks().indices.to_numpy()
     begins = np.flatnonzero(series[1:] != series[:-1]) + 1
     wanted = np.searchsorted(begins, np.arange(PART_ROWS, len(series), PART_ROWS))
-    cuts = [0, *np.unique(begins[wanted[wanted < len(begins)]]).tolist(), len(series)]
+    cuts = [0, *dict.fromkeys(begins[wanted[wanted < len(begins)]].tolist()), len(series)]
     for begin, end in pairwise(cuts):
         yield _Part(chunk.slice(begin, end - begin), end == len(series))
 

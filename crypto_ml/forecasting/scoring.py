@@ -196,7 +196,7 @@ def _cumulative(opens: FloatArray, change: FloatArray, made: BoolArray, first: I
     observed = np.concatenate([[0.0], np.diff(opens)])
     steps = np.where(made, change, observed)
     price = np.empty_like(opens)
-    bounds = np.append(np.unique(first), len(opens))
+    bounds = np.append(np.flatnonzero(first == np.arange(len(first))), len(opens))
     for begin, end in pairwise(bounds):
         price[begin] = opens[begin]
         price[begin + 1 : end] = opens[begin] + np.cumsum(steps[begin + 1 : end])

@@ -58,7 +58,7 @@ class RowSorter:
     def __init__(self, directory: Path) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         self._connection = duckdb.connect(
-            directory / "rows.duckdb",
+            ":memory:",  # beyond the limit it is written to the disk all the same, and nothing has to be kept
             config={
                 "memory_limit": MEMORY_LIMIT,
                 "threads": 2,

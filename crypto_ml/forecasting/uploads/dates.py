@@ -238,6 +238,8 @@ class _Orders:
     not_year_first: Dated | None = None
 
     def with_date(self, match: re.Match[str], shown: Dated, until: date | None) -> "_Orders":
+        if len(match["year"]) == 4 and self.not_year_first and self._has_one_like(match):
+            return self
         dmy, mdy = _in_order(match, "dmy"), _in_order(match, "mdy")
         as_year_first = _two_digit_year_first(match, until)
         if not dmy and not mdy and not as_year_first:
@@ -251,6 +253,13 @@ class _Orders:
             "not_year_first": not as_year_first,
         }
         return _Orders(**{name: getattr(self, name) or (shown if has else None) for name, has in found.items()})
+
+    def _has_one_like(self, match: re.Match[str]) -> bool:
+        """Whether there is an example already of the only kind that a date with a year of four digits can be of."""
+        first, second = int(match["first"]), int(match["second"])
+        if first > _MOST_MONTHS or second > _MOST_MONTHS:
+            return bool(self.only_dmy if first > _MOST_MONTHS else self.only_mdy)
+        return bool(self.same if first == second else self.either)
 
     def with_worded_date(self, text: str, shown: Dated, until: date | None) -> "_Orders":
         """These and a date like 18-Mar-09, whose year may be first where it has two digits and the day has too."""
