@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -49,15 +50,30 @@ def rows_of(path: Path) -> list[dict[str, str]]:
 def test_every_accepted_row_is_answered_once_without_a_store(upload: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.csv"
     command = [*SCORE, upload, "-o", out, "--json"]
-    environment = {**os.environ, "AWS_ENDPOINT_URL_S3": "http://127.0.0.1:9"}
+    environment = {**os.environ, "AWS_ENDPOINT_URL_S3": "http://127.0.0.1:9", "PYTHONPROFILEIMPORTTIME": "1"}
     result = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     assert result.returncode == 0, result.stderr
+    loaded = set(re.findall(r"^import time:.*\| +(\S+)$", result.stderr, re.MULTILINE))
+    assert "numpy" in loaded
+    assert not loaded & {"pandas.core", "dagster", "boto3", "deltalake", "rich", "sklearn", "tensorflow"}
     answered, given = rows_of(out), rows_of(upload)
     assert [(row["symbol"], row["date"]) for row in answered] == sorted((row["symbol"], row["date"]) for row in given)
     assert list(answered[0]) == PREDICTIONS.names
     counts = json.loads(result.stdout)
     assert counts["received"] == counts["accepted"] == counts["predicted"] + counts["seed"] == len(given)
     assert set(tmp_path.iterdir()) == {upload, out}
+
+
+def test_the_same_bytes_come_out_however_the_rows_are_cut_and_with_one_thread(
+    upload: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for recovery in ("one_step", "cumulative"):
+        assert score(upload, "-o", tmp_path / recovery, "--recovery", recovery).exit_code == 0
+    monkeypatch.setattr("crypto_ml.forecasting.file_scoring.PART_ROWS", 30)
+    monkeypatch.setattr("crypto_ml.forecasting.file_scoring.THREADS", 1)
+    for recovery in ("one_step", "cumulative"):
+        assert score(upload, "-o", tmp_path / "again", "--recovery", recovery).exit_code == 0
+        assert (tmp_path / "again").read_bytes() == (tmp_path / recovery).read_bytes()
 
 
 def test_the_summary_goes_to_standard_error_and_the_data_to_standard_output(upload: Path, tmp_path: Path) -> None:
