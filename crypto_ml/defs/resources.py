@@ -61,7 +61,7 @@ class Platform(dg.ConfigurableResource):
     @property
     def deployment(self) -> Deployment:
         """The deployment with these settings, the same one throughout a process."""
-        return _opened(self.settings)
+        return opened(self.settings)
 
     @property
     def champion(self) -> "Champion":
@@ -81,7 +81,8 @@ class Platform(dg.ConfigurableResource):
 
 
 @lru_cache(maxsize=MOST_DEPLOYMENTS)
-def _opened(settings: Settings) -> Deployment:
+def opened(settings: Settings) -> Deployment:
+    """The deployment with these settings, one for each process."""
     return Deployment(settings)
 
 

@@ -1,0 +1,267 @@
+"""The process that keeps workers ready: it has everything imported, and each worker is a fork of it.
+
+It stays without threads of its own making and opens nothing, neither store nor database, so that a fork of it is a
+process as sound as a new one (the allocators of Arrow and delta-rs keep a thread each, and see to themselves in a fork).
+A worker opens what a run needs while nobody waits for it, and does one run: what a run leaves behind ends with it.
+
+It is told what to do on a pipe by the process that started it, the daemon. When that ends, for whatever reason, so do the
+workers that wait, and it ends itself once the runs have ended that are under way, as Dagster's own server does.
+"""
+
+import json
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, Pipe, wait
+from typing import Any, Final, NoReturn
+
+from crypto_ml.defs.warm.identity import Process
+from crypto_ml.defs.warm.loaded_code import Stamp, stamp
+
+LONGEST_IDLE: Final = 600.0
+"""Seconds after which a worker that waits is replaced: what it opened is not older than that."""
+
+PAUSE_AFTER_DEATH: Final = 5.0
+"""Seconds before another is made where one ended before it was ready: whatever it is, it may happen again."""
+
+PRELOADED: Final = (
+    "dagster._core.execution.api",
+    "dagster._grpc.impl",
+    "numpy",
+    "pandas",
+    "pyarrow.compute",
+    "pyarrow.csv",
+    "pyarrow.dataset",
+    "pyarrow.parquet",
+    "duckdb",
+    "boto3",
+    "botocore.client",
+    "crypto_ml.definitions",
+    "crypto_ml.stages.road",
+    "crypto_ml.defs.warm.worker",
+)
+log: Final = logging.getLogger(__name__)
+
+
+@dataclass
+class _Worker:
+    """A fork: its end of the pipe, and the run that it is kept for, or has."""
+
+    pid: int
+    pipe: Connection
+    born: float
+    ready: bool = False
+    run_id: str | None = None
+    begun: bool = False
+    done: bool = False
+
+
+@dataclass
+class Nursery:
+    """Workers that wait, and those that run. parent: the daemon; None once it is gone. spares: how many should wait."""
+
+    parent: Connection | None
+    instance_ref: str
+    spares: int
+    _workers: dict[int, _Worker] = field(default_factory=dict)
+    _code: Stamp = field(default_factory=stamp)
+    _not_before: float = 0.0
+
+    def keep(self) -> None:
+        """Do what is asked for until there is nobody left to ask, nor anything under way."""
+        self._say(ready=True)
+        while self.parent is not None or self._running:
+            self._refill()
+            for pipe in wait(self._pipes(), timeout=self._patience()):
+                if pipe is self.parent:
+                    self._listen()
+                elif worker := next((one for one in self._workers.values() if one.pipe is pipe), None):
+                    self._hear(worker)
+
+    @property
+    def _running(self) -> list[_Worker]:
+        return [worker for worker in self._workers.values() if worker.run_id]
+
+    @property
+    def _waiting(self) -> list[_Worker]:
+        return [worker for worker in self._workers.values() if not worker.run_id]
+
+    def _pipes(self) -> list[Connection]:
+        return [*([self.parent] if self.parent else []), *(worker.pipe for worker in self._workers.values())]
+
+    def _patience(self) -> float | None:
+        waiting = self._waiting
+        if self.parent is None or (waiting and self._running):
+            return None
+        now = time.monotonic()
+        if len(waiting) < self.spares:
+            return max(0.0, self._not_before - now)
+        return max(0.0, min(worker.born for worker in waiting) + LONGEST_IDLE - now)
+
+    def _refill(self) -> None:
+        """Fork what is missing: beside a run only where nobody waits any more, so that it has the processors."""
+        if self.parent is None:
+            return
+        now = time.monotonic()
+        ready = [worker for worker in self._waiting if worker.ready]
+        if len(ready) > 1 and (oldest := min(ready, key=lambda one: one.born)).born + LONGEST_IDLE < now:
+            self._dismiss(oldest)
+        wanted = 1 if self._running else self.spares
+        while len(self._waiting) < wanted and now >= self._not_before:
+            self._fork()
+
+    def _fork(self) -> _Worker:
+        ours, theirs = Pipe()
+        pid = os.fork()
+        if pid == 0:
+            # what keeps the others' pipes open would keep them from seeing that this process has ended
+            for pipe in [ours, *self._pipes()]:
+                pipe.close()
+            _become_worker(theirs, self.instance_ref)
+        theirs.close()
+        worker = self._workers[pid] = _Worker(pid, ours, time.monotonic())
+        return worker
+
+    def _listen(self) -> None:
+        assert self.parent is not None  # noqa: S101 - it has just said something
+        try:
+            asked: dict[str, Any] = json.loads(self.parent.recv_bytes())
+        except (EOFError, OSError):
+            self._orphaned()
+            return
+        match asked:
+            case {"reserve": str(run_id)}:
+                if stamp() != self._code:
+                    self._say(changed=True)
+                    return
+                worker = next(iter(sorted(self._waiting, key=lambda one: (not one.ready, one.born))), None)
+                worker = worker or self._fork()
+                worker.run_id = run_id
+                self._say(worker=Process.of(worker.pid).tag)
+            case {"begin": str(run_id)}:
+                found = next((one for one in self._running if one.run_id == run_id), None)
+                if found is not None:
+                    found.begun = True
+                    _tell(found.pipe, run=run_id)
+                self._say(begun=found is not None)
+            case {"release": str(run_id)}:
+                for worker in self._running:
+                    if worker.run_id == run_id and not worker.begun:
+                        self._dismiss(worker)
+
+    def _hear(self, worker: _Worker) -> None:
+        try:
+            said = json.loads(worker.pipe.recv_bytes())
+        except (EOFError, OSError):
+            self._reap(worker)
+            return
+        worker.ready = worker.ready or bool(said.get("ready"))
+        worker.done = worker.done or bool(said.get("done"))
+
+    def _reap(self, worker: _Worker) -> None:
+        """One has ended. Where its run has not, the run has failed, and nobody but this process knows it already."""
+        _, status = os.waitpid(worker.pid, 0)
+        del self._workers[worker.pid]
+        worker.pipe.close()
+        if worker.begun and not worker.done:
+            self._in_a_fork(worker, os.waitstatus_to_exitcode(status))
+        elif not worker.ready and not worker.done:
+            self._not_before = time.monotonic() + PAUSE_AFTER_DEATH
+
+    def _in_a_fork(self, worker: _Worker, exit_code: int) -> None:
+        """Report the failure where a database may be opened."""
+        pid = os.fork()
+        if pid == 0:
+            for pipe in self._pipes():
+                pipe.close()
+            _become_reporter(self.instance_ref, str(worker.run_id), exit_code)
+        os.waitpid(pid, 0)
+
+    def _dismiss(self, worker: _Worker) -> None:
+        os.kill(worker.pid, signal.SIGKILL)
+        self._reap(worker)
+
+    def _orphaned(self) -> None:
+        assert self.parent is not None  # noqa: S101 - it has just ended
+        self.parent.close()
+        self.parent = None
+        for worker in [one for one in self._workers.values() if not one.begun]:
+            self._dismiss(worker)
+
+    def _say(self, **what: Any) -> None:
+        if self.parent is not None:
+            try:
+                _tell(self.parent, **what)
+            except OSError:
+                self._orphaned()
+
+
+def _tell(pipe: Connection, **what: Any) -> None:
+    pipe.send_bytes(json.dumps(what).encode())
+
+
+def _become_worker(pipe: Connection, instance_ref: str) -> NoReturn:
+    from crypto_ml.defs.warm.worker import work
+
+    code = 1
+    try:
+        work(pipe, instance_ref)
+        code = 0
+    finally:
+        _leave(code)
+
+
+def _become_reporter(instance_ref: str, run_id: str, exit_code: int) -> NoReturn:
+    from crypto_ml.defs.warm.worker import report_crash
+
+    code = 1
+    try:
+        report_crash(instance_ref, run_id, exit_code)
+        code = 0
+    finally:
+        _leave(code)
+
+
+def _leave(code: int) -> NoReturn:
+    """End a fork here: what the process it was forked from would do at its end is not its business."""
+    if error := sys.exc_info()[1]:
+        log.error("a process for runs ended: %s", error, exc_info=error)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def _preload() -> Iterator[str]:
+    """Import what runs need; what cannot be imported is said, and left to the worker that misses it."""
+    import importlib
+
+    for name in PRELOADED:
+        try:
+            importlib.import_module(name)
+        except ImportError:
+            log.warning("%s cannot be imported", name, exc_info=True)
+        else:
+            yield name
+
+
+def main() -> None:
+    """What the launcher starts: the number of the pipe, and what it says first."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the daemon, and this process after it
+    parent = Connection(int(sys.argv[1]))
+    told = json.loads(parent.recv_bytes())
+    os.environ.pop("OPENBLAS_NUM_THREADS", None)  # it has been read; what a run starts has its own
+    code = stamp()
+    for _ in _preload():
+        pass
+    from crypto_ml.defs.warm.worker import load
+
+    load(told["instance_ref"], told["module"])
+    Nursery(parent, told["instance_ref"], told["spares"], _code=code).keep()
+
+
+if __name__ == "__main__":
+    main()
