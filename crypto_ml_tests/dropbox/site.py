@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import signal
 import time
 import urllib.request
@@ -44,11 +45,16 @@ def until(there: Callable[[], object], what: str, pause: float = 0.02) -> None:
 class Site:
     """A Dagster on this machine that can be killed and started again, on a store of its own."""
 
-    def __init__(self, store: ObjectStore, directory: Path, s3: Mapping[str, str], *, without: str = "\0") -> None:
+    def __init__(
+        self, store: ObjectStore, directory: Path, s3: Mapping[str, str], *, replaced: Mapping[str, str] | None = None
+    ) -> None:
         instance = directory / "dagster.yaml"
-        # the same instance as in everyday work, which notices a dead worker sooner; `without` some of its lines
-        usual = (REPOSITORY / "dagster.yaml").read_text().replace(without, "")
-        instance.write_text(usual.replace("poll_interval_seconds: 15", "poll_interval_seconds: 3"))
+        # the same instance as in everyday work, which notices a dead worker sooner; some of its lines `replaced`
+        usual = (REPOSITORY / "dagster.yaml").read_text()
+        for line, instead in {"poll_interval_seconds: 15": "poll_interval_seconds: 3", **(replaced or {})}.items():
+            assert line in usual
+            usual = usual.replace(line, instead)
+        instance.write_text(usual)
         environment = {**s3, "CRYPTO_ML_BUCKET": store.bucket, "CRYPTO_ML_PREFIX": store.prefix}
         environment["PYTHONPATH"] = str(REPOSITORY)
         self.store = store
@@ -71,14 +77,21 @@ class Site:
 
         until(none_left, "a process would not end", pause=0.05)
 
-    def processes(self) -> set[int]:
-        return set(self._dagster.left())
+    def worker(self, run: dg.DagsterRun) -> int | None:
+        """The process of a run, once it says that it has begun."""
+        found = re.search(r"Started process for run \(pid: (\d+)\)", self.said(run.run_id))
+        return int(found[1]) if found else None
 
-    def kill_new(self, before: set[int]) -> None:
-        """Kill what was started since: a run's worker."""
-        until(lambda: self.processes() - before, "no worker was started")
-        for pid in self.processes() - before:
-            self.end(pid)
+    def kill_worker(self) -> None:
+        """Kill the process of the newest run."""
+
+        def killed() -> bool:
+            pid = self.worker(self.runs()[0])
+            if pid is not None:
+                self.end(pid)
+            return pid is not None
+
+        until(killed, "no worker was started")
 
     @staticmethod
     def end(pid: int) -> None:

@@ -1,7 +1,7 @@
 """Real processes are killed in the middle of a delivery, and each file still comes to exactly one end."""
 
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import dagster as dg
 import pytest
@@ -15,12 +15,26 @@ from crypto_ml_tests.dropbox.site import Site, until
 from crypto_ml_tests.forecasting.markets import market
 from crypto_ml_tests.stages.road import upload
 
+WARM: Mapping[str, str] = {}
+STOCK = {
+    "run_launcher:\n  module: crypto_ml.defs.warm.launcher\n  class: WarmRunLauncher\n": "",
+    "crypto_ml.defs.warm.coordinator": "dagster._core.run_coordinator",
+    "PromptRunCoordinator": "QueuedRunCoordinator",
+}
+"""What leads from the product's dagster.yaml to Dagster's own launcher and queue."""
+
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(600)]
 
 
-@pytest.fixture(scope="module")
-def site(bucket: str, tmp_path_factory: pytest.TempPathFactory, s3_environment: dict[str, str]) -> Iterator[Site]:
-    made = Site(connect(bucket, f"tests/{uuid.uuid4().hex}"), tmp_path_factory.mktemp("killed"), s3_environment)
+@pytest.fixture(scope="module", params=[WARM, STOCK], ids=["warm", "stock"])
+def site(
+    bucket: str,
+    tmp_path_factory: pytest.TempPathFactory,
+    s3_environment: dict[str, str],
+    request: pytest.FixtureRequest,
+) -> Iterator[Site]:
+    store, directory = connect(bucket, f"tests/{uuid.uuid4().hex}"), tmp_path_factory.mktemp("killed")
+    made = Site(store, directory, s3_environment, replaced=request.param)
     try:
         made.start()
         yield made
@@ -29,11 +43,11 @@ def site(bucket: str, tmp_path_factory: pytest.TempPathFactory, s3_environment: 
 
 
 def test_a_delivery_whose_worker_is_killed_is_answered_by_the_next_one(site: Site) -> None:
-    before, closed = site.processes(), site.markers()
+    closed = site.markers()
     received = len(list(site.store.list(f"{RAW}received/")))
     site.store.replace("uploads/prices.csv", sample_upload())
     until(lambda: len(list(site.store.list(f"{RAW}received/"))) > received, "nothing was received")
-    site.kill_new(before)
+    site.kill_worker()
     assert site.markers() == closed
     report = site.report("prices.csv")
     assert report.outcome == "PREDICTED", report.document["reason"]
@@ -60,13 +74,14 @@ def test_a_machine_that_goes_down_right_after_a_drop_loses_and_doubles_nothing(s
 
 
 def test_a_delivery_whose_every_worker_is_killed_is_given_up_on_and_the_next_file_is_answered(site: Site) -> None:
-    before, closed = site.processes(), site.markers()
+    closed = site.markers()
     site.store.replace("uploads/poison.csv", sample_upload())
 
     def kill_workers() -> bool:
         # one that is killed before its run has begun never came to the file, and does not count
-        if [run.status for run in site.runs()[:1]] == [dg.DagsterRunStatus.STARTED]:
-            for pid in site.processes() - before:
+        for run in site.runs()[:1]:
+            pid = site.worker(run) if run.status == dg.DagsterRunStatus.STARTED else None
+            if pid is not None:
                 site.end(pid)
         return read_report("uploads/poison.csv", site.store) is not None
 

@@ -68,7 +68,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
             ensure_bucket(store.client, "outages")
             if mounted:
                 environment["TMPDIR"] = str(disk)
-            site = Site(store, folder, environment, without="  retry_on_asset_or_op_failure: false\n")
+            site = Site(store, folder, environment, replaced={"  retry_on_asset_or_op_failure: false\n": ""})
             patch.setenv("DAGSTER_HOME", str(site.home))
             try:
                 site.start()

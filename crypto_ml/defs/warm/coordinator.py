@@ -29,7 +29,7 @@ class PromptRunCoordinator(QueuedRunCoordinator):
 
     @property
     def dequeue_use_threads(self) -> bool:
-        """As configured. The daemon asks at each look at its queue, and nobody else does: this is where the process that
+        """As configured. The daemon asks at each look at its queue, and nobody else does: here the process that
         launches runs is known for what it is, and gets its nursery."""
         launcher = self._instance.run_launcher
         if isinstance(launcher, WarmRunLauncher):

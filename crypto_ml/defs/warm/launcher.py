@@ -1,4 +1,4 @@
-"""The run launcher that dagster.yaml names: a run of ours begins in a process that is ready, any other the usual way."""
+"""The run launcher that dagster.yaml names: runs that score begin in a process that is ready, others the usual way."""
 
 import json
 import logging
@@ -42,7 +42,7 @@ PAUSE: Final = 30.0
 log: Final = logging.getLogger(__name__)
 
 
-class NotServed(Exception):
+class NotServed(Exception):  # noqa: N818 - it is no failure
     """The nursery does not take this run now; it is launched the usual way."""
 
 
@@ -63,7 +63,7 @@ class WarmRunLauncher(DefaultRunLauncher):
         spares: int = SPARES,
     ) -> None:
         super().__init__(inst_data)
-        self._module, self._jobs, self._spares = module, frozenset(jobs), spares
+        self._module, self._jobs, self._spares = module, jobs, spares
         self._nursery: Nursery | None = None
         self._starting = Lock()
         self._not_before = 0.0
@@ -93,7 +93,7 @@ class WarmRunLauncher(DefaultRunLauncher):
                 self._not_before = time.monotonic() + PAUSE
                 log.warning("the process that keeps others ready for runs has ended; runs begin the usual way for now")
             if self._nursery is None and time.monotonic() >= self._not_before:
-                self._nursery = Nursery.start(self._instance.get_ref(), self._module, self._spares)
+                self._nursery = self._another()
 
     def can_begin(self, run: dg.DagsterRun) -> bool:
         """Whether a run would begin at once in this process's nursery, as far as can be told without asking it."""
@@ -136,7 +136,7 @@ class WarmRunLauncher(DefaultRunLauncher):
         run = self._instance.get_run_by_id(run_id) if self.has_instance else None
         worker = Process.from_tag(run.tags.get(WORKER_TAG)) if run else None
         if run is None or run.is_finished or worker is None:
-            return bool(super().terminate(run_id))
+            return bool(super().terminate(run_id))  # type: ignore[no-untyped-call]
         self._instance.report_run_canceling(run)
         if worker.near:
             return worker.interrupt()
@@ -167,7 +167,11 @@ class WarmRunLauncher(DefaultRunLauncher):
         with self._starting:
             if self._nursery is nursery:
                 self._end()
-                self._nursery = Nursery.start(self._instance.get_ref(), self._module, self._spares)
+                self._nursery = self._another()
+
+    def _another(self) -> "Nursery":
+        ref = serialize_value(self._instance.get_ref())
+        return Nursery.start(instance_ref=ref, module=self._module, job=self._jobs[0], spares=self._spares)
 
     def _end(self) -> None:
         if self._nursery is not None:
@@ -185,15 +189,14 @@ class Nursery:
     _ready: bool = False
 
     @classmethod
-    def start(cls, instance_ref: Any, module: str, spares: int) -> Self:
-        """Start one; it needs a second or two before it is ready."""
+    def start(cls, **told: str | int) -> Self:
+        """Start one, and tell it all it needs to know; it takes a second or two before it is ready."""
         ours, theirs = Pipe()
         command = [sys.executable, "-m", "crypto_ml.defs.warm.nursery", str(theirs.fileno())]
         # a thread of numpy's would be one more that a fork leaves behind
         environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
         process = subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, env=environment)
         theirs.close()
-        told = {"instance_ref": serialize_value(instance_ref), "module": module, "spares": spares}
         ours.send_bytes(json.dumps(told).encode())
         return cls(process, ours)
 

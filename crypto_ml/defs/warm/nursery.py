@@ -1,21 +1,22 @@
 """The process that keeps workers ready: it has everything imported, and each worker is a fork of it.
 
 It stays without threads of its own making and opens nothing, neither store nor database, so that a fork of it is a
-process as sound as a new one (the allocators of Arrow and delta-rs keep a thread each, and see to themselves in a fork).
+process as sound as a new one (the allocator of Arrow keeps a thread, and sees to itself in a fork).
 A worker opens what a run needs while nobody waits for it, and does one run: what a run leaves behind ends with it.
 
-It is told what to do on a pipe by the process that started it, the daemon. When that ends, for whatever reason, so do the
-workers that wait, and it ends itself once the runs have ended that are under way, as Dagster's own server does.
+It is told what to do on a pipe by the process that started it, the daemon. When that ends, for whatever reason, so do
+the workers that wait, and it ends itself once the runs have ended that are under way, as Dagster's own server does.
 """
 
+import gc
 import json
 import logging
 import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field
+from importlib import import_module
 from multiprocessing.connection import Connection, Pipe, wait
 from typing import Any, Final, NoReturn
 
@@ -66,9 +67,10 @@ class Nursery:
 
     parent: Connection | None
     instance_ref: str
+    module: str
     spares: int
+    code: Stamp
     _workers: dict[int, _Worker] = field(default_factory=dict)
-    _code: Stamp = field(default_factory=stamp)
     _not_before: float = 0.0
 
     def keep(self) -> None:
@@ -135,13 +137,12 @@ class Nursery:
             return
         match asked:
             case {"reserve": str(run_id)}:
-                if stamp() != self._code:
+                if stamp(self.module) != self.code:
                     self._say(changed=True)
                     return
-                worker = next(iter(sorted(self._waiting, key=lambda one: (not one.ready, one.born))), None)
-                worker = worker or self._fork()
-                worker.run_id = run_id
-                self._say(worker=Process.of(worker.pid).tag)
+                chosen = min(self._waiting, key=lambda one: (not one.ready, one.born), default=None) or self._fork()
+                chosen.run_id = run_id
+                self._say(worker=Process.of(chosen.pid).tag)
             case {"begin": str(run_id)}:
                 found = next((one for one in self._running if one.run_id == run_id), None)
                 if found is not None:
@@ -235,32 +236,29 @@ def _leave(code: int) -> NoReturn:
     os._exit(code)
 
 
-def _preload() -> Iterator[str]:
-    """Import what runs need; what cannot be imported is said, and left to the worker that misses it."""
-    import importlib
-
+def _preload() -> None:
+    """Import what runs need; what cannot be imported is said, and left to the run that misses it."""
     for name in PRELOADED:
         try:
-            importlib.import_module(name)
-        except ImportError:
-            log.warning("%s cannot be imported", name, exc_info=True)
-        else:
-            yield name
+            import_module(name)
+        except ImportError as error:
+            log.warning("%s cannot be imported: %s", name, error)
 
 
 def main() -> None:
-    """What the launcher starts: the number of the pipe, and what it says first."""
+    """What the launcher starts: the number of the pipe is given, all else is said on it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the daemon, and this process after it
     parent = Connection(int(sys.argv[1]))
     told = json.loads(parent.recv_bytes())
     os.environ.pop("OPENBLAS_NUM_THREADS", None)  # it has been read; what a run starts has its own
-    code = stamp()
-    for _ in _preload():
-        pass
+    code = stamp(told["module"])
+    _preload()
     from crypto_ml.defs.warm.worker import load
 
-    load(told["instance_ref"], told["module"])
-    Nursery(parent, told["instance_ref"], told["spares"], _code=code).keep()
+    load(told["instance_ref"], told["module"], told["job"])
+    gc.collect()
+    gc.freeze()  # what is there now is never garbage; a fork that looked for some would copy all of it
+    Nursery(parent, told["instance_ref"], told["module"], told["spares"], code).keep()
 
 
 if __name__ == "__main__":

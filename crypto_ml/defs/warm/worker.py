@@ -31,19 +31,19 @@ from crypto_ml.defs.warm.dagster_launching import (
     pop_captured_interrupt,
     recon_job_from_origin,
 )
+from crypto_ml.ledger.software import software
 from crypto_ml.settings import Settings
 
 if TYPE_CHECKING:
     from crypto_ml.forecasting.bundle import ModelBundle
 
-SCORING_JOB: Final = "score_uploads"
 ATTRIBUTE: Final = "defs"
 """What Dagster finds in the module, and loads."""
 
 log: Final = logging.getLogger(__name__)
 
 
-def load(instance_ref: str, module: str) -> None:
+def load(instance_ref: str, module: str, job: str) -> None:
     """Give this process the environment that runs of the location have, and build its definitions.
 
     Both are kept by those forked from it. Definitions that cannot be built are left to the run, which says why.
@@ -52,7 +52,8 @@ def load(instance_ref: str, module: str) -> None:
     if loader is not None:
         os.environ.update(loader.get_secrets_for_environment(module))
     try:
-        _prepared(module, SCORING_JOB).get_definition()
+        _prepared(module, job).get_definition()
+        software()
     except Exception as error:  # noqa: BLE001 - whatever it is, the run will meet it as well
         log.warning("the definitions of %s cannot be loaded: %s", module, error)
 
