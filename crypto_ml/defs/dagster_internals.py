@@ -1,4 +1,5 @@
-"""What Dagster keeps to itself and this package cannot do without: the one place that imports it.
+"""What Dagster keeps to itself and this package cannot do without: the one place that imports it, but for what a
+launcher is made of (`warm.dagster_launching`), which takes longer to import and is not needed in every process.
 
 Each is tried by a test with a real instance, so that a Dagster that has moved it fails there and not at night.
 """

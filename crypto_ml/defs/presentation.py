@@ -156,11 +156,16 @@ def _sketched(lines: "Sequence[Line]", caption: str) -> str:
     from crypto_ml.forecasting.sketches import MOST_POINTS, sketch
 
     for points in range(MOST_POINTS, 0, -5):
-        svg = quote(sketch(lines, points), safe=" /:='.,-+()")
-        shown = f"![](<data:image/svg+xml,{svg}>)\n\n{caption}"
+        shown = embedded(sketch(lines, points), caption)
         if len(shown) < SHOWN_AT_ONCE:
             break
     return shown
+
+
+def embedded(svg: str, caption: str) -> str:
+    """A small picture as Markdown, with what it shows below."""
+    drawn = quote(svg, safe=" /:='.,-+()")
+    return f"![](<data:image/svg+xml,{drawn}>)\n\n{caption}"
 
 
 def picture(png: bytes, what: str) -> dg.MarkdownMetadataValue:

@@ -4,7 +4,8 @@ Its settings come from the environment of the process alone: they are no fields,
 no launchpad offers them. A run that is launched again has the settings of today.
 """
 
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
@@ -15,6 +16,7 @@ from crypto_ml.defs.presentation import records
 from crypto_ml.deployment import Deployment
 from crypto_ml.errors import Blocked, CryptoMLError, Refused
 from crypto_ml.settings import Settings
+from crypto_ml.stages.spent import Spent
 from crypto_ml.visible import visible
 
 if TYPE_CHECKING:
@@ -39,6 +41,7 @@ class Platform(dg.ConfigurableResource):
     settings: ClassVar[Settings] = Settings()
     _instance: Any = PrivateAttr(default=None)
     _champion: Any = PrivateAttr(default=None)
+    _spent: Any = PrivateAttr(default=None)
 
     @staticmethod
     def of(settings: Settings) -> "Platform":
@@ -62,6 +65,13 @@ class Platform(dg.ConfigurableResource):
     def deployment(self) -> Deployment:
         """The deployment with these settings, the same one throughout a process."""
         return opened(self.settings)
+
+    @contextmanager
+    def working(self, part: str) -> Iterator[Spent]:
+        """Count the time of what is done here, as this part of the run; gives what the run has spent so far."""
+        self._spent = self._spent or Spent()
+        with self._spent.counted(part):
+            yield self._spent
 
     @property
     def champion(self) -> "Champion":

@@ -27,6 +27,7 @@ from crypto_ml.settings import Settings
 from crypto_ml.stages.cleaned_features import Cleaned, download_named
 from crypto_ml.stages.earlier_rows import earlier_rows
 from crypto_ml.stages.progress import logged
+from crypto_ml.stages.spent import EARLIER_ROWS, FEATURES, part
 from crypto_ml.storage.history import MarketHistory
 from crypto_ml.storage.objects import ObjectStore
 
@@ -77,6 +78,7 @@ class Scored:
     look_alikes: Sequence[str] = ()
 
 
+@part(FEATURES)
 def score_delivery(
     cleaned: Cleaned,
     names: Mapping[int, str],
@@ -134,6 +136,7 @@ def accepted_rows(accepted: Path, only: int | None = None) -> Iterator[pa.Record
             yield batch if only is None else batch.filter(pc.equal(batch["file"], only))
 
 
+@part(EARLIER_ROWS)
 def add_earlier_rows(sorter: RowSorter, sources: Sources) -> LookAlikes:
     """Add to accepted rows what the history had before them. Returns the series that look like others."""
     bundle = sources.bundle

@@ -14,6 +14,7 @@ from crypto_ml.stages.delivery_scoring import Sources
 from crypto_ml.stages.market_history import Remembered, remember
 from crypto_ml.stages.predictions import Answers, answer
 from crypto_ml.stages.raw_uploads import Received, receive
+from crypto_ml.stages.spent import with_counted_network
 
 
 def receive_uploads(delivery: str, deployment: Deployment, now: datetime) -> Received:
@@ -39,7 +40,7 @@ def answer_uploads(
 ) -> Answers:
     """Predict with the champion, from the history as it is now, and publish. run_id: what receipts name the run by."""
     history = deployment.history
-    bundle = deployment.bundle(champion.version)
+    bundle = with_counted_network(deployment.bundle(champion.version))
     sources = Sources(deployment.store, history, history.version(), bundle, champion, deployment.settings, run_id)
     return answer(received, cleaned, sources)
 

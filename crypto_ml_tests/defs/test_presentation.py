@@ -8,8 +8,10 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
-from crypto_ml.defs.presentation import SHOWN_AT_ONCE, in_markdown, links, opens, picture, records, table
+from crypto_ml.defs.presentation import SHOWN_AT_ONCE, embedded, in_markdown, links, opens, picture, records, table
+from crypto_ml.defs.waterfall import sketch
 from crypto_ml.forecasting.sketches import Series
+from crypto_ml.stages.spent import PARTS
 from crypto_ml.storage.objects import ObjectStore
 from crypto_ml.visible import visible
 
@@ -116,3 +118,10 @@ def test_plain_words_stay_plain() -> None:
 
 def test_a_bare_address_is_spelled_so_that_nothing_behind_it_is_swallowed() -> None:
     assert in_markdown("http://h/i.png) www.h/a_b a@b") == r"http\://h/i.png\) www\.h/a\_b a\@b"
+
+
+@given(seconds=st.lists(st.floats(0, 1e6), min_size=11, max_size=11))
+def test_a_waterfall_is_short_enough_to_be_shown_at_once(seconds: list[float]) -> None:
+    names = ["waiting", "starting", *PARTS, "records of Dagster"]
+    told = "noticed 10,000.0 to 10,001.0 s after it was written, by the store's clock, which tells whole seconds; then:"
+    assert len(embedded(sketch(dict(zip(names, seconds, strict=False))), told)) < SHOWN_AT_ONCE

@@ -11,11 +11,13 @@ import dagster as dg
 import pandas as pd
 import pytest
 
+from crypto_ml.defs.presentation import SHOWN_AT_ONCE
 from crypto_ml.defs.watch import watch
 from crypto_ml.ledger.receipts import read_receipt
 from crypto_ml.ledger.registry import Registry
 from crypto_ml.ledger.reports import read_report
 from crypto_ml.sample import sample_upload
+from crypto_ml.stages.spent import PARTS
 from crypto_ml.storage.objects import ObjectStore
 from crypto_ml_tests.in_process_dagster import InProcessDagster
 
@@ -69,6 +71,11 @@ def test_a_dropped_file_is_noticed_answered_and_shown(dagster: InProcessDagster)
     assert [row["status"] for row in cells(shown["preview"])] == ["predicted"] * 5
     assert "data:image/svg+xml" in shown["opens"].value
     assert 0 < shown["mean_relative_error"].value < 0.1
+    spent = {row["part"]: row["seconds"] for row in cells(shown["spent"])}
+    assert [*spent] == ["waiting", "starting", *PARTS, "records of Dagster"]
+    assert all(spent[part] > 0 for part in PARTS)
+    assert "data:image/svg+xml" in shown["waterfall"].value
+    assert len(shown["waterfall"].value) < SHOWN_AT_ONCE
     history = materialization(result, "market_history").metadata
     assert (history["rows"].value, history["series"].value, history["rows_in_all"].value) == (40, 1, 40)
     assert history["first_day"].value == history["first_day_in_all"].value == answered[1].split(",")[2]

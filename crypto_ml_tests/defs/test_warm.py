@@ -10,13 +10,12 @@ from pathlib import Path
 import dagster as dg
 import psutil
 import pytest
-import yaml
 from dagster._core.launcher import DefaultRunLauncher, WorkerStatus
 from dagster._core.run_coordinator import QueuedRunCoordinator
 
 from crypto_ml.defs.warm.identity import SUPPORTED, Process
-from crypto_ml_tests.defs.warm_site import REPOSITORY, WarmSite
-from crypto_ml_tests.dropbox.site import until
+from crypto_ml_tests.defs.warm_site import WarmSite
+from crypto_ml_tests.dropbox.site import REPOSITORY, STOCK, until, usual_instance
 
 pytestmark = pytest.mark.skipif(not SUPPORTED, reason="warm processes are forked, which is safe on Linux alone")
 
@@ -37,15 +36,15 @@ def site(tmp_path_factory: pytest.TempPathFactory, bucket: str) -> Iterator[Warm
 def test_a_run_looks_as_any_other_and_is_in_a_process_of_its_own(site: WarmSite) -> None:
     first, second = site.launched("quick"), site.launched("quick")
     assert [site.ended(first), site.ended(second)] == [dg.DagsterRunStatus.SUCCESS] * 2
-    workers = [site.worker(first), site.worker(second)]
-    assert workers[0] and workers[1] and workers[0] != workers[1]
+    worker, other = site.worker(first), site.worker(second)
+    assert worker and other and worker != other
     said = site.said(first)
-    assert f"Started process for run (pid: {workers[0].pid})" in said
+    assert f"Started process for run (pid: {worker.pid})" in said
     assert "said: the first text" in said
-    until(lambda: f"Process for run exited (pid: {workers[0].pid})" in site.said(first), "no end is reported")
-    until(lambda: not workers[0].alive, "the process of an ended run stays")
+    until(lambda: f"Process for run exited (pid: {worker.pid})" in site.said(first), "no end is reported")
+    until(lambda: not worker.alive, "the process of an ended run stays")
     captured = list((site.home / "storage" / first / "compute_logs").glob("*.out"))
-    assert [f"printed by {workers[0].pid}" in log.read_text() for log in captured] == [True]
+    assert [f"printed by {worker.pid}" in log.read_text() for log in captured] == [True]
 
 
 def test_a_run_is_cancelled_from_another_process_of_the_instance(site: WarmSite) -> None:
@@ -97,6 +96,8 @@ def test_runs_in_a_row_leave_nothing_behind(site: WarmSite) -> None:
     nursery = psutil.Process(site.nursery_pid)
     until(lambda: len(nursery.children()) == 2, "more or less wait than were asked for")
     assert nursery.num_fds() < 30
+    threads = [task.joinpath("comm").read_text().strip() for task in Path(f"/proc/{nursery.pid}/task").iterdir()]
+    assert [name for name in threads if name != "jemalloc_bg_thd"] == ["python"], "a fork would lose a thread"
 
 
 def test_what_it_does_not_serve_is_launched_the_usual_way(site: WarmSite) -> None:
@@ -142,10 +143,7 @@ def test_nothing_is_left_when_the_daemon_is_killed(site: WarmSite) -> None:
 
 
 def test_without_its_two_classes_dagster_yaml_is_that_of_stock_dagster(tmp_path: Path) -> None:
-    usual = yaml.safe_load((REPOSITORY / "dagster.yaml").read_text())
-    del usual["run_launcher"]
-    usual["run_coordinator"] |= {"module": "dagster._core.run_coordinator", "class": "QueuedRunCoordinator"}
-    (tmp_path / "dagster.yaml").write_text(yaml.safe_dump(usual))
+    (tmp_path / "dagster.yaml").write_text(usual_instance(STOCK))
     with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
         assert type(instance.run_launcher) is DefaultRunLauncher
         assert type(instance.run_coordinator) is QueuedRunCoordinator

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
-import yaml
 from dagster._core.run_coordinator import SubmitRunContext
 from dagster._core.workspace.context import WorkspaceProcessContext
 from dagster._core.workspace.load_target import ModuleTarget
@@ -17,9 +16,9 @@ from dagster._core.workspace.load_target import ModuleTarget
 from crypto_ml.defs.warm.coordinator import PromptRunCoordinator
 from crypto_ml.defs.warm.identity import WORKER_TAG, Process
 from crypto_ml.defs.warm.launcher import WarmRunLauncher
-from crypto_ml_tests.dropbox.site import until
+from crypto_ml_tests.dropbox.site import until, usual_instance
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+CLASS = "  class: WarmRunLauncher\n"
 ENDED = (dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED)
 
 CODE = """
@@ -53,13 +52,8 @@ defs = dg.Definitions(jobs=[quick, slow, cold], executor=dg.in_process_executor)
 
 def instance_yaml(module: str) -> str:
     """The product's dagster.yaml, whose runs are those of a module for tests; one run of a queue at once."""
-    usual = yaml.safe_load((REPOSITORY / "dagster.yaml").read_text())
-    usual["run_launcher"]["config"] = {"module": module, "jobs": ["quick", "slow"]}
-    usual["run_coordinator"]["config"]["tag_concurrency_limits"] = [
-        {"key": "crypto_ml/queue", "value": "scoring", "limit": 1}
-    ]
-    text: str = yaml.safe_dump(usual)
-    return text
+    config = f"  config: {{module: {module}, jobs: [quick, slow]}}\n"
+    return usual_instance({CLASS: CLASS + config, "value: scoring, limit: 2": "value: scoring, limit: 1"})
 
 
 @dataclass

@@ -21,6 +21,13 @@ from crypto_ml.storage.objects import ObjectStore
 REPOSITORY = Path(__file__).resolve().parents[2]
 LONGEST = 240.0
 
+STOCK = {
+    "run_launcher:\n  module: crypto_ml.defs.warm.launcher\n  class: WarmRunLauncher\n": "",
+    "crypto_ml.defs.warm.coordinator": "dagster._core.run_coordinator",
+    "PromptRunCoordinator": "QueuedRunCoordinator",
+}
+"""What leads from the product's dagster.yaml to Dagster's own launcher and queue."""
+
 LAUNCH = """
 mutation ($job: String!, $config: RunConfigData) {
   launchRun(executionParams: {
@@ -42,6 +49,15 @@ def until(there: Callable[[], object], what: str, pause: float = 0.02) -> None:
         time.sleep(pause)
 
 
+def usual_instance(replaced: Mapping[str, str]) -> str:
+    """The product's dagster.yaml with some of its text replaced."""
+    text = (REPOSITORY / "dagster.yaml").read_text()
+    for one, other in replaced.items():
+        assert one in text
+        text = text.replace(one, other)
+    return text
+
+
 class Site:
     """A Dagster on this machine that can be killed and started again, on a store of its own."""
 
@@ -49,12 +65,9 @@ class Site:
         self, store: ObjectStore, directory: Path, s3: Mapping[str, str], *, replaced: Mapping[str, str] | None = None
     ) -> None:
         instance = directory / "dagster.yaml"
-        # the same instance as in everyday work, which notices a dead worker sooner; some of its lines `replaced`
-        usual = (REPOSITORY / "dagster.yaml").read_text()
-        for line, instead in {"poll_interval_seconds: 15": "poll_interval_seconds: 3", **(replaced or {})}.items():
-            assert line in usual
-            usual = usual.replace(line, instead)
-        instance.write_text(usual)
+        # the same instance as in everyday work, which notices a dead worker sooner
+        sooner = {"poll_interval_seconds: 15": "poll_interval_seconds: 3"}
+        instance.write_text(usual_instance({**sooner, **(replaced or {})}))
         environment = {**s3, "CRYPTO_ML_BUCKET": store.bucket, "CRYPTO_ML_PREFIX": store.prefix}
         environment["PYTHONPATH"] = str(REPOSITORY)
         self.store = store

@@ -1,7 +1,7 @@
 """Real processes are killed in the middle of a delivery, and each file still comes to exactly one end."""
 
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 import dagster as dg
 import pytest
@@ -11,22 +11,14 @@ from crypto_ml.ledger.layout import RAW
 from crypto_ml.ledger.reports import read_report
 from crypto_ml.sample import sample_upload
 from crypto_ml.storage.objects import connect
-from crypto_ml_tests.dropbox.site import Site, until
+from crypto_ml_tests.dropbox.site import STOCK, Site, until
 from crypto_ml_tests.forecasting.markets import market
 from crypto_ml_tests.stages.road import upload
-
-WARM: Mapping[str, str] = {}
-STOCK = {
-    "run_launcher:\n  module: crypto_ml.defs.warm.launcher\n  class: WarmRunLauncher\n": "",
-    "crypto_ml.defs.warm.coordinator": "dagster._core.run_coordinator",
-    "PromptRunCoordinator": "QueuedRunCoordinator",
-}
-"""What leads from the product's dagster.yaml to Dagster's own launcher and queue."""
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(600)]
 
 
-@pytest.fixture(scope="module", params=[WARM, STOCK], ids=["warm", "stock"])
+@pytest.fixture(scope="module", params=[{}, STOCK], ids=["warm", "stock"])
 def site(
     bucket: str,
     tmp_path_factory: pytest.TempPathFactory,

@@ -1,5 +1,6 @@
 """The road of an upload: raw_uploads → cleaned_features → market_history → predictions, one partition per delivery."""
 
+import time
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,8 +22,10 @@ from crypto_ml.defs.presentation import (
     table,
 )
 from crypto_ml.defs.resources import CHAMPION_KEY, Platform
+from crypto_ml.defs.waterfall import waterfall
 from crypto_ml.ledger.code import code_version
 from crypto_ml.ledger.layout import UPLOADS, raw_key, receipt_key, received_key
+from crypto_ml.stages.spent import CLEANING, PUBLISHING, READING, REMEMBERING
 from crypto_ml.visible import visible
 
 if TYPE_CHECKING:
@@ -51,7 +54,7 @@ def raw_uploads(context: dg.AssetExecutionContext, platform: Platform) -> dg.Mat
     """The bytes of a delivery's uploads: pinned to the version that was noticed, hashed, kept once under `raw/`."""
     from crypto_ml.stages.road import receive_uploads
 
-    with explained():
+    with explained(), platform.working(READING):
         store = platform.deployment.store
         received = receive_uploads(delivery_of(context, store), platform.deployment, datetime.now(UTC))
     uploads = [file.upload for file in received.files]
@@ -89,7 +92,7 @@ def cleaned_features(context: dg.AssetExecutionContext, platform: Platform) -> d
     from crypto_ml.stages.raw_uploads import read_received
     from crypto_ml.stages.road import clean_rows
 
-    with explained():
+    with explained(), platform.working(CLEANING):
         store = platform.deployment.store
         received = read_received(delivery_of(context, store), store)
         cleaned = clean_rows(received, platform.deployment, platform.champion)
@@ -128,7 +131,7 @@ def market_history(context: dg.AssetExecutionContext, platform: Platform) -> dg.
     from crypto_ml.stages.road import remember_rows
     from crypto_ml.storage.history import SCHEMA
 
-    with explained():
+    with explained(), platform.working(REMEMBERING):
         deployment = platform.deployment
         received = read_received(delivery_of(context, deployment.store), deployment.store)
         cleaned = read_cleaned(received.delivery, deployment.settings, deployment.store)
@@ -181,13 +184,14 @@ def predictions(context: dg.AssetExecutionContext, platform: Platform) -> dg.Mat
     from crypto_ml.stages.raw_uploads import read_received
     from crypto_ml.stages.road import answer_uploads
 
-    with explained():
+    with explained(), platform.working(PUBLISHING) as spent:
         deployment, champion = platform.deployment, platform.champion
         store = deployment.store
         received = read_received(delivery_of(context, store), store)
         cleaned = read_cleaned(received.delivery, deployment.settings, store)
         answered_before = was_answered(received.delivery, store)
         answers = answer_uploads(received, cleaned, deployment, champion, context.run.run_id)
+    published = time.time()
     receipts = answers.receipts
     _log_answers(context.log, received.delivery, receipts)
     return dg.MaterializeResult(
@@ -196,6 +200,7 @@ def predictions(context: dg.AssetExecutionContext, platform: Platform) -> dg.Mat
             "dagster/row_count": sum(receipt.rows.predicted + receipt.rows.seed for receipt in receipts),
             "dagster/column_schema": column_schema(PREDICTIONS),
             **looked_at(answers.looked_at),
+            **waterfall(context, received, spent, published),
             "outcomes": records([_answer_row(receipt) for receipt in receipts[:MOST_LISTED]]),
             "preview": table(answers.preview[["symbol", "date", "pred_open", "val_open", "status"]]),
             **answer_metrics(receipts, again=answered_before),

@@ -1,4 +1,4 @@
-"""What of Dagster's inside a run launcher needs: the one place of this package that imports it.
+"""What of Dagster's inside a run launcher needs: the one place that imports it.
 
 Stock launchers use each of these in the same way (`DefaultRunLauncher` and its code server, `dagster api execute_run`).
 """
