@@ -54,6 +54,7 @@ class LocalDagster:
 
     environment: what the processes get beside this one's own (where S3 is, say). instance: the dagster.yaml to use,
     which names no folder, so that all that Dagster writes is in its home. aloud: it logs to where this process does.
+    module: what it loads.
     """
 
     def __init__(
@@ -64,10 +65,12 @@ class LocalDagster:
         port: int | None = None,
         *,
         aloud: bool = False,
+        module: str = MODULE,
     ) -> None:
         self.directory = directory.absolute()
         self.log = self.directory / "dagster.log"
         self._aloud = aloud
+        self._module = module
         self.home = self.directory / "dagster_home"
         self.port = port
         self._instance = instance
@@ -83,13 +86,13 @@ class LocalDagster:
     @property
     def variables(self) -> dict[str, str]:
         """What leads `dagster` and `dg` to this instance and its code, from any folder."""
-        return {"DAGSTER_MODULE_NAME": MODULE, "DAGSTER_HOME": str(self.home)}
+        return {"DAGSTER_MODULE_NAME": self._module, "DAGSTER_HOME": str(self.home)}
 
     def __enter__(self) -> Self:
         self.home.mkdir(parents=True, exist_ok=True)
         (self.home / "dagster.yaml").write_bytes(self._instance.read_bytes())
         quiet = ["-W", f"ignore:{SUPERSEDED}"]
-        command = [sys.executable, *quiet, "-m", "dagster", "dev", "-m", MODULE, "-p", str(self.port)]
+        command = [sys.executable, *quiet, "-m", "dagster", "dev", "-m", self._module, "-p", str(self.port)]
         with contextlib.nullcontext(None) if self._aloud else self.log.open("wb") as log:
             self._process = subprocess.Popen(
                 [*command, "-h", "127.0.0.1"],
