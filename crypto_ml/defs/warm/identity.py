@@ -7,6 +7,7 @@ A number alone does not tell: the system gives it to another process once the fi
 import json
 import os
 import signal
+import socket
 import sys
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -24,16 +25,18 @@ SUPPORTED: Final = sys.platform == "linux"
 
 @dataclass(frozen=True)
 class Process:
-    """One process: its number, when it began in ticks of the kernel, and where these mean anything."""
+    """One process: its number, when it began in ticks of the kernel, and what tells where and when these were given:
+    the machine's name, and since when it counts (its last start, or its container's)."""
 
     pid: int
     began: int
     machine: str
+    counting: str
 
     @classmethod
     def of(cls, pid: int) -> Self:
         """The process with this number now. Raises ProcessLookupError."""
-        return cls(pid, _state_and_begin(pid)[1], here())
+        return cls(pid, _state_and_begin(pid)[1], socket.gethostname(), counting())
 
     @classmethod
     def from_tag(cls, tag: str | None) -> Self | None:
@@ -47,8 +50,8 @@ class Process:
 
     @property
     def near(self) -> bool:
-        """Whether it is one of this machine's (of this container's), since it was last started."""
-        return self.machine == here()
+        """Whether it is, or was, one of this machine's (of this container's)."""
+        return self.machine == socket.gethostname()
 
     @property
     def alive(self) -> bool:
@@ -57,7 +60,8 @@ class Process:
             state, began = _state_and_begin(self.pid)
         except ProcessLookupError:
             return False
-        return self.near and began == self.began and state not in "ZX"
+        same = (self.machine, self.counting, self.began) == (socket.gethostname(), counting(), began)
+        return same and state not in "ZX"
 
     def interrupt(self) -> bool:
         """Ask it to stop, as Ctrl-C would; False where it has ended."""
@@ -71,8 +75,8 @@ class Process:
 
 
 @cache
-def here() -> str:
-    """What tells this machine's process numbers from those of another, of another container, and of its last start."""
+def counting() -> str:
+    """What tells the process numbers of this machine, or container, from those before its last start."""
     boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
 

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, Pipe
 from pathlib import Path
@@ -43,7 +43,7 @@ log: Final = logging.getLogger(__name__)
 
 
 class NotServed(Exception):  # noqa: N818 - it is no failure
-    """The nursery does not take this run now; it is launched the usual way."""
+    """The nursery takes no runs any more; this one is launched the usual way."""
 
 
 class WarmRunLauncher(DefaultRunLauncher):
@@ -107,7 +107,7 @@ class WarmRunLauncher(DefaultRunLauncher):
     def _begun(self, run: dg.DagsterRun) -> bool:
         """Whether the run has begun in a warm process. Raises where it may have, and nobody knows."""
         nursery = self._nursery
-        if nursery is None or not self._is_ours(run):
+        if nursery is None or not nursery.ready or not self._is_ours(run):
             return False
         try:
             with nursery.reserved(run.run_id) as worker:
@@ -159,7 +159,8 @@ class WarmRunLauncher(DefaultRunLauncher):
     def dispose(self) -> None:
         """End what waits; runs that are under way are not touched."""
         with self._starting:
-            self._end()
+            if nursery := self._end():
+                nursery.wait()
         super().dispose()
 
     def _replace(self, nursery: "Nursery") -> None:
@@ -173,10 +174,11 @@ class WarmRunLauncher(DefaultRunLauncher):
         ref = serialize_value(self._instance.get_ref())
         return Nursery.start(instance_ref=ref, module=self._module, job=self._jobs[0], spares=self._spares)
 
-    def _end(self) -> None:
-        if self._nursery is not None:
-            self._nursery.end()
-            self._nursery = None
+    def _end(self) -> "Nursery | None":
+        nursery, self._nursery = self._nursery, None
+        if nursery is not None:
+            nursery.pipe.close()
+        return nursery
 
 
 @dataclass
@@ -208,19 +210,19 @@ class Nursery:
     @property
     def ready(self) -> bool:
         """Whether everything is imported, so that a run may be handed over."""
-        with self._talking:
-            if not self._ready and self.alive and self.pipe.poll():
+        with self._talking, suppress(OSError, EOFError):  # it has ended, or is being ended
+            if not self._ready and self.pipe.poll():
                 self._ready = bool(self._heard().get("ready"))
-            return self._ready and self.alive
+            return self._ready and self.alive and not self.pipe.closed
+        return False
 
     @contextmanager
     def reserved(self, run_id: str) -> Iterator[Process]:
-        """A process that waits; at the end it begins with the run, unless something was raised in between.
+        """A process that waits, of a nursery that is ready; at the end it begins with the run, unless something was
+        raised in between.
 
         Raises NotServed before anything has begun, and ConnectionError where nobody knows whether it has.
         """
-        if not self.ready:
-            raise NotServed("not ready yet")
         with self._talking:
             try:
                 answer = self._ask(reserve=run_id)
@@ -238,9 +240,8 @@ class Nursery:
             if not self._ask(begin=run_id).get("begun"):
                 raise ConnectionError(f"the process {worker.pid} that was to begin the run {run_id} has ended")
 
-    def end(self) -> None:
-        """End it and those that wait; it sees to its runs that are under way."""
-        self.pipe.close()
+    def wait(self) -> None:
+        """Return once it has ended, or after a while: without its pipe it ends when its runs have."""
         try:
             self.process.wait(LONGEST_END)
         except subprocess.TimeoutExpired:

@@ -7,6 +7,7 @@ resource, the history by each step. A run is never answered with what the worker
 import json
 import logging
 import os
+from collections.abc import Iterator
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from multiprocessing.connection import Connection
@@ -67,7 +68,9 @@ def work(pipe: Connection, instance_ref: str) -> None:
     """Open, say so, wait for one run, execute it. Returns also where nobody is left to ask for one."""
     with capture_interrupts(), ExitStack() as stack:
         instance = stack.enter_context(dg.DagsterInstance.from_ref(deserialize_value(instance_ref, InstanceRef)))
-        open_ahead(instance)
+        for _ in open_ahead(instance):
+            if pipe.poll():  # somebody waits: what is left is opened as the run needs it
+                break
         pipe.send_bytes(b'{"ready": true}')
         try:
             run_id = str(json.loads(pipe.recv_bytes())["run"])
@@ -78,17 +81,20 @@ def work(pipe: Connection, instance_ref: str) -> None:
         pipe.send_bytes(b'{"done": true}')
 
 
-def open_ahead(instance: dg.DagsterInstance) -> None:
-    """Open what a run opens, and go once through what it does, with the sample and without a trace.
+def open_ahead(instance: dg.DagsterInstance) -> Iterator[str]:
+    """Open what a run opens, and go once through what it does, with the sample and without a trace; piece by piece.
 
     What cannot be opened now is left to the run, which says what is wrong with it, and is tried again for it.
     """
     try:
         settings = Settings.from_environment()
         deployment = opened(settings)
-        bundle = deployment.bundle(deployment.champion().version)
-        deployment.history.version()
         instance.get_run_records(limit=1)
+        yield "what is known of runs"
+        bundle = deployment.bundle(deployment.champion().version)
+        yield "the store, and what serves"
+        deployment.history.version()
+        yield "the history"
         _rehearse(bundle, settings)
     except Exception as error:  # noqa: BLE001 - whatever it is, the run will meet it as well
         log.warning("a process for runs could not open everything ahead: %s", error)
