@@ -123,7 +123,7 @@ class Nursery:
             # what keeps the others' pipes open would keep them from seeing that this process has ended
             for pipe in [ours, *self._pipes()]:
                 pipe.close()
-            _become_worker(theirs, self.instance_ref)
+            _become_worker(theirs, self.instance_ref, self.module)
         theirs.close()
         worker = self._workers[pid] = _Worker(pid, ours, time.monotonic())
         return worker
@@ -205,12 +205,12 @@ def _tell(pipe: Connection, **what: Any) -> None:
     pipe.send_bytes(json.dumps(what).encode())
 
 
-def _become_worker(pipe: Connection, instance_ref: str) -> NoReturn:
+def _become_worker(pipe: Connection, instance_ref: str, module: str) -> NoReturn:
     from crypto_ml.defs.warm.worker import work
 
     code = 1
     try:
-        work(pipe, instance_ref)
+        work(pipe, instance_ref, module)
         code = 0
     finally:
         _leave(code)

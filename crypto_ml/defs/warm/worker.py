@@ -41,6 +41,9 @@ if TYPE_CHECKING:
 ATTRIBUTE: Final = "defs"
 """What Dagster finds in the module, and loads."""
 
+OURS: Final = "crypto_ml."
+"""What a code location is called that opens a deployment of ours."""
+
 log: Final = logging.getLogger(__name__)
 
 
@@ -64,11 +67,11 @@ def _prepared(module: str, job: str) -> ReconstructableJob:
     return ReconstructableRepository.for_module(module, ATTRIBUTE, str(Path.cwd())).get_reconstructable_job(job)
 
 
-def work(pipe: Connection, instance_ref: str) -> None:
+def work(pipe: Connection, instance_ref: str, module: str) -> None:
     """Open, say so, wait for one run, execute it. Returns also where nobody is left to ask for one."""
     with capture_interrupts(), ExitStack() as stack:
         instance = stack.enter_context(dg.DagsterInstance.from_ref(deserialize_value(instance_ref, InstanceRef)))
-        for _ in open_ahead(instance):
+        for _ in open_ahead(instance) if module.startswith(OURS) else ():
             if pipe.poll():  # somebody waits: what is left is opened as the run needs it
                 break
         pipe.send_bytes(b'{"ready": true}')
@@ -91,7 +94,9 @@ def open_ahead(instance: dg.DagsterInstance) -> Iterator[str]:
         deployment = opened(settings)
         instance.get_run_records(limit=1)
         yield "what is known of runs"
-        bundle = deployment.bundle(deployment.champion().version)
+        champion = deployment.registry.champion()
+        # that the first model serves from now on is for a run to decide, not for a process that waits for one
+        bundle = deployment.bundle(champion.version) if champion else deployment.first_bundle()
         yield "the store, and what serves"
         deployment.history.version()
         yield "the history"
