@@ -16,7 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -96,8 +96,12 @@ class Measured:
 
 def processor_seconds(dagster: LocalDagster) -> float:
     """Of all processes that a Dagster has started, those that have ended included."""
-    times = [psutil.Process(pid).cpu_times() for pid in dagster.left()]
-    return sum(one.user + one.system + one.children_user + one.children_system for one in times)
+    spent = 0.0
+    for pid in dagster.left():
+        with suppress(psutil.NoSuchProcess):  # ended since, and counted with those whose child it was
+            one = psutil.Process(pid).cpu_times()
+            spent += one.user + one.system + one.children_user + one.children_system
+    return spent
 
 
 def measured(

@@ -17,8 +17,6 @@ import dagster as dg
 import psutil
 
 from benchmarks.measure import Missed
-from crypto_ml.storage.embedded import EmbeddedS3, ensure_bucket
-from crypto_ml.storage.objects import connect
 from crypto_ml_tests.defs.warm_site import WarmSite
 
 RUNS = 500
@@ -27,9 +25,7 @@ MOST_GROWTH = 1 << 20
 
 def main(runs: int) -> None:
     """Measure and print."""
-    with TemporaryDirectory(prefix="crypto_ml-runs-") as name, EmbeddedS3(Path(name) / "s3") as server:
-        os.environ.update(server.environment)
-        ensure_bucket(connect("crypto-ml").client, "crypto-ml")
+    with TemporaryDirectory(prefix="crypto_ml-runs-") as name:
         os.environ["PYTHONPATH"] = os.pathsep.join([name, os.environ.get("PYTHONPATH", "")])
         sys.path.insert(0, name)
         with WarmSite.at(Path(name)) as site:

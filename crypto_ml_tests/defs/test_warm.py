@@ -21,13 +21,11 @@ pytestmark = pytest.mark.skipif(not SUPPORTED, reason="warm processes are forked
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory, bucket: str) -> Iterator[WarmSite]:
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WarmSite]:
     directory = tmp_path_factory.mktemp("warm")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", f"{directory}{os.pathsep}{REPOSITORY}")
         patch.syspath_prepend(str(directory))
-        patch.setenv("CRYPTO_ML_BUCKET", bucket)
-        patch.setenv("CRYPTO_ML_PREFIX", "tests/warm")
         with WarmSite.at(directory) as made:
             made.warm()
             yield made
