@@ -5,7 +5,7 @@ differences from the series' row before, and 0 on its first row. A feature's nam
 names those that its network sees, and one that was made before a feature was added goes on without it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final, TypeVar
 
 import numpy as np
@@ -57,10 +57,16 @@ def is_feature(name: str) -> bool:
     return name in FEATURES
 
 
-def feature_block(rows: Rows, starts: IntArray, names: Sequence[str] = FEATURES) -> FloatArray:
+def feature_block(
+    rows: Rows,
+    starts: IntArray,
+    names: Sequence[str] = FEATURES,
+    before: Mapping[str, FloatArray] | None = None,
+) -> FloatArray:
     """The features `names` of n rows before scaling, shape (n, k), float64, columns in the order of the names.
 
     `rows` carries the levels (see `add_levels`) and is sorted by series and date; `starts` is from `series_starts`.
+    before: for each level its value in the row before each of the series' first ones here, NaN where there is none.
     """
     levels = list(dict.fromkeys(name.removeprefix(CHANGE) for name in names))
     values = np.column_stack([np.asarray(rows[name], np.float64) for name in levels])
@@ -68,21 +74,32 @@ def feature_block(rows: Rows, starts: IntArray, names: Sequence[str] = FEATURES)
     is_change = np.array([name.startswith(CHANGE) for name in names])
     block = np.empty((len(rows), len(names)), np.float64)
     block[:, ~is_change] = values[:, [levels.index(name) for name in names if not name.startswith(CHANGE)]]
-    block[:, is_change] = changes(values[:, changed], starts)
+    earlier = None if before is None else np.column_stack([before[levels[number]] for number in changed])
+    block[:, is_change] = changes(values[:, changed], starts, earlier)
     return block
 
 
-def changes(values: FloatArray, starts: IntArray) -> FloatArray:
-    """Differences from the row before within a series, 0 on its first row; the shape of `values`, (n, k)."""
+def changes(values: FloatArray, starts: IntArray, before: FloatArray | None = None) -> FloatArray:
+    """Differences from the row before within a series, 0 on its first row; the shape of `values`, (n, k).
+
+    before: (s, k), what stood before the first rows of s series; NaN where a series begins there.
+    """
     difference = np.zeros_like(values)
     difference[1:] = values[1:] - values[:-1]
-    difference[starts == np.arange(len(starts))] = 0.0
+    first = starts == np.arange(len(starts))
+    difference[first] = 0.0 if before is None else np.where(np.isnan(before), 0.0, values[first] - before)
     return difference
 
 
-def gaps(rows: Rows, starts: IntArray) -> FloatArray:
-    """open[t] − close[t−1] within a series (currency), shape (n,); NaN on a series' first row."""
+def gaps(rows: Rows, starts: IntArray, close_before: FloatArray | None = None) -> FloatArray:
+    """open[t] − close[t−1] within a series (currency), shape (n,); NaN on a series' first row.
+
+    close_before: (s,), the close before the first rows of s series; NaN where a series begins there.
+    """
     gap = np.full(len(rows), np.nan)
-    gap[1:] = np.asarray(rows["open"], np.float64)[1:] - np.asarray(rows["close"], np.float64)[:-1]
-    gap[starts == np.arange(len(starts))] = np.nan
+    opens = np.asarray(rows["open"], np.float64)
+    gap[1:] = opens[1:] - np.asarray(rows["close"], np.float64)[:-1]
+    first = starts == np.arange(len(starts))
+    gap[first] = np.nan if close_before is None else opens[first] - close_before
+    return gap
     return gap

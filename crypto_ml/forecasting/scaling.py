@@ -5,7 +5,6 @@ The estimator that learns them is `scaler_estimator`; scoring needs only these, 
 
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise
 from typing import Final
 
 import numpy as np
@@ -13,6 +12,7 @@ import numpy.typing as npt
 
 from crypto_ml.errors import Refused
 from crypto_ml.forecasting.features import FloatArray, IntArray
+from crypto_ml.forecasting.running import RunningSums, Seeds
 from crypto_ml.forecasting.schema import SCALED
 
 V_OPEN: Final = "v_open"
@@ -108,48 +108,32 @@ class OwnStatistics:
 
 
 def own_statistics(
-    block: FloatArray, gap: FloatArray, starts: IntArray, columns: tuple[str, ...] = SCALED
+    block: FloatArray,
+    gap: FloatArray,
+    starts: IntArray,
+    columns: tuple[str, ...] = SCALED,
+    seeds: Seeds | None = None,
 ) -> OwnStatistics:
     """Expanding mean and population deviation of the rows strictly before each row.
 
     block: features of n rows, those to be standardised first; gap: (n,) with NaN on first rows; starts: from
-    `series_starts`. A deviation that is 0 but
-    for rounding (or of no rows) counts as 1, as in scikit-learn's StandardScaler. Sums run over differences from the
-    series' first row, which keeps the textbook formula E[x²] − E[x]² from cancelling (Chan, Golub, LeVeque 1983).
+    `series_starts`; seeds: of series whose first rows are folded (see `running`). A deviation that is 0 but for
+    rounding (or of no rows) counts as 1, as in scikit-learn's StandardScaler.
     """
-    n, width = len(block), len(columns)
-    count = np.arange(n) - starts
-    mean, scale = _expanding(block[:, :width], block[starts, :width], starts, count)
-    first_gap = np.minimum(starts + 1, n - 1)
-    known = np.nan_to_num(gap)[:, None]
-    _, gap_scale = _expanding(known, known[first_gap], starts, np.maximum(count - 1, 0), skip_first=True)
-    return OwnStatistics(count=count, mean=mean, scale=scale, gap_scale=gap_scale[:, 0], columns=columns)
+    width = len(columns)
+    sums = RunningSums.of(block[:, :width], gap, starts, seeds)
+    mean, scale = _expanding(sums, slice(None, width), sums.count)
+    _, gap_scale = _expanding(sums, slice(width, None), np.maximum(sums.count - 1, 0))
+    return OwnStatistics(count=sums.count, mean=mean, scale=scale, gap_scale=gap_scale[:, 0], columns=columns)
 
 
-def _expanding(
-    values: FloatArray, origin: FloatArray, starts: IntArray, count: IntArray, *, skip_first: bool = False
-) -> tuple[FloatArray, FloatArray]:
-    """Mean and population deviation, both (n, k), of the `count` rows before each; `skip_first`: without first rows."""
-    shifted = values - origin
-    if skip_first:
-        shifted[starts == np.arange(len(starts))] = 0.0
+def _expanding(sums: RunningSums, terms: slice, count: IntArray) -> tuple[FloatArray, FloatArray]:
+    """Mean and population deviation of some terms, both (n, k), of the `count` rows before each."""
     divisor = np.maximum(count, 1)[:, None]
-    first = _sum_before(shifted, starts) / divisor
-    second = _sum_before(shifted**2, starts) / divisor
-    mean = origin + first
+    first = sums.total[:, terms] / divisor
+    second = sums.squares[:, terms] / divisor
+    mean = sums.origin[:, terms] + first
     return mean, _deviation(second - first**2, mean, second, divisor)
-
-
-def _sum_before(values: FloatArray, starts: IntArray) -> FloatArray:
-    """Sum of the rows of the same series strictly before each row.
-
-    Each series is summed by itself: a sum must not depend, in its last bits, on the series that stand beside it.
-    """
-    total = np.zeros_like(values)
-    bounds = np.append(np.flatnonzero(starts == np.arange(len(starts))), len(starts))
-    for begin, end in pairwise(bounds):
-        np.cumsum(values[begin : end - 1], axis=0, out=total[begin + 1 : end])
-    return total
 
 
 def _deviation(variance: FloatArray, mean: FloatArray, square: FloatArray, count: IntArray) -> FloatArray:
