@@ -1,0 +1,114 @@
+"""A cache beside the market history, by which the earlier rows of any series are found whatever its length.
+
+Two things are kept under a prefix of their own, and nothing else in the product rests on them: **deleting all of it is
+safe at any time**, and costs time, never a bit of an answer.
+
+- *Segments*: every row of the history with the version that brought it, sorted by series, in tiers of which the larger
+  are rewritten the more seldom, so that a series stands in few objects and a row is rewritten a logarithmic number of
+  times.
+- *Books*: the folded form (`forecasting.running`) of all series at some versions.
+
+What is asked for at a version comes of the newest of these that serves, and of what the commits since added. Objects
+are named by their content and verified when they are read; a manifest of which one is gone or damaged is removed, and
+the one before it serves, or the history itself. Any number of processes may bring the cache up to date at the same
+time, or die while doing it: what they write are other objects, and the manifests that name them come last.
+"""
+
+import logging
+from collections.abc import Callable, Collection, Iterator
+from datetime import date
+from typing import Final, TypeVar
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from crypto_ml.forecasting.running import SeriesBook
+from crypto_ml.storage.history import SCHEMA, MarketHistory
+from crypto_ml.storage.kept_objects import CacheDamaged
+from crypto_ml.storage.objects import ObjectStore
+from crypto_ml.storage.outofcore import BATCH_ROWS
+from crypto_ml.storage.series_reading import SeriesReading, Sizes
+from crypto_ml.storage.series_refresh import Refreshed, SeriesRefresh
+
+log = logging.getLogger(__name__)
+
+KEY: Final = "market_history_cache"
+
+Result = TypeVar("Result")
+
+
+class SeriesCache:
+    """The earlier rows of series, as of a version of the history. Keep one for as long as the process lives: it holds
+    what was read last, and is safe to share between threads.
+
+    key: the prefix of everything it writes.
+    """
+
+    def __init__(
+        self, store: ObjectStore, history: MarketHistory, *, key: str = KEY, sizes: Sizes | None = None
+    ) -> None:
+        self.history = history
+        self._reading = SeriesReading(store, history, key, sizes or Sizes())
+
+    def book(self, symbols: Collection[str] | None, version: int) -> SeriesBook:
+        """Series (None: all) in their folded form at a version: `fold(None, …)` of their current rows, bit for bit.
+
+        Series without a current row are not in it. Memory is bounded by the book and by what came since the last one.
+        Raises: TableRefused for an unknown version, StoreUnavailable, StoreRefused.
+        """
+        wanted = None if symbols is None else sorted(set(symbols))
+        return self._undamaged(lambda: self._reading.book(wanted, version))
+
+    def rows(
+        self,
+        columns: Collection[str] | None = None,
+        *,
+        symbols: Collection[str] | None,
+        since: date | None = None,
+        before: date | None = None,
+        version: int,
+    ) -> pa.RecordBatchReader:
+        """The same rows as `history.scan(columns, …)`, in another order. Failures as there."""
+        names = SCHEMA.names if columns is None else list(columns)
+        wanted = None if symbols is None else sorted(set(symbols))
+        unknown = set(names) - set(SCHEMA.names)
+        found = None if unknown else self._undamaged(lambda: self._reading.fetched(wanted, version))
+        if found is None:
+            return self.history.scan(names, symbols=symbols, since=since, before=before, version=version)
+        schema = pa.schema([SCHEMA.field(name) for name in names])
+
+        def batches() -> Iterator[pa.RecordBatch]:
+            for table in found:
+                for batch in _between(table, since, before).select(names).cast(schema).to_batches(BATCH_ROWS):
+                    if batch.num_rows:
+                        yield batch
+
+        return pa.RecordBatchReader.from_batches(schema, batches())
+
+    def due(self, version: int) -> bool:
+        """Whether so much has come since the last refresh that another is worth its while. Failures as for `book`."""
+        return self._undamaged(lambda: self._reading.due(version))
+
+    def refresh(self, version: int, *, most_rows: int | None = None) -> Refreshed:
+        """Bring the cache up to a version of the history, and remove what of it nobody can need.
+
+        most_rows: leave what takes reading or rewriting more rows than that to a later refresh without a limit (the
+        first one of a long history, the rare merge of large segments). Failures as for `book`.
+        """
+        return self._undamaged(lambda: SeriesRefresh(self._reading).refreshed(version, most_rows))
+
+    def _undamaged(self, act: Callable[[], Result]) -> Result:
+        """What `act` returns when nothing that it uses is damaged; each time something is, that is done without."""
+        while True:
+            try:
+                return act()
+            except CacheDamaged as damaged:
+                log.info("Reading without a damaged part of the cache: %s", damaged)
+
+
+def _between(rows: pa.Table, since: date | None, before: date | None) -> pa.Table:
+    if since is not None:
+        rows = rows.filter(pc.greater_equal(rows["date"], pa.scalar(since, pa.date32())))
+    if before is not None:
+        rows = rows.filter(pc.less(rows["date"], pa.scalar(before, pa.date32())))
+    return rows
