@@ -50,12 +50,14 @@ DEFINITION: Final = f"{FOLDED_1}-{sha256_of(f'{STATE} {ROWS_KEPT}'.encode())[:8]
 class Sizes:
     """How much of what. The defaults are for histories of up to some tens of millions of rows and 100,000 series."""
 
-    part_rows: int = 32_768
+    part_rows: int = 16_384
     part_series: int = 1_000
-    chunk_rows: int = 1_000_000
+    chunk_rows: int = 500_000
     """Rows that are sorted in memory at once."""
-    tail_rows: int = 2_000_000
-    """Rows since a book that are held in memory; where there are more, it is made anew."""
+    tail_rows: int = 1_000_000
+    """Rows since a book, or since the segments, that are held in memory; where there are more, all is read anew."""
+    few_series: int = 1_000
+    """So many series have few rows among those since."""
     due_commits: int = 8
     due_rows: int = 200_000
     bytes_at_once: int = 64 * 1024 * 1024
@@ -86,7 +88,7 @@ class SeriesReading:
         if base is None:
             return self.anew(symbols, version)
         since = self.since(base, version)
-        if sum(added.rows for added in since) > self.sizes.tail_rows:
+        if self._too_many(since, symbols):
             return self.anew(symbols, version)
         with self.books.using(base):
             parts = holding(base.parts, symbols)
@@ -122,7 +124,7 @@ class SeriesReading:
         """All rows of series (STORED) in pieces of whole series, sorted by series; None where no segments serve."""
         base = self.segments.at(version, self.sizes.due_commits, self.hint, later=True)
         since = self.since(base, version)
-        if base is None or sum(added.rows for added in since) > self.sizes.tail_rows:
+        if base is None or self._too_many(since, symbols):
             return None
         with self.segments.using(base):
             segments = [self.parts_of(segment) for segment in base.segments]
@@ -221,13 +223,17 @@ class SeriesReading:
             return manifest.version < 0 or self.added(manifest.version).sha256 == manifest.commit
         return False
 
+    def _too_many(self, commits: Sequence[Added], symbols: Sequence[str] | None) -> bool:
+        few = symbols is not None and len(symbols) <= self.sizes.few_series
+        return not few and sum(added.rows for added in commits) > self.sizes.tail_rows
+
     def rows_of(self, commits: Sequence[Added], symbols: Sequence[str] | None) -> pa.Table:
         """The rows (STORED) that some commits added of some series."""
         files = [(added.version, file) for added in commits for file in added.files if _may_hold(file, symbols)]
-        tables = at_once(lambda one: self._rows_of_file(*one, symbols), files)
+        tables = at_once(lambda one: self.rows_of_file(*one, symbols), files)
         return pa.concat_tables([STORED.empty_table(), *tables]).combine_chunks()
 
-    def _rows_of_file(self, version: int, file: AddedFile, symbols: Sequence[str] | None) -> pa.Table:
+    def rows_of_file(self, version: int, file: AddedFile, symbols: Sequence[str] | None) -> pa.Table:
         kept: pa.Table | None = self._memory.get(file.key)
         if kept is None and file.rows <= self.sizes.due_rows:
             kept = pa.Table.from_batches(batches_of(file, self.store), SCHEMA)

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from crypto_ml.forecasting.running import SeriesBook, fold
 from crypto_ml.storage.added_rows import Added, batches_of
-from crypto_ml.storage.kept_objects import CacheDamaged, at_once
+from crypto_ml.storage.kept_objects import AT_ONCE, CacheDamaged, at_once
 from crypto_ml.storage.objects import rendered
 from crypto_ml.storage.series_books import advanced, current_of, joined, pieces_of
 from crypto_ml.storage.series_manifests import Book, BookPart, Listed, Segment, Segments, read_hint, write_hint
@@ -111,32 +111,46 @@ class SeriesRefresh:
     def _new_segments(self, commits: Sequence[Added], done: _Done) -> Iterator[Segment]:
         """What commits added, sorted; a single one of many rows becomes several segments."""
         waiting: list[pa.Table] = []
-        for added in commits:
-            for file in added.files:
-                for batch in batches_of(file, self._reading.store):
-                    waiting.append(brought_by(added.version, pa.Table.from_batches([batch])))
-                    if sum(table.num_rows for table in waiting) >= self._sizes.chunk_rows:
-                        done.rows += sum(table.num_rows for table in waiting)
-                        yield self._stored([by_series(pa.concat_tables(waiting).combine_chunks())], done)
-                        waiting = []
-        if waiting:
-            done.rows += sum(table.num_rows for table in waiting)
+        rows = 0
+        for table in self._tables_of(commits):
+            waiting.append(table)
+            rows += table.num_rows
+            if rows >= self._sizes.chunk_rows:
+                yield self._stored([by_series(pa.concat_tables(waiting).combine_chunks())], done)
+                done.rows += rows
+                waiting, rows = [], 0
+        if rows:
             yield self._stored([by_series(pa.concat_tables(waiting).combine_chunks())], done)
+            done.rows += rows
+
+    def _tables_of(self, commits: Sequence[Added]) -> Iterator[pa.Table]:
+        """What commits added, in their order; small files are read some at a time, large ones a batch at a time."""
+        files = [(added.version, file) for added in commits for file in added.files]
+        for number in range(0, len(files), AT_ONCE):
+            some = files[number : number + AT_ONCE]
+            if sum(file.rows for _, file in some) > self._sizes.due_rows:
+                for version, file in some:
+                    for batch in batches_of(file, self._reading.store):
+                        yield brought_by(version, pa.Table.from_batches([batch]))
+            else:
+                yield from at_once(lambda one: self._reading.rows_of_file(*one, None), some)
 
     def _tiered(self, segments: Sequence[Segment], most_rows: int | None, done: _Done) -> list[Segment]:
         """The segments with those merged that are no larger than what came after them."""
-        begin, rows = len(segments) - 1, segments[-1].rows if segments else 0
-        while begin > 0 and segments[begin - 1].rows <= rows:
-            if most_rows is not None and rows + segments[begin - 1].rows > most_rows:
-                break
-            begin -= 1
-            rows += segments[begin].rows
-        if begin >= len(segments) - 1:
+        behind = [sum(one.rows for one in segments[number + 1 :]) for number in range(len(segments))]
+        most = sum(one.rows for one in segments) if most_rows is None else most_rows
+        fitting = (
+            number
+            for number, one in enumerate(segments[:-1])
+            if one.rows <= behind[number] and one.rows + behind[number] <= most
+        )
+        begin = next(fitting, None)
+        if begin is None:
             return list(segments)
         streams = [
             self._reading.part_tables(self._reading.parts_of(one), None, ANY_VERSION) for one in segments[begin:]
         ]
-        done.rewritten += rows
+        done.rewritten += segments[begin].rows + behind[begin]
         return [*segments[:begin], self._stored(in_whole_series(merged(streams), self._sizes.part_rows), done)]
 
     def _stored(self, pieces: Iterable[pa.Table], done: _Done) -> Segment:

@@ -1,22 +1,22 @@
 """The cache beside the market history: whatever became of it, series come out as the history has them, to the bit."""
 
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import UTC, date, datetime, timedelta
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pytest
 from deltalake import DeltaTable
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crypto_ml.forecasting.running import ROWS_KEPT, SeriesBook, fold
-from crypto_ml.storage.delta import GrowingTable, TableRefused
+from crypto_ml.forecasting.running import ROWS_KEPT, fold
 from crypto_ml.storage.history import SCHEMA, MarketHistory
 from crypto_ml.storage.objects import ObjectStore
 from crypto_ml.storage.series_cache import SeriesCache
 from crypto_ml.storage.series_reading import Sizes
+from crypto_ml.storage.sorted_parts import of_series
 
 DAY = date(2018, 1, 1)
 KNOWN = datetime(2026, 1, 1, tzinfo=UTC)
@@ -27,6 +27,7 @@ TINY = Sizes(
     part_series=2,
     chunk_rows=60,
     tail_rows=150,
+    few_series=1,
     due_commits=2,
     due_rows=1_000,
     bytes_at_once=4_000,
@@ -67,12 +68,20 @@ def in_order(table: pa.Table) -> pa.Table:
     return table.sort_by([(name, "ascending") for name in table.schema.names]).combine_chunks()
 
 
-def same(one: SeriesBook, other: SeriesBook) -> bool:
-    return one.states.equals(other.states) and one.rows.equals(other.rows)
+class DyingStore(ObjectStore):
+    """A store whose process dies after some writes."""
+
+    writes = 0
+
+    def replace(self, *given: Any, **named: Any) -> str:
+        self.writes -= 1
+        if self.writes < 0:
+            raise KeyboardInterrupt
+        return super().replace(*given, **named)
 
 
 class Market:
-    """A history, a cache of it, and what a process that lived all the time remembers of the cache."""
+    """A history, and a cache of it as a process knows it that lives all the time."""
 
     def __init__(self, store: ObjectStore, sizes: Sizes = TINY) -> None:
         number = next(TABLES)
@@ -82,10 +91,17 @@ class Market:
         self.sizes = sizes
         self.cache = self.another()
         self.uploads: list[tuple[str, Sequence[str], range]] = []
+        self._known: dict[int, tuple[pa.Table, pa.Table]] = {}
 
-    def another(self) -> SeriesCache:
+    @property
+    def version(self) -> int:
+        version = self.history.version()
+        assert version is not None
+        return version
+
+    def another(self, store: ObjectStore | None = None) -> SeriesCache:
         """The cache as another process sees it."""
-        return SeriesCache(self.store, MarketHistory(self.store, self.history.key), key=self.key, sizes=self.sizes)
+        return SeriesCache(store or self.store, self.history, key=self.key, sizes=self.sizes)
 
     def append(self, symbols: Sequence[str], days: range) -> int:
         upload = f"{len(self.uploads) + 1}.0"
@@ -93,85 +109,92 @@ class Market:
         return self.history.append(rows(upload, symbols, days), append_id=upload, known_at=KNOWN)
 
     def retract(self, number: int) -> None:
-        upload, symbols, days = self.uploads[number]
+        upload, symbols, days = self.uploads[number % len(self.uploads)]
         void = rows(upload, symbols, days, void=True)
         self.history.append(void, append_id=f"void {upload}", known_at=KNOWN, retracts=upload)
 
     def clean_again(self, number: int) -> None:
-        upload, symbols, days = self.uploads[number]
+        upload, symbols, days = self.uploads[number % len(self.uploads)]
         again = rows(upload, symbols, days, cleaning=2)
         self.history.append(again, append_id=f"again {upload}", known_at=KNOWN)
 
     def compact(self) -> None:
         DeltaTable(self.history.uri, storage_options=self.store.delta_options()).optimize.compact()
 
-    def objects(self) -> list[str]:
-        return [found.key for found in self.store.list(f"{self.key}/")]
+    def refresh(self) -> None:
+        version = self.version
+        assert self.cache.refresh(version).book == version
+        assert not self.cache.due(version)
+
+    def die(self, writes: int) -> None:
+        """A refresh is killed after so many writes."""
+        dying = DyingStore(self.store.client, self.store.bucket, self.store.prefix)
+        dying.writes = writes
+        with suppress(KeyboardInterrupt):
+            self.another(dying).refresh(self.version)
+
+    def objects(self, kind: str = "") -> list[str]:
+        return [found.key for found in self.store.list(f"{self.key}/{kind}")]
 
     def remove(self, keys: Sequence[str]) -> None:
         for key in keys:
             self.store.client.delete_object(Bucket=self.store.bucket, Key=self.store.physical(key))
 
+    def damage(self, number: int) -> None:
+        for key in self.objects()[number:][:1]:
+            self.store.replace(key, self.store.read(key)[:-1] + b"?")
+
     def check(self, cache: SeriesCache, version: int, symbols: Sequence[str] | None) -> None:
         """Book and rows at a version are what the history itself gives."""
-        current = self.history.current_rows(ROWS_KEPT.names, symbols=symbols, version=version)
-        assert same(cache.book(symbols, version), fold(None, current.cast(ROWS_KEPT)))
-        limits = {"since": DAY + timedelta(days=7), "before": DAY + timedelta(days=41)}
-        for chosen in ({}, limits):
-            found = cache.rows(symbols=symbols, version=version, **chosen).read_all()
-            asked = self.history.scan(symbols=symbols, version=version, **chosen).read_all()
-            assert in_order(found).equals(in_order(asked))
+        if version not in self._known:
+            current = self.history.current_rows(ROWS_KEPT.names, version=version).cast(ROWS_KEPT)
+            self._known[version] = in_order(self.history.scan(version=version).read_all()), current
+        given, current = (of_series(table, symbols) for table in self._known[version])
+        book, folded = cache.book(symbols, version), fold(None, current)
+        assert book.states.equals(folded.states)
+        assert book.rows.equals(folded.rows)
+        assert in_order(cache.rows(symbols=symbols, version=version).read_all()).equals(given)
+        since, before = DAY + timedelta(days=7), DAY + timedelta(days=41)
+        some = cache.rows(["date", "open"], symbols=symbols, since=since, before=before, version=version).read_all()
+        within = [day for day in given["date"].to_pylist() if since <= day < before]
+        assert sorted(some["date"].to_pylist()) == sorted(within)
 
 
 some_symbols = st.lists(st.sampled_from(SYMBOLS), min_size=1, max_size=4, unique=True)
 days = st.builds(lambda begin, count: range(begin, begin + count), st.integers(0, 60), st.integers(1, 45))
-number = st.integers(0, 7)
-acts = st.one_of(
-    st.tuples(st.just("append"), some_symbols, days),
-    st.tuples(st.just("append"), st.just(SYMBOLS), days),
-    st.tuples(st.sampled_from(["retract", "clean again", "damage", "lose", "check"]), number, number),
-    st.tuples(st.sampled_from(["refresh", "refresh a little", "forget", "delete", "compact"]), number, number),
-    st.tuples(st.just("refresh"), number, number),
+number = st.integers(0, 40)
+appends = st.tuples(st.just("append"), some_symbols | st.just(SYMBOLS), days)
+others = st.tuples(
+    st.sampled_from(["retract", "clean again", "compact", "lose", "damage", "delete all", "forget", "die", "check"]),
+    number,
 )
+refreshes = st.sampled_from([("refresh",), ("refresh a little",)])
 
 
-@settings(max_examples=12)
-@given(st.lists(acts, min_size=4, max_size=14), some_symbols)
+@settings(max_examples=8)
+@given(st.lists(appends | others | refreshes, min_size=6, max_size=14), some_symbols, number)
 def test_series_come_out_of_the_cache_as_the_history_has_them_whatever_became_of_either(
-    store: ObjectStore, happened: list[tuple[str, Sequence[str] | int, range | int]], asked: list[str]
+    store: ObjectStore, happened: list[tuple[Any, ...]], asked: list[str], then: int
 ) -> None:
     market = Market(store)
+    acts: dict[str, Callable[..., Any]] = {
+        "append": market.append,
+        "retract": market.retract,
+        "clean again": market.clean_again,
+        "compact": lambda _: market.compact(),
+        "refresh": market.refresh,
+        "refresh a little": lambda: market.another().refresh(market.version, most_rows=100),
+        "die": market.die,
+        "delete all": lambda _: market.remove(market.objects()),
+        "lose": lambda which: market.remove(market.objects()[which:][:1]),
+        "damage": market.damage,
+        "forget": lambda _: setattr(market, "cache", market.another()),
+        "check": lambda which: market.check(market.cache, which % market.version + 1, asked),
+    }
     market.append(SYMBOLS, range(50))
-    for act, what, more in happened:
-        version = market.history.version() or 0
-        if act == "append":
-            market.append(what, more)  # type: ignore[arg-type]
-        elif act == "retract":
-            market.retract(what % len(market.uploads))  # type: ignore[operator]
-        elif act == "clean again":
-            market.clean_again(what % len(market.uploads))  # type: ignore[operator]
-        elif act == "compact":
-            market.compact()
-        elif act == "refresh":
-            assert market.cache.refresh(version).book == version
-            assert not market.cache.due(version)
-        elif act == "refresh a little":
-            market.another().refresh(version, most_rows=100)
-        elif act == "forget":
-            market.cache = market.another()
-        elif act == "delete":
-            market.remove(market.objects())
-        elif act == "check":
-            market.check(market.cache, what % (version + 1), asked)  # type: ignore[operator]
-        elif kept := market.objects():
-            key = kept[(what * 8 + more) % len(kept)]  # type: ignore[operator]
-            if act == "lose":
-                market.remove([key])
-            else:
-                market.store.replace(key, market.store.read(key)[:-1] + b"?")
-    version = market.history.version() or 0
-    for cache in (market.cache, market.another()):
-        market.check(cache, version, None)
-        market.check(cache, version // 2, asked)
-    market.another().refresh(version)
-    market.check(market.another(), version, asked)
+    for act, *what in happened:
+        acts[act](*what)
+    market.check(market.cache, market.version, None)
+    market.check(market.another(), then % market.version + 1, asked)
+    market.refresh()
+    market.check(market.another(), market.version, asked)
