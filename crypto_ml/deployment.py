@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from crypto_ml.ledger.registry import Champion, Registry
     from crypto_ml.storage.history import MarketHistory
     from crypto_ml.storage.objects import ObjectStore
+    from crypto_ml.storage.series_cache import SeriesCache
 
 MOST_BUNDLES: Final = 4
 """Loaded bundles that are kept: the champion, the one before it, and two that somebody compares them with."""
@@ -41,6 +42,7 @@ class Deployment:
         self._store = store
         self._loading = Lock()
         self._bundles: OrderedDict[str, ModelBundle] = OrderedDict()
+        self._series: SeriesCache | None = None
 
     @classmethod
     def reading(cls, settings: Settings) -> "Deployment":
@@ -67,6 +69,17 @@ class Deployment:
         from crypto_ml.storage.history import MarketHistory
 
         return MarketHistory(self.store)
+
+    @property
+    def series(self) -> "SeriesCache":
+        """The earlier rows of any series of the history; one for the process, because it remembers what it has read."""
+        from crypto_ml.storage.series_cache import SeriesCache
+
+        history = self.history
+        with self._opening:
+            if self._series is None:
+                self._series = SeriesCache(history.store, history)
+            return self._series
 
     @property
     def registry(self) -> "Registry":

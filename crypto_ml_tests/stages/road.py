@@ -32,6 +32,7 @@ PREFIXES = (
     "predictions/",
     "forecasts/",
     "market_history/",
+    "market_history_cache/",
     "prediction_log/",
     "raw/",
     "receipts/",
