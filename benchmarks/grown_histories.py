@@ -101,7 +101,6 @@ def _fill(grown: Grown, environment: dict[str, str]) -> None:
     import os
 
     import pyarrow as pa
-    import pyarrow.compute as pc
     import pyarrow.parquet as pq
     from deltalake import DeltaTable
 
@@ -124,23 +123,7 @@ def _fill(grown: Grown, environment: dict[str, str]) -> None:
         pq.write_table(rows, sink, compression="zstd")
         body = sink.getvalue().to_pybytes()
         store.replace(f"market_history/{path}", body)
-        append_id = f"{number + 1:08d}-bench"
-        actions = json.loads(json.dumps(like))
-        for action in actions:
-            if "add" in action:
-                statistics = json.loads(action["add"]["stats"])
-                statistics["numRecords"] = rows.num_rows
-                for which, least in (("minValues", pc.min), ("maxValues", pc.max)):
-                    for name in statistics[which]:
-                        found = least(rows[name]).as_py()
-                        statistics[which][name] = found.isoformat() if isinstance(found, date) else found
-                        if isinstance(found, datetime):
-                            statistics[which][name] = found.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-                action["add"] |= {"path": path, "size": len(body), "stats": json.dumps(statistics)}
-            if "txn" in action:
-                action["txn"]["appId"] = append_id
-            if "commitInfo" in action:
-                action["commitInfo"] |= {"append_id": append_id, "known_at": known_at(number).isoformat()}
+        actions = [_alike(action, number, rows, path, len(body)) for action in like]
         text = "\n".join(json.dumps(action) for action in actions)
         store.replace(f"market_history/_delta_log/{first + number:020d}.json", text.encode())
 
@@ -160,3 +143,26 @@ def _fill(grown: Grown, environment: dict[str, str]) -> None:
             one.result()
     DeltaTable(history.uri, storage_options=store.delta_options()).create_checkpoint()
     (grown.folder / "made").touch()
+
+
+def _alike(action: dict[str, Any], number: int, rows: Any, path: str, size: int) -> dict[str, Any]:
+    """What an action of one append is in the commit of another."""
+    import pyarrow.compute as pc
+
+    append_id = f"{number + 1:08d}-bench"
+    if "txn" in action:
+        return {"txn": {**action["txn"], "appId": append_id}}
+    if "commitInfo" in action:
+        said = {"append_id": append_id, "known_at": known_at(number).isoformat()}
+        return {"commitInfo": {**action["commitInfo"], **said}}
+    if "add" not in action:
+        return action
+    statistics = json.loads(action["add"]["stats"])
+    statistics["numRecords"] = rows.num_rows
+    for which, bound in (("minValues", pc.min), ("maxValues", pc.max)):
+        for name in statistics[which]:
+            found = bound(rows[name]).as_py()
+            if isinstance(found, datetime):
+                found = found.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+            statistics[which][name] = found.isoformat() if isinstance(found, date) else found
+    return {"add": {**action["add"], "path": path, "size": size, "stats": json.dumps(statistics)}}

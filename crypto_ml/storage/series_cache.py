@@ -68,11 +68,14 @@ class SeriesCache:
         before: date | None = None,
         version: int,
     ) -> pa.RecordBatchReader:
-        """The same rows as `history.scan(columns, …)`, in another order. Failures as there."""
+        """The same rows as `history.scan(columns, …)`, in another order. Failures as there.
+
+        The last days of many series are read from the history, where they stand together.
+        """
         names = SCHEMA.names if columns is None else list(columns)
         wanted = None if symbols is None else sorted(set(symbols))
-        unknown = set(names) - set(SCHEMA.names)
-        found = None if unknown else self._undamaged(lambda: self._reading.fetched(wanted, version))
+        elsewhere = set(names) - set(SCHEMA.names) or (since is not None and not self._reading.are_few(wanted))
+        found = None if elsewhere else self._undamaged(lambda: self._reading.fetched(wanted, version))
         if found is None:
             return self.history.scan(names, symbols=symbols, since=since, before=before, version=version)
         schema = pa.schema([SCHEMA.field(name) for name in names])

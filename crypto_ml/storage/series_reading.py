@@ -67,6 +67,8 @@ class Sizes:
     """Of older books the last one of so many versions stays."""
     grace_seconds: float = 900.0
     """How long a manifest stays at least, for those who are reading by it."""
+    orphan_seconds: float = 24 * 3_600.0
+    """How long an object stays that no manifest names, as one may be about to."""
     memory_bytes: int = 128 * 1024 * 1024
 
 
@@ -224,8 +226,11 @@ class SeriesReading:
         return False
 
     def _too_many(self, commits: Sequence[Added], symbols: Sequence[str] | None) -> bool:
-        few = symbols is not None and len(symbols) <= self.sizes.few_series
-        return not few and sum(added.rows for added in commits) > self.sizes.tail_rows
+        return not self.are_few(symbols) and sum(added.rows for added in commits) > self.sizes.tail_rows
+
+    def are_few(self, symbols: Sequence[str] | None) -> bool:
+        """Whether these are few enough series that what is read of them is small."""
+        return symbols is not None and len(symbols) <= self.sizes.few_series
 
     def rows_of(self, commits: Sequence[Added], symbols: Sequence[str] | None) -> pa.Table:
         """The rows (STORED) that some commits added of some series."""

@@ -15,16 +15,28 @@ import pyarrow.compute as pc
 
 from crypto_ml.forecasting.running import SeriesBook, fold
 from crypto_ml.storage.added_rows import Added, batches_of
-from crypto_ml.storage.kept_objects import AT_ONCE, CacheDamaged, at_once
+from crypto_ml.storage.kept_objects import AT_ONCE, CacheDamaged, at_once, removed
 from crypto_ml.storage.objects import rendered
 from crypto_ml.storage.series_books import advanced, current_of, joined, pieces_of
-from crypto_ml.storage.series_manifests import Book, BookPart, Listed, Segment, Segments, read_hint, write_hint
+from crypto_ml.storage.series_manifests import (
+    Book,
+    BookPart,
+    Listed,
+    Manifests,
+    Segment,
+    Segments,
+    read_book,
+    read_hint,
+    write_hint,
+)
 from crypto_ml.storage.series_reading import SeriesReading, brought_by
 from crypto_ml.storage.sorted_parts import Part, by_series, encoded, in_whole_series, merged, rows_up_to, whole_series
 
 log = logging.getLogger(__name__)
 
 ANY_VERSION: Final = 2**62
+FORGOTTEN_SECONDS: Final = 30 * 24 * 3_600.0
+"""After so long books of another definition are those of a release that does not run any more."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +88,8 @@ class SeriesRefresh:
             )
             done.removed += self._thin_books()
             done.removed += self._thin_segments()
+        if most_rows is None:
+            done.removed += self._remove_orphans()
         book = self._reading.books.at(version, 0, self._reading.hint)
         return Refreshed(
             version=segments.version,
@@ -269,6 +283,30 @@ class SeriesRefresh:
             removed += 1 + len(named)
         return removed
 
+    def _remove_orphans(self) -> int:
+        """Remove objects that no manifest names, and books of definitions in which nobody writes any more: what
+        processes left that died, and earlier releases."""
+        reading, books = self._reading, self._reading.books.manifests.prefix
+        prefix = reading.objects.prefix
+        unnamed = {
+            found.key.removeprefix(prefix)
+            for found in reading.store.list(prefix)
+            if _seconds_since(found.last_modified) > self._sizes.orphan_seconds
+        }
+        forgotten = []
+        for listed in list(reading.segments.manifests.listed()) if unnamed else []:
+            unnamed -= self._segment_names(listed)
+        for found in list(reading.store.list(f"{reading.prefix}books/")) if unnamed else []:
+            if not found.key.startswith(books) and _seconds_since(found.last_modified) > FORGOTTEN_SECONDS:
+                forgotten.append(found.key)
+                continue
+            with suppress(CacheDamaged):
+                manifests = Manifests(reading.store, found.key.rpartition("/")[0] + "/", read_book)
+                unnamed -= manifests.read(found.key).names()
+        removed(reading.store, forgotten)
+        reading.objects.remove(unnamed)
+        return len(forgotten) + len(unnamed)
+
     def _segment_names(self, listed: Listed) -> set[str]:
         manifest = self._reading.segments.read(listed.key)
         names: set[str] = set()
@@ -279,7 +317,11 @@ class SeriesRefresh:
         return names
 
     def _is_old(self, listed: Listed) -> bool:
-        return (datetime.now(UTC) - listed.written).total_seconds() > self._sizes.grace_seconds
+        return _seconds_since(listed.written) > self._sizes.grace_seconds
+
+
+def _seconds_since(time: datetime) -> float:
+    return (datetime.now(UTC) - time).total_seconds()
 
 
 def _retracted(rows: pa.Table) -> set[str]:

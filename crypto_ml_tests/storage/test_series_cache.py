@@ -34,6 +34,7 @@ TINY = Sizes(
     newest_books=1,
     every=4,
     grace_seconds=-60.0,
+    orphan_seconds=-60.0,
 )
 """So small that few rows make several parts, segments and books, and everything that may be removed is."""
 
@@ -171,7 +172,7 @@ others = st.tuples(
 refreshes = st.sampled_from([("refresh",), ("refresh a little",)])
 
 
-@settings(max_examples=8)
+@settings(max_examples=6)
 @given(st.lists(appends | others | refreshes, min_size=6, max_size=14), some_symbols, number)
 def test_series_come_out_of_the_cache_as_the_history_has_them_whatever_became_of_either(
     store: ObjectStore, happened: list[tuple[Any, ...]], asked: list[str], then: int
