@@ -103,8 +103,12 @@ class SeriesReading:
         if kept is None:
             body = memoryview(self.objects.read(part.name))
             kept = SeriesBook(decoded(body[: part.states_size], STATE), decoded(body[part.states_size :], ROWS_KEPT))
-            self._memory.keep(part.name, kept, kept.states.nbytes + kept.rows.nbytes)
+            self.remember(part, kept)
         return kept
+
+    def remember(self, part: BookPart, book: SeriesBook) -> None:
+        """Keep in memory what a part of a book holds."""
+        self._memory.keep(part.name, book, book.states.nbytes + book.rows.nbytes)
 
     def anew(self, symbols: Sequence[str] | None, version: int) -> SeriesBook:
         """Series folded from all their rows."""
@@ -239,6 +243,7 @@ class SeriesReading:
         return pa.concat_tables([STORED.empty_table(), *tables]).combine_chunks()
 
     def rows_of_file(self, version: int, file: AddedFile, symbols: Sequence[str] | None) -> pa.Table:
+        """The rows (STORED) of a file that some series have in it; small files are remembered."""
         kept: pa.Table | None = self._memory.get(file.key)
         if kept is None and file.rows <= self.sizes.due_rows:
             kept = pa.Table.from_batches(batches_of(file, self.store), SCHEMA)

@@ -14,7 +14,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from crypto_ml.forecasting.running import SeriesBook, fold
-from crypto_ml.storage.added_rows import Added, batches_of
+from crypto_ml.storage.added_rows import Added, AddedFile, batches_of
+from crypto_ml.storage.history import SCHEMA
 from crypto_ml.storage.kept_objects import AT_ONCE, CacheDamaged, at_once, removed
 from crypto_ml.storage.objects import rendered
 from crypto_ml.storage.series_books import advanced, current_of, joined, pieces_of
@@ -147,7 +148,11 @@ class SeriesRefresh:
                     for batch in batches_of(file, self._reading.store):
                         yield brought_by(version, pa.Table.from_batches([batch]))
             else:
-                yield from at_once(lambda one: self._reading.rows_of_file(*one, None), some)
+                yield from at_once(self._table_of, some)
+
+    def _table_of(self, brought: tuple[int, AddedFile]) -> pa.Table:
+        version, file = brought
+        return brought_by(version, pa.Table.from_batches(batches_of(file, self._reading.store), SCHEMA))
 
     def _tiered(self, segments: Sequence[Segment], most_rows: int | None, done: _Done) -> list[Segment]:
         """The segments with those merged that are no larger than what came after them."""
@@ -233,7 +238,7 @@ class SeriesRefresh:
         for piece in pieces_of(book, self._sizes.part_series):
             states, rows = encoded(piece.states), encoded(piece.rows)
             names = piece.states["symbol"]
-            yield BookPart(
+            part = BookPart(
                 name=self._reading.objects.put(states + rows),
                 size=len(states) + len(rows),
                 rows=piece.rows.num_rows,
@@ -241,7 +246,9 @@ class SeriesRefresh:
                 last=names[-1].as_py(),
                 states_size=len(states),
             )
+            self._reading.remember(part, SeriesBook(piece.states.combine_chunks(), piece.rows.combine_chunks()))
             done.written += 1
+            yield part
 
     def _thin_books(self) -> int:
         """Remove books of which a newer one stands for the same versions, with what only they name."""
