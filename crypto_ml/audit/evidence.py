@@ -86,6 +86,7 @@ class Evidence:
             self.settings,
             receipt.run_id,
             receipt.inputs.current,
+            receipt.inputs.earlier,
         )
 
     def accepted(self, symbols: Collection[str] | None = None) -> pa.Table:

@@ -41,4 +41,5 @@ class ForecastEvidence:
             Settings.recorded(receipt.settings),
             receipt.run_id,
             receipt.inputs.current,
+            receipt.inputs.earlier,
         )

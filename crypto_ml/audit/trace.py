@@ -15,6 +15,7 @@ from crypto_ml.audit.evidence import Evidence
 from crypto_ml.audit.references import Reference, UnknownAnswer
 from crypto_ml.digest import sha256_of
 from crypto_ml.forecasting.bundle import TRAINING_MANIFEST
+from crypto_ml.forecasting.folded import FoldedSeries
 from crypto_ml.forecasting.scaled_by import BY_MODEL, BY_OWN_ROWS
 from crypto_ml.forecasting.schema import LOOK_BACK
 from crypto_ml.forecasting.scoring import score
@@ -181,8 +182,9 @@ def scored_again(evidence: Evidence, own: pa.Table) -> pd.DataFrame:
     sources = evidence.sources()
     with TemporaryDirectory(dir=evidence.directory) as name, RowSorter(Path(name)) as sorter:
         sorter.add(own.append_column("context", pa.repeat(False, own.num_rows)))
-        add_earlier_rows(sorter, sources)
-        return pd.concat(score(sorter.chunks(), sources.bundle, sources.settings.recovery))
+        folded = FoldedSeries(Path(name) / "folded")
+        add_earlier_rows(sorter, folded, sources)
+        return pd.concat(score(sorter.chunks(), sources.bundle, sources.settings.recovery, folded=folded))
 
 
 def known_rows(evidence: Evidence, own: pa.Table) -> dict[str, list[EarlierRow]]:

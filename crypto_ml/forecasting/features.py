@@ -102,4 +102,3 @@ def gaps(rows: Rows, starts: IntArray, close_before: FloatArray | None = None) -
     first = starts == np.arange(len(starts))
     gap[first] = np.nan if close_before is None else opens[first] - close_before
     return gap
-    return gap

@@ -1,15 +1,19 @@
 """What rows and features are, as one hash: the same for the same values, however they are cut into chunks."""
 
 import hashlib
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
 
-from crypto_ml.forecasting.features import FloatArray
-from crypto_ml.forecasting.schema import OBSERVATION
+from crypto_ml.forecasting.features import CHANGE, FloatArray
+from crypto_ml.forecasting.running import GAP
+from crypto_ml.forecasting.schema import FEATURES, LEVELS, OBSERVATION, SCALED, Earlier
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -81,20 +85,56 @@ class BlockHash:
 
 
 class Witness:
-    """Sees what predictions are made from, file by file: the rows that came from history, and the features."""
+    """Sees what predictions are made from, file by file: what came from history, and the features."""
 
-    def __init__(self) -> None:
-        self.earlier_rows: dict[int, RowsHash] = {}
+    def __init__(self, columns: Sequence[str] = SCALED, features: Sequence[str] = FEATURES) -> None:
+        """columns, features: those of the bundle, which say what of a state counts."""
         self.feature_block: dict[int, BlockHash] = {}
+        self._earlier: dict[int, RowsHash] = {}
+        self._states: dict[int, RowsHash] = {}
+        self._columns = hashed_of_state(columns, features)
 
-    def see(self, rows: "pd.DataFrame", block: FloatArray) -> None:
-        """Take note of one chunk as it is scored: rows (`file`, `context`, OBSERVATION) and features (n, 13)."""
+    def see(self, rows: "pd.DataFrame", block: FloatArray, states: pa.Table | None = None) -> None:
+        """Take note of one chunk as it is scored: rows (`file`, `context`, OBSERVATION), features (n, 13), and the
+        states of its series (`folded.FOLDED`)."""
         context = rows["context"].to_numpy(bool)
         for file, part in runs(rows["file"].to_numpy()):
             self.feature_block.setdefault(file, BlockHash()).add(block[part])
-            earlier = self.earlier_rows.setdefault(file, RowsHash(OBSERVATION))
+            earlier = self._earlier.setdefault(file, RowsHash(OBSERVATION))
             if context[part].any():
                 earlier.add(rows[part][context[part]])
+        if states is not None:
+            frame = states_as_frame(states)
+            for file, part in runs(frame["file"].to_numpy()):
+                self._states.setdefault(file, RowsHash(self._columns)).add(frame[part])
+
+    def earlier_rows(self, file: int, earlier: Earlier) -> str:
+        """The hash of what came from history for a file, by one of the definitions."""
+        rows, states = self._earlier[file], self._states.get(file, RowsHash(self._columns))
+        if not earlier:
+            return rows.hexdigest()
+        return hashlib.sha256(f"{earlier} {rows.hexdigest()} {states.hexdigest()}".encode()).hexdigest()
+
+    def saw_earlier_rows(self, file: int) -> bool:
+        """Whether anything came from history for a file."""
+        return self._earlier[file].rows > 0 or file in self._states
+
+
+def hashed_of_state(columns: Sequence[str], features: Sequence[str]) -> dict[str, str]:
+    """The columns of a state that count where a bundle standardises `columns` of its `features`, and their dtypes: what
+    a later release adds to states does not change the hash of an answer."""
+    levels = [name for name in LEVELS if name == "close" or {name, f"{CHANGE}{name}"} & set(features)]
+    sums = [f"{what}_{term}" for what in ("first", "sum", "squares") for term in (*columns, GAP)]
+    days = dict.fromkeys(("first_day", "last_folded_day"), "datetime64[s]")
+    numbers = dict.fromkeys([*sums, *(f"last_{name}" for name in levels)], "float64")
+    return {"symbol": "str", "folded": "int64", **days, "folded_slugs": "str", **numbers}
+
+
+def states_as_frame(states: pa.Table) -> "pd.DataFrame":
+    """The states of those series that have one, as they are hashed."""
+    there = states.filter(pc.is_valid(states["symbol"]))
+    frame: pd.DataFrame = there.drop_columns(["folded_slugs"]).to_pandas(date_as_object=False)
+    return frame.assign(folded_slugs=[json.dumps(slugs) for slugs in there["folded_slugs"].to_pylist()])
 
 
 def runs(values: npt.NDArray[Any] | Sequence[int]) -> Iterator[tuple[int, slice]]:

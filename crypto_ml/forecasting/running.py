@@ -285,6 +285,14 @@ def _begins(starts: IntArray) -> IntArray:
     return np.flatnonzero(starts == np.arange(len(starts)))
 
 
+def rows_before(starts: IntArray, seeds: Seeds | None) -> IntArray:
+    """How many rows of its series stand before each of n rows, (n,), those that are folded among them."""
+    before: IntArray = np.arange(len(starts)) - starts
+    if seeds is None:
+        return before
+    return before + seeds.folded[np.cumsum(before == 0) - 1]
+
+
 @dataclass(frozen=True, eq=False)
 class RunningSums:
     """Sums over the rows strictly before each of n rows, from the first row of its series on.
@@ -312,7 +320,6 @@ class RunningSums:
         origins = values[begins]
         origins[:, -1] = values[np.minimum(begins + 1, n - 1), -1]
         begun = np.zeros(len(begins), bool)
-        count = np.arange(n) - starts
         total = squares = np.zeros_like(origins)
         series = np.searchsorted(begins, starts)
         if seeds is not None:
@@ -320,10 +327,10 @@ class RunningSums:
             origins = np.where(begun[:, None], seeds.first, origins)
             total = np.where(begun[:, None], seeds.total, 0.0)
             squares = np.where(begun[:, None], seeds.squares, 0.0)
-            count = count + seeds.folded[series]
         origin = origins[series]
         shifted = values - origin
         shifted[begins[~begun], -1] = 0.0
+        count = rows_before(starts, seeds)
         return cls(count, origin, shifted, _before(shifted, begins, total), _before(shifted**2, begins, squares))
 
 

@@ -4,7 +4,7 @@ The model's scaler knows a series by its symbol. It scales a series unless a row
 another coin than the one the scaler learnt under that symbol; where either says nothing, they are taken for the same.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Final
 
 import numpy as np
@@ -28,10 +28,13 @@ def other_coin_sql(learnt: str, slug: str, series: str) -> str:
     return f"coalesce(bool_or({slug} <> {learnt}) OVER (PARTITION BY {series}), false)"
 
 
-def other_coins(rows: Rows, starts: IntArray, learnt: Mapping[str, str]) -> BoolArray:
+def other_coins(
+    rows: Rows, starts: IntArray, learnt: Mapping[str, str], folded: Sequence[Collection[str]] = ()
+) -> BoolArray:
     """Of n rows, those whose series has a row that is of another coin, shape (n,).
 
     rows: `symbol` and `slug`; starts: from `features.series_starts`. learnt: symbol → slug, where that is known.
+    folded: for each of the series the slugs of its rows that are not here (see `running`).
     """
     other = np.zeros(len(rows), bool)
     if not learnt or not len(rows):
@@ -39,8 +42,8 @@ def other_coins(rows: Rows, starts: IntArray, learnt: Mapping[str, str]) -> Bool
     begins = np.flatnonzero(starts == np.arange(len(starts)))
     ends = np.append(begins[1:], len(starts))
     slugs, symbols = np.asarray(rows["slug"], object), np.asarray(rows["symbol"], object)[begins].tolist()
-    for symbol, begin, end in zip(symbols, begins.tolist(), ends.tolist(), strict=True):
+    for number, (symbol, begin, end) in enumerate(zip(symbols, begins.tolist(), ends.tolist(), strict=True)):
         if (expected := learnt.get(symbol)) is not None:
-            given = set(slugs[begin:end].tolist())
+            given = {*slugs[begin:end].tolist(), *(folded[number] if folded else ())}
             other[begin:end] = any(isinstance(slug, str) and is_other_coin(expected, slug) for slug in given)
     return other

@@ -31,6 +31,10 @@ series' own gap deviation."""
 Recovery = Literal["one_step", "cumulative"]
 """How a price is recovered from a predicted change: from the observed row before it, or by a running sum."""
 
+Earlier = Literal["", "folded-1"]
+"""How what came of the history was put together and hashed for an answer. Nothing: all rows that were read. `folded-1`:
+the states and rows of that definition (see `running`)."""
+
 DateOrder = Literal["dmy", "mdy"]
 """How an upload writes dates with slashes: day or month first."""
 

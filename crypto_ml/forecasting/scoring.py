@@ -22,6 +22,8 @@ from crypto_ml.forecasting.features import (
     series_starts,
 )
 from crypto_ml.forecasting.fingerprint import Witness
+from crypto_ml.forecasting.folded import FoldedSeries
+from crypto_ml.forecasting.running import Seeds, rows_before
 from crypto_ml.forecasting.scaled_by import BY_MODEL, BY_OWN_ROWS, UNSCALED, other_coins
 from crypto_ml.forecasting.scaling import OwnStatistics, SeriesStatistics, own_statistics
 from crypto_ml.forecasting.schema import MINIMUM_OWN_ROWS, Recovery
@@ -34,7 +36,11 @@ PREDICTED, SEED = "predicted", "seed"
 
 
 def score(
-    chunks: Iterable["pd.DataFrame"], bundle: ModelBundle, recovery: Recovery, witness: Witness | None = None
+    chunks: Iterable["pd.DataFrame"],
+    bundle: ModelBundle,
+    recovery: Recovery,
+    witness: Witness | None = None,
+    folded: FoldedSeries | None = None,
 ) -> Iterator["pd.DataFrame"]:
     """Predict the open of every row that is not context.
 
@@ -43,21 +49,26 @@ def score(
     that is still to come. Yields, for each chunk, a frame of its answered rows in the same order: `file`, `symbol`,
     `index` (0, 1, 2 … within a series of the file), `date`, `pred_open` and `val_open` (float64, the upload's
     currency), `status` (`predicted`, or `seed` where too few earlier rows exist: pred_open = open), `scaled_by`,
-    `line`. A `witness` sees what the predictions are made from.
+    `line`. A `witness` sees what the predictions are made from. folded: the states of series of which the chunks do not
+    have the first rows, but LOOK_BACK or more before the first row that is not context.
     """
     for chunk in chunks:
-        answered = score_rows(chunk, bundle, recovery, witness)
+        answered = score_rows(chunk, bundle, recovery, witness, folded)
         if len(answered):
             yield answered
 
 
 def score_rows(
-    rows: "pd.DataFrame", bundle: ModelBundle, recovery: Recovery, witness: Witness | None = None
+    rows: "pd.DataFrame",
+    bundle: ModelBundle,
+    recovery: Recovery,
+    witness: Witness | None = None,
+    folded: FoldedSeries | None = None,
 ) -> "pd.DataFrame":
     """`score` for one chunk."""
     rows = add_levels(rows)
     asked = ~np.asarray(rows["context"], bool)
-    made = _answered(rows, asked, bundle, recovery, witness)
+    made = _answered(rows, asked, bundle, recovery, witness=witness, folded=folded)
     answers = rows.loc[asked, ["file", "symbol", "date"]].reset_index(drop=True)
     answers.insert(2, "index", made.index)
     return answers.assign(
@@ -82,18 +93,26 @@ class Answered:
 
 def score_columns(rows: Columns, bundle: ModelBundle, recovery: Recovery) -> Answered:
     """`score` for one chunk without context, as arrays."""
-    return _answered(add_levels(rows), np.ones(len(rows), bool), bundle, recovery, None)
+    return _answered(add_levels(rows), np.ones(len(rows), bool), bundle, recovery)
 
 
 def _answered(
-    rows: Rows, asked: BoolArray, bundle: ModelBundle, recovery: Recovery, witness: Witness | None
+    rows: Rows,
+    asked: BoolArray,
+    bundle: ModelBundle,
+    recovery: Recovery,
+    *,
+    witness: Witness | None = None,
+    folded: FoldedSeries | None = None,
 ) -> Answered:
     numbers = _series_numbers(rows)
     starts = series_starts(numbers)
-    block = feature_block(rows, starts, bundle.features)
+    states = None if folded is None else folded.of(rows, starts)
+    seeds = None if states is None else Seeds.of(states, bundle.statistics.columns)
+    block = feature_block(rows, starts, bundle.features, None if seeds is None else seeds.last)
     if witness and not isinstance(rows, Columns):
-        witness.see(rows, block)
-    prediction = _predict_changes(rows, block, starts, asked, bundle)
+        witness.see(rows, block, states)
+    prediction = _predict_changes(rows, block, starts, asked, bundle, seeds=seeds)
     opens = np.asarray(rows["open"], np.float64)
     previous = np.concatenate([[np.nan], opens[:-1]])
     one_step = np.where(prediction.made, previous + prediction.change, opens)
@@ -124,11 +143,17 @@ class _Prediction:
 
 
 def _predict_changes(
-    rows: Rows, block: FloatArray, starts: IntArray, asked: BoolArray, bundle: ModelBundle
+    rows: Rows,
+    block: FloatArray,
+    starts: IntArray,
+    asked: BoolArray,
+    bundle: ModelBundle,
+    *,
+    seeds: Seeds | None,
 ) -> _Prediction:
     n = len(rows)
-    codes = _codes(rows, starts, bundle)
-    earlier = np.arange(n) - starts
+    codes = _codes(rows, starts, bundle, seeds)
+    earlier = rows_before(starts, seeds)
     by_model = np.flatnonzero(asked & (codes >= 0) & (earlier >= 1))
     by_own = np.flatnonzero(asked & (codes < 0) & (earlier >= MINIMUM_OWN_ROWS))
     change = np.full(n, np.nan)
@@ -137,7 +162,8 @@ def _predict_changes(
         scaled = windows(statistics.scale_block(block, codes), starts, by_model)
         change[by_model] = _to_currency(bundle, rows, by_model, scaled, _Inverse.of(statistics, codes[by_model]))
     if len(by_own):
-        own = own_statistics(block, gaps(rows, starts), starts, bundle.statistics.columns)
+        gap = gaps(rows, starts, None if seeds is None else seeds.last["close"])
+        own = own_statistics(block, gap, starts, bundle.statistics.columns, seeds)
         scaled = _own_windows(block, own, starts, by_own)
         change[by_own] = _to_currency(bundle, rows, by_own, scaled, _Inverse.of(own, by_own))
     scaled_by = np.full(n, UNSCALED, dtype=object)
@@ -146,11 +172,12 @@ def _predict_changes(
     return _Prediction(np.isfinite(change), change, scaled_by)
 
 
-def _codes(rows: Rows, starts: IntArray, bundle: ModelBundle) -> IntArray:
+def _codes(rows: Rows, starts: IntArray, bundle: ModelBundle, seeds: Seeds | None) -> IntArray:
     """Position of each row's series in the scaler, −1 where the model does not scale it (see `scaled_by`)."""
     begins = starts == np.arange(len(starts))
     codes = bundle.statistics.codes(np.asarray(rows["symbol"], object)[begins])[np.cumsum(begins) - 1]
-    return np.where(other_coins(rows, starts, bundle.slugs), -1, codes)
+    other = other_coins(rows, starts, bundle.slugs, () if seeds is None else seeds.slugs)
+    return np.where(other, -1, codes)
 
 
 def _to_currency(bundle: ModelBundle, rows: Rows, at: IntArray, scaled: WindowArray, inverse: "_Inverse") -> FloatArray:

@@ -58,6 +58,7 @@ def _inputs(received: Received, cleaned: Cleaned, number: int, sources: Sources)
         current=sources.current,
         libraries=program.libraries,
         processor=program.processor,
+        earlier=sources.earlier,
     )
 
 

@@ -15,9 +15,12 @@ from crypto_ml.forecasting.answers import PREDICTIONS, append_table, with_predic
 from crypto_ml.forecasting.bundle import ModelBundle
 from crypto_ml.forecasting.current import Order
 from crypto_ml.forecasting.fingerprint import ACCEPTED, RowsHash, Witness, runs
+from crypto_ml.forecasting.folded import FoldedSeries
 from crypto_ml.forecasting.looked_at import LookedAt
 from crypto_ml.forecasting.progress import Progress
+from crypto_ml.forecasting.running import FOLDED_1
 from crypto_ml.forecasting.scaled_by import BY_OWN_ROWS, is_other_coin
+from crypto_ml.forecasting.schema import Earlier
 from crypto_ml.forecasting.scoring import SEED, score
 from crypto_ml.forecasting.series import LookAlikes
 from crypto_ml.forecasting.sorting import RowSorter, as_frame
@@ -25,7 +28,7 @@ from crypto_ml.ledger.formats.receipt_v2 import Fingerprints
 from crypto_ml.ledger.registry import Champion
 from crypto_ml.settings import Settings
 from crypto_ml.stages.cleaned_features import Cleaned, download_named
-from crypto_ml.stages.earlier_rows import earlier_rows
+from crypto_ml.stages.earlier_rows import FromHistory, Series, read_earlier
 from crypto_ml.stages.progress import logged
 from crypto_ml.stages.spent import EARLIER_ROWS, FEATURES, part
 from crypto_ml.storage.history import MarketHistory
@@ -49,6 +52,13 @@ class Sources:
     settings: Settings
     run_id: str
     current: Order = "delivered"
+    earlier: Earlier = FOLDED_1
+    series: Series | None = None
+
+    @property
+    def read_from(self) -> Series:
+        """Where series are read by their names; the history itself where nothing faster is at hand."""
+        return self.series or FromHistory(self.history)
 
 
 PREDICTED_ROWS: Final = pa.schema(
@@ -99,7 +109,7 @@ def score_delivery(
     if not accepted.exists():
         download_named(cleaned.accepted_key, accepted, sources.store)
     hashes: dict[int, RowsHash] = {}
-    witness = Witness()
+    witness = Witness(sources.bundle.statistics.columns, sources.bundle.features)
     predicted = pq.ParquetWriter(directory / PREDICTED_PARQUET, PREDICTED_ROWS, compression="zstd")
     with predicted, RowSorter(directory / "scoring") as sorter:
         for batch in accepted_rows(accepted, only):
@@ -107,9 +117,10 @@ def score_delivery(
             frame = as_frame(pa.Table.from_batches([batch]))
             for number, rows in runs(frame["file"].to_numpy()):
                 hashes.setdefault(number, RowsHash(ACCEPTED)).add(frame[rows])
-        alike = add_earlier_rows(sorter, sources)
+        folded = FoldedSeries(directory / "folded")
+        alike = add_earlier_rows(sorter, folded, sources)
         tell, answered = logged(log, f"delivery {cleaned.delivery}"), 0
-        for chunk in score(sorter.chunks(), sources.bundle, sources.settings.recovery, witness):
+        for chunk in score(sorter.chunks(), sources.bundle, sources.settings.recovery, witness, folded):
             _write(chunk, names, scored, directory)
             answered += len(chunk)
             tell(Progress("scoring", answered, cleaned.accepted_rows if only is None else None, "rows"))
@@ -123,7 +134,7 @@ def score_delivery(
         file.look_alikes = list(alike.notes(number))
         file.fingerprints = Fingerprints(
             accepted_rows=hashes[number].hexdigest(),
-            earlier_rows=witness.earlier_rows[number].hexdigest() if witness.earlier_rows[number].rows else None,
+            earlier_rows=witness.earlier_rows(number, sources.earlier) if witness.saw_earlier_rows(number) else None,
             feature_block=witness.feature_block[number].hexdigest(),
         )
     return scored
@@ -137,7 +148,7 @@ def accepted_rows(accepted: Path, only: int | None = None) -> Iterator[pa.Record
 
 
 @part(EARLIER_ROWS)
-def add_earlier_rows(sorter: RowSorter, sources: Sources) -> LookAlikes:
+def add_earlier_rows(sorter: RowSorter, folded: FoldedSeries, sources: Sources) -> LookAlikes:
     """Add to accepted rows what the history had before them. Returns the series that look like others."""
     bundle = sources.bundle
     slugs = bundle.slugs
@@ -146,10 +157,19 @@ def add_earlier_rows(sorter: RowSorter, sources: Sources) -> LookAlikes:
     alike = LookAlikes(bundle.coins)
     for spans in sorter.spans_in_parts():
         others = alike.ask(spans)
-        for earlier in earlier_rows(
-            sources.history, spans, coins, sources.history_version, sources.current, also=others, seen=alike.see
+        for earlier in read_earlier(
+            sources.read_from,
+            sources.history,
+            spans,
+            coins,
+            sources.history_version,
+            order=sources.current,
+            earlier=sources.earlier,
+            also=others,
+            seen=alike.see,
         ):
-            sorter.add(earlier)
+            sorter.add(earlier.rows)
+            folded.add(earlier.states)
         alike.answer()
     for file, symbols in sorter.alike():
         alike.add(file, symbols)

@@ -3,17 +3,30 @@
 A series the model's scaler knows needs the rows of its window; a series it has never seen, or that is another coin of
 the same symbol, is scaled by all its own earlier rows. Rows between the asked ones count too: an upload may have holes
 that history fills.
+
+Of a series that is scaled by its own rows the first ones before the asked ones come as a state (`folded-1`, see
+`forecasting.running`), with LOOK_BACK rows or more behind it. For the last days of a series that state is in its book,
+or a few rows from it, and nothing else is read; for earlier days, the rows of those series are. Either gives the same
+bits, and so does a history read from its beginning (`FromHistory`). What was answered before 0.4 had all rows
+(`earlier_rows`), and has them again when it is replayed.
 """
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from typing import Final
+from dataclasses import dataclass
+from datetime import date, timedelta
+from typing import Final, Protocol
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from crypto_ml.forecasting.current import ORDERING, Order, current_sql
-from crypto_ml.forecasting.scaled_by import other_coin_sql
-from crypto_ml.forecasting.schema import LOOK_BACK
+from crypto_ml.forecasting.features import BoolArray, IntArray
+from crypto_ml.forecasting.folded import FOLDED
+from crypto_ml.forecasting.running import ROWS_KEPT, STATE, SeriesBook, fold, folded_rows
+from crypto_ml.forecasting.scaled_by import is_other_coin, other_coin_sql
+from crypto_ml.forecasting.schema import LOOK_BACK, Earlier
 from crypto_ml.forecasting.sorting import ROWS
 from crypto_ml.storage.history import MarketHistory
 from crypto_ml.storage.outofcore import queried
@@ -90,3 +103,350 @@ def _watched(known: pa.RecordBatchReader, seen: Callable[[Iterable[str]], None])
             yield batch
 
     return pa.RecordBatchReader.from_batches(known.schema, batches())
+
+
+class Series(Protocol):
+    """Where series are read by their names."""
+
+    def book(self, symbols: Collection[str] | None, version: int) -> SeriesBook:
+        """The folded form of the current rows of some series, in the order `delivered`, at a version of the history."""
+
+    def rows(
+        self,
+        columns: Collection[str] | None = None,
+        *,
+        symbols: Collection[str] | None,
+        since: date | None = None,
+        before: date | None = None,
+        version: int,
+    ) -> pa.RecordBatchReader:
+        """The rows that `MarketHistory.scan` gives for the same arguments, in no particular order."""
+
+
+class FromHistory:
+    """Series read from the history itself, from its beginning: what anything faster must equal."""
+
+    def __init__(self, history: MarketHistory) -> None:
+        self._history = history
+
+    def book(self, symbols: Collection[str] | None, version: int) -> SeriesBook:
+        """See `Series`; memory is bounded by the book and one batch of rows."""
+        batches = self._history.current_batches(ROWS_KEPT.names, symbols=symbols, version=version)
+        books = [SeriesBook(STATE.empty_table(), ROWS_KEPT.empty_table())]
+        for batch in batches:  # sorted, so that only the last series of a batch goes on in the next
+            last = books.pop()
+            book = fold(last.states, pa.concat_tables([last.rows, pa.Table.from_batches([batch]).cast(ROWS_KEPT)]))
+            books += _cut_before(book, book.states["symbol"][-1].as_py()) if batch.num_rows else [book]
+        return SeriesBook(
+            pa.concat_tables([book.states for book in books]).combine_chunks(),
+            pa.concat_tables([book.rows for book in books]).combine_chunks(),
+        )
+
+    def rows(
+        self,
+        columns: Collection[str] | None = None,
+        *,
+        symbols: Collection[str] | None,
+        since: date | None = None,
+        before: date | None = None,
+        version: int,
+    ) -> pa.RecordBatchReader:
+        """See `Series`."""
+        return self._history.scan(columns, symbols=symbols, since=since, before=before, version=version)
+
+
+def _cut_before(book: SeriesBook, symbol: str) -> tuple[SeriesBook, SeriesBook]:
+    """A book, and of its last series, whose name this is, a book of its own."""
+    own = pc.equal(book.rows["symbol"], symbol)
+    last = SeriesBook(book.states.slice(book.states.num_rows - 1), book.rows.filter(own))
+    return SeriesBook(book.states.slice(0, book.states.num_rows - 1), book.rows.filter(pc.invert(own))), last
+
+
+@dataclass(frozen=True)
+class EarlierRows:
+    """What of some series stood before the rows asked about. rows: ROWS, marked as context, in any order; states:
+    FOLDED, of series of which rows are folded, sorted."""
+
+    rows: pa.Table
+    states: pa.Table
+
+
+def read_earlier(
+    series: Series,
+    history: MarketHistory,
+    spans: pd.DataFrame,
+    scaler_coins: Mapping[str, str | None],
+    version: int | None,
+    *,
+    order: Order,
+    earlier: Earlier,
+    also: Collection[str] = (),
+    seen: Callable[[Iterable[str]], None] | None = None,
+) -> Iterator[EarlierRows]:
+    """What of the history stood before the rows of `spans`, by the definition `earlier`; see `earlier_rows`."""
+    if version is None or spans.empty:
+        return
+    if not earlier:
+        for batch in earlier_rows(history, spans, scaler_coins, version, order, also=also, seen=seen):
+            yield EarlierRows(pa.Table.from_batches([batch]), FOLDED.empty_table())
+    else:
+        yield from folded_earlier_rows(series, spans, scaler_coins, version, also=also, seen=seen)
+
+
+def folded_earlier_rows(
+    series: Series,
+    spans: pd.DataFrame,
+    scaler_coins: Mapping[str, str | None],
+    version: int,
+    *,
+    also: Collection[str] = (),
+    seen: Callable[[Iterable[str]], None] | None = None,
+) -> Iterator[EarlierRows]:
+    """What of series stood before the rows of `spans` by `folded-1`: canonical, so that whatever the book or the files
+    are cut into, a series has the same state and rows. Arguments as for `earlier_rows`."""
+    symbols = sorted({*spans["symbol"], *also})
+    for begin in range(0, len(symbols), SERIES_AT_ONCE):
+        some = symbols[begin : begin + SERIES_AT_ONCE]
+        book = series.book(some, version)
+        if seen is not None:
+            seen(book.states["symbol"].to_pylist())
+        asked = _Asked.of(spans, book, scaler_coins)
+        for first in range(0, len(asked.spans), SPANS_AT_ONCE):
+            yield asked.part(first, first + SPANS_AT_ONCE).from_book(book)
+        yield from _from_rows(series, asked.elsewhere(), version)
+
+
+SERIES_AT_ONCE: Final = 20_000
+SPANS_AT_ONCE: Final = 20_000
+"""Series, and spans of them, whose rows are in memory at once, some 30 of each."""
+
+MARGIN: Final = timedelta(days=45)
+"""How far before a day the LOOK_BACK rows before it are looked for first; series with holes are looked for again."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Asked:
+    """Spans, and where in a book their rows stand; each array has a value for each span.
+
+    spans: those whose series are in the book. begin, first, last: positions among the rows of the book: of the first
+    row of the series, and the first ones that are not before the span's first and last day. folded, first_day: of the
+    series. own: whether the series is scaled by its own rows. in_book: whether the book has what is needed; where not,
+    `own` says what the whole series up to the version suggests.
+    """
+
+    spans: pd.DataFrame
+    series: IntArray
+    begin: IntArray
+    first: IntArray
+    last: IntArray
+    folded: IntArray
+    first_day: IntArray
+    own: BoolArray
+    in_book: BoolArray
+
+    @classmethod
+    def of(cls, spans: pd.DataFrame, book: SeriesBook, coins: Mapping[str, str | None]) -> "_Asked":
+        names = book.states["symbol"].combine_chunks()
+        series = pc.index_in(pa.array(spans["symbol"], pa.string()), value_set=names)
+        there = series.is_valid().to_numpy(zero_copy_only=False)
+        known = {"known_to_scaler": spans["symbol"].isin(set(coins)), "scalers_slug": spans["symbol"].map(dict(coins))}
+        spans, code = spans.assign(**known)[there], series.drop_null().to_numpy().astype(np.int64)
+        of_row = pc.index_in(book.rows["symbol"], value_set=names).to_numpy().astype(np.int64)
+        keys = (of_row << DAY_BITS) + book.rows["date"].cast(pa.int32()).to_numpy()
+        begins = np.searchsorted(of_row, np.arange(len(names) + 1))
+        first, last = (np.searchsorted(keys, (code << DAY_BITS) + _days(spans[name])) for name in ("first", "last"))
+        begin, end = begins[code], begins[code + 1]
+        folded = book.states["folded"].to_numpy()[code]
+        last_folded = book.states["last_folded_day"].cast(pa.int32()).fill_null(-1).to_numpy()[code]
+        behind = last_folded < _days(spans["first"])
+        others, in_state = _others(book, of_row, coins)
+        before = np.append(0, np.cumsum(others))
+        other = in_state[code] | (before[np.where(behind, last, end)] > before[begin])
+        own = ~spans["known_to_scaler"].to_numpy(bool) | other
+        enough = np.where(own, folded_rows(folded + first - begin, LOOK_BACK) >= folded, first - begin >= LOOK_BACK)
+        return cls(
+            spans=spans,
+            series=code,
+            begin=begin,
+            first=first,
+            last=last,
+            folded=folded,
+            first_day=book.states["first_day"].cast(pa.int32()).fill_null(-1).to_numpy()[code],
+            own=own,
+            in_book=(folded == 0) | (behind & enough),
+        )
+
+    def take(self, which: slice | BoolArray) -> "_Asked":
+        """Some of the spans."""
+        found = {name: values[which] for name, values in vars(self).items() if name != "spans"}
+        return _Asked(self.spans.iloc[which] if isinstance(which, slice) else self.spans[which], **found)
+
+    def part(self, begin: int, end: int) -> "_Asked":
+        """Spans by their position, those that the book has what is needed of."""
+        part = self.take(slice(begin, end))
+        return part.take(part.in_book)
+
+    def elsewhere(self) -> "_Asked":
+        """The spans for which the book does not have what is needed."""
+        return self.take(~self.in_book)
+
+    def from_book(self, book: SeriesBook) -> EarlierRows:
+        """What stood before the spans, all of it from the book."""
+        target = np.where(self.own, folded_rows(self.folded + self.first - self.begin, LOOK_BACK), 0)
+        kept_from = np.where(
+            self.own, self.begin + target - self.folded, np.maximum(self.begin, self.first - LOOK_BACK)
+        )
+        span, at = _ranges(kept_from, self.last)
+        rows = _named(book.rows.take(pa.array(at)), self.spans.iloc[span])
+        has_state = self.own & (target > 0)
+        states = _keyed(book.states.take(pa.array(self.series[has_state])), np.flatnonzero(has_state))
+        if (further := self.own & (target > self.folded)).any():
+            span, at = _ranges(np.where(further, self.begin, 0), np.where(further, self.first, 0))
+            behind = _keyed(book.rows.take(pa.array(at)), span)
+            on = np.isin(np.flatnonzero(has_state), np.flatnonzero(further))
+            went_on = fold(states.filter(pa.array(on)), behind, kept=LOOK_BACK).states
+            states = pa.concat_tables([states.filter(pa.array(~on)), went_on]).sort_by("symbol")
+        return EarlierRows(rows, _states_of(states, self.spans.iloc[_spans_of(states)]))
+
+
+DAY_BITS: Final = 32
+KEY_DIGITS: Final = 9
+
+
+def _days(dates: pd.Series) -> IntArray:
+    return dates.to_numpy("datetime64[D]").astype(np.int64)
+
+
+def _others(book: SeriesBook, of_row: IntArray, coins: Mapping[str, str | None]) -> tuple[IntArray, BoolArray]:
+    """Of each row of a book, and of each series' folded rows, whether it is of another coin than the scaler knows."""
+    names = book.states["symbol"].to_pylist()
+    learnt = [coins.get(name) for name in names]
+    in_state = np.array(
+        [
+            any(is_other_coin(slug, one) for one in slugs)
+            for slug, slugs in zip(learnt, book.states["folded_slugs"].to_pylist(), strict=True)
+        ],
+        bool,
+    )
+    expected = pa.array(learnt, pa.string()).take(pa.array(of_row))
+    other = pc.fill_null(pc.not_equal(book.rows["slug"], expected), False)
+    return other.to_numpy().astype(np.int64), in_state
+
+
+def _ranges(begin: IntArray, end: IntArray) -> tuple[IntArray, IntArray]:
+    """All positions of some ranges, one after the other, and for each which range it is of."""
+    lengths = np.maximum(end - begin, 0)
+    which = np.repeat(np.arange(len(lengths)), lengths)
+    before = np.cumsum(lengths) - lengths
+    return which, np.arange(lengths.sum()) - np.repeat(before - begin, lengths)
+
+
+def _keyed(table: pa.Table, span: IntArray) -> pa.Table:
+    """States or rows under the number of their span instead of their symbol, which several files may have."""
+    keys = pc.utf8_lpad(pc.cast(pa.array(span), pa.string()), KEY_DIGITS, "0")
+    at = table.schema.get_field_index("symbol")
+    return table.set_column(at, table.schema.field(at), keys)
+
+
+def _spans_of(table: pa.Table) -> IntArray:
+    numbers: IntArray = pc.cast(table["symbol"], pa.int64()).to_numpy()
+    return numbers
+
+
+def _named(rows: pa.Table, spans: pd.DataFrame) -> pa.Table:
+    """Rows as context of the files and series of their spans, of which each row has one."""
+    columns = {name: rows[name] for name in ROWS.names if name in rows.schema.names}
+    columns["symbol"] = pa.array(spans["symbol"].to_numpy(), pa.string())
+    columns["file"] = pa.array(spans["file"].to_numpy(), pa.int32())
+    columns["context"] = pa.repeat(True, len(spans))
+    return pa.table({name: columns[name] for name in ROWS.names}, ROWS)
+
+
+def _states_of(states: pa.Table, spans: pd.DataFrame) -> pa.Table:
+    """States as those of the files and series of their spans, of which each has one."""
+    symbols = pa.array(spans["symbol"].to_numpy(), pa.string())
+    named = states.set_column(0, "symbol", symbols).add_column(0, "file", pa.array(spans["file"].to_numpy()))
+    return named.select(FOLDED.names).cast(FOLDED)
+
+
+ASKED: Final = pa.schema([("span", pa.int64()), *(SPANS.field(name) for name in SPANS.names if name != "file")])
+FOUND: Final = pa.schema([("folds", pa.bool_()), ("span", pa.int64()), ("before", pa.bool_()), *ROWS_KEPT])
+FOUND_SQL: Final = f"""
+    WITH current AS (
+        {current_sql("delivered")}
+    ), found AS (
+        SELECT spans.span, current.*, current.date < spans.first AS before,
+               NOT spans.known_to_scaler OR
+               {other_coin_sql("spans.scalers_slug", "current.slug", "spans.span")} AS own,
+               row_number() OVER (PARTITION BY spans.span, current.date < spans.first
+                                  ORDER BY current.date DESC) AS back
+        FROM current JOIN spans ON current.symbol = spans.symbol AND current.date < spans.last
+    )
+    SELECT own AND before AS folds, {", ".join(name for name in FOUND.names if name != "folds")} FROM found
+    WHERE own OR NOT before OR back <= {LOOK_BACK} ORDER BY span, date
+"""  # noqa: S608 - the columns are ours
+
+
+def _from_rows(series: Series, asked: _Asked, version: int) -> Iterator[EarlierRows]:
+    """What stood before spans, from the rows of their series.
+
+    Those of which nothing stood before, or a window alone counts, need the last days before them, and all others are
+    read from their beginning.
+    """
+    if asked.spans.empty:
+        return
+    first = _days(asked.spans["first"])
+    none_before = first <= asked.first_day
+    late = none_before | ~asked.own
+    needed = np.where(none_before, first, first - MARGIN.days)
+    short = np.zeros(len(first), bool)
+    if late.any():
+        since = int(needed[late].min())
+        found = np.zeros(len(first), np.int64)
+        numbered = _numbered(asked.spans, late)
+        yield from _folded(series, numbered, version, found, since=_EPOCH + timedelta(days=since))
+        short = late & ~none_before & (found < LOOK_BACK) & (asked.first_day < since)
+    if (whole := ~late | short).any():
+        yield from _folded(series, _numbered(asked.spans, whole), version, np.zeros(len(first), np.int64))
+
+
+_EPOCH: Final = date(1970, 1, 1)
+
+
+def _numbered(spans: pd.DataFrame, which: BoolArray) -> pd.DataFrame:
+    return spans.assign(span=np.arange(len(spans)))[which]
+
+
+def _folded(
+    series: Series, spans: pd.DataFrame, version: int, found: IntArray, since: date | None = None
+) -> Iterator[EarlierRows]:
+    """Spans' rows since a day, folded where they are scaled by them. found: gets how many stood before each, by its
+    number `span`."""
+    rows = series.rows(
+        [*(name for name in ROWS_KEPT.names if name not in ORDERING), *ORDERING],
+        symbols=spans["symbol"].unique(),
+        since=since,
+        before=spans["last"].max().date(),
+        version=version,
+    )
+    spans = spans.set_index("span", drop=False)
+    table = pa.Table.from_pandas(spans[ASKED.names], schema=ASKED, preserve_index=False)
+    going_on = SeriesBook(STATE.empty_table(), ROWS_KEPT.empty_table())
+    for batch in queried(FOUND_SQL, rows, FOUND, spans=table):
+        part = pa.Table.from_batches([batch])
+        np.add.at(found, part["span"].filter(part["before"]).to_numpy(), 1)
+        plain = part.filter(pc.invert(part["folds"]))
+        yield EarlierRows(_named(plain, spans.loc[plain["span"].to_numpy()]), FOLDED.empty_table())
+        folding = part.filter(part["folds"])
+        if folding.num_rows:
+            keyed = _keyed(folding.select(ROWS_KEPT.names), folding["span"].to_numpy())
+            book = fold(going_on.states, pa.concat_tables([going_on.rows, keyed]), kept=LOOK_BACK)
+            done, going_on = _cut_before(book, book.states["symbol"][-1].as_py())
+            yield _as_earlier(done, spans)
+    yield _as_earlier(going_on, spans)
+
+
+def _as_earlier(keyed: SeriesBook, spans: pd.DataFrame) -> EarlierRows:
+    states = keyed.states.filter(pc.greater(keyed.states["folded"], 0))
+    rows = _named(keyed.rows, spans.loc[_spans_of(keyed.rows)])
+    return EarlierRows(rows, _states_of(states, spans.loc[_spans_of(states)]))

@@ -33,6 +33,7 @@ def inputs_of(sources: ForecastSources, target: date, attempt: int) -> Inputs:
         libraries=program.libraries,
         processor=program.processor,
         attempt=attempt,
+        earlier=sources.earlier,
     )
 
 

@@ -18,13 +18,15 @@ from crypto_ml.forecasting.bundle import ModelBundle
 from crypto_ml.forecasting.current import Order
 from crypto_ml.forecasting.evaluation import Verdict
 from crypto_ml.forecasting.fingerprint import Witness
-from crypto_ml.forecasting.schema import OBSERVATION
+from crypto_ml.forecasting.folded import FoldedSeries
+from crypto_ml.forecasting.running import FOLDED_1
+from crypto_ml.forecasting.schema import OBSERVATION, Earlier
 from crypto_ml.forecasting.scoring import PREDICTED, score
 from crypto_ml.forecasting.sorting import RowSorter, as_rows
 from crypto_ml.ledger.formats.forecast_v1 import Fingerprints, SymbolCounts
 from crypto_ml.ledger.registry import Champion
 from crypto_ml.settings import Settings
-from crypto_ml.stages.earlier_rows import earlier_rows
+from crypto_ml.stages.earlier_rows import FromHistory, Series, read_earlier
 from crypto_ml.storage.history import MarketHistory
 from crypto_ml.storage.objects import ObjectStore
 
@@ -47,6 +49,13 @@ class ForecastSources:
     settings: Settings
     run_id: str
     current: Order = "delivered"
+    earlier: Earlier = FOLDED_1
+    series: Series | None = None
+
+    @property
+    def read_from(self) -> Series:
+        """Where series are read by their names; the history itself where nothing faster is at hand."""
+        return self.series or FromHistory(self.history)
 
 
 @dataclass(frozen=True)
@@ -92,7 +101,7 @@ def forecast(sources: ForecastSources, last_days: pd.DataFrame, directory: Path)
     """The next open of every symbol that has a row for the newest of the last days (see `last_days_of`)."""
     newest = newest_of(last_days)
     current = (last_days["date"] == newest) & ~last_days["retracted"]
-    witness = Witness()
+    witness = Witness(sources.bundle.statistics.columns, sources.bundle.features)
     scored = next_opens(sources, last_days.loc[current, "symbol"], newest, directory, witness)
     made = (scored["status"] == PREDICTED).to_numpy()
     rows = pd.DataFrame(
@@ -112,7 +121,7 @@ def forecast(sources: ForecastSources, last_days: pd.DataFrame, directory: Path)
         newest.date(),
         rows.reset_index(drop=True),
         left_out[["symbol", "last_day", "reason"]].reset_index(drop=True),
-        Fingerprints(witness.earlier_rows[0].hexdigest(), witness.feature_block[0].hexdigest()),
+        Fingerprints(witness.earlier_rows(0, sources.earlier), witness.feature_block[0].hexdigest()),
     )
 
 
@@ -147,7 +156,17 @@ def next_opens(
     to_come = to_come.assign(**unknown).assign(date=newest + ONE_DAY, line=0, market=0.0)
     with TemporaryDirectory(dir=directory) as name, RowSorter(Path(name)) as sorter:
         sorter.add(as_rows(to_come, file=0))
-        spans, coins = sorter.spans(), sources.bundle.coins
-        for earlier in earlier_rows(sources.history, spans, coins, sources.history_version, sources.current):
-            sorter.add(earlier)
-        return pd.concat(score(sorter.chunks(), sources.bundle, "one_step", witness), ignore_index=True)
+        folded = FoldedSeries(Path(name) / "folded")
+        for spans in sorter.spans_in_parts():
+            for earlier in read_earlier(
+                sources.read_from,
+                sources.history,
+                spans,
+                sources.bundle.coins,
+                sources.history_version,
+                order=sources.current,
+                earlier=sources.earlier,
+            ):
+                sorter.add(earlier.rows)
+                folded.add(earlier.states)
+        return pd.concat(score(sorter.chunks(), sources.bundle, "one_step", witness, folded), ignore_index=True)

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from crypto_ml.digest import sha256_of
 from crypto_ml.forecasting.current import Order
+from crypto_ml.forecasting.schema import Earlier
 
 KIND: Final = "forecast"
 FORMAT: Final = 1
@@ -32,6 +33,7 @@ class Inputs:
     code: the state of the stage's code. libraries: the versions of those that can move a number. processor: the kind,
     and what of its instruction sets is used.
     attempt: 1, and more where the same state of the history and of the pointer was forecast otherwise before.
+    earlier: how what came of the history was put together and hashed (see `forecasting.schema.Earlier`).
     """
 
     target_date: str
@@ -45,6 +47,7 @@ class Inputs:
     libraries: Mapping[str, str]
     processor: str
     attempt: int = 1
+    earlier: Earlier = ""
 
     @property
     def forecast_id(self) -> str:

@@ -12,6 +12,7 @@ from typing import Any, Final, Literal
 
 from crypto_ml.digest import sha256_of
 from crypto_ml.forecasting.current import Order
+from crypto_ml.forecasting.schema import Earlier
 from crypto_ml.ledger.deliveries import Upload
 
 FORMAT: Final = 2
@@ -43,6 +44,7 @@ class Inputs:
     bundle_sha256, champion_pointer: the model, and the entry of the pointer that named it. code, recovery: the state of
     the code and the setting. libraries: the versions of those that can move a number. processor: the kind, and what of
     its instruction sets is used. attempt: 1, and more where the same inputs once gave other bytes.
+    earlier: how what came of the history was put together and hashed (see `forecasting.schema.Earlier`).
     """
 
     upload_key: str
@@ -59,6 +61,7 @@ class Inputs:
     libraries: Mapping[str, str]
     processor: str
     attempt: int = 1
+    earlier: Earlier = ""
 
     @property
     def answer_id(self) -> str:

@@ -1,0 +1,175 @@
+"""What stood before the rows asked about: folded or not, from a book or from rows, the same predictions come of it."""
+
+import dataclasses
+from collections.abc import Collection, Iterable
+from datetime import UTC, date, datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
+
+from crypto_ml.forecasting.bundle import ModelBundle
+from crypto_ml.forecasting.fingerprint import Witness
+from crypto_ml.forecasting.folded import FoldedSeries
+from crypto_ml.forecasting.running import FOLDED_1, KEPT, ROWS_KEPT, SeriesBook, fold
+from crypto_ml.forecasting.scaled_by import is_other_coin
+from crypto_ml.forecasting.schema import LOOK_BACK
+from crypto_ml.forecasting.scoring import score, score_rows
+from crypto_ml.forecasting.sorting import ROWS, RowSorter
+from crypto_ml.stages.earlier_rows import EarlierRows, Series, folded_earlier_rows
+from crypto_ml_tests.forecasting.markets import market, model
+
+COLUMNS = ["file", "symbol", "date", "pred_open", "val_open", "status", "scaled_by"]
+
+
+class InMemory:
+    """Series of a history that is a table, in which every row is current."""
+
+    def __init__(self, rows: pa.Table) -> None:
+        self._rows = rows.append_column("void", pa.nulls(rows.num_rows, pa.bool_()))
+        self.rows_read = 0
+        self.kept = KEPT
+
+    def book(self, symbols: Collection[str] | None, version: int) -> SeriesBook:
+        del version
+        wanted = pa.array([] if symbols is None else list(symbols), pa.string())
+        of_them = self._rows.filter(pc.is_in(self._rows["symbol"], wanted))
+        return fold(None, of_them.select(ROWS_KEPT.names), kept=self.kept)
+
+    def rows(
+        self,
+        columns: Collection[str] | None = None,
+        *,
+        symbols: Collection[str] | None,
+        since: date | None = None,
+        before: date | None = None,
+        version: int,
+    ) -> pa.RecordBatchReader:
+        del version
+        wanted = pc.field("symbol").isin(list(symbols or ())) & (pc.field("date") < (before or date.max))
+        found = self._rows.filter(wanted & (pc.field("date") >= (since or date.min))).select(list(columns or ()))
+        self.rows_read += found.num_rows
+        return found.to_reader()
+
+
+def history_rows(rows: pd.DataFrame) -> pa.Table:
+    rows = rows.assign(known_at=datetime(2026, 1, 1, tzinfo=UTC), upload_id="00000001.0", cleaning=1)
+    return pa.Table.from_pandas(rows, ROWS_KEPT, preserve_index=False)
+
+
+@st.composite
+def asked_of_markets(draw: st.DrawFn) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """All rows of a history, and the rows of some files that are asked about, with holes."""
+    lengths = draw(st.dictionaries(st.sampled_from(["BTC", "ETH", "NEW", "é"]), st.integers(1, 120), min_size=1))
+    rows = market(lengths, draw(st.integers(0, 1000)))
+    slugs = {name: draw(st.sampled_from([None, "own", "bitcoin"])) for name in lengths}
+    changes_at = draw(st.integers(0, 120))
+    late = rows.groupby("symbol").cumcount() >= changes_at
+    rows["slug"] = rows["symbol"].map(slugs).where(late | draw(st.booleans()), None)
+    gone = np.random.default_rng(draw(st.integers(0, 9))).random(len(rows)) < draw(st.sampled_from([0.0, 0.3]))
+    rows = rows[~gone | (rows.groupby("symbol").cumcount(ascending=False) == 0)]
+    files = []
+    for file in range(draw(st.integers(1, 2))):
+        back = draw(st.integers(0, 130))
+        behind = rows.groupby("symbol").cumcount(ascending=False)
+        latest = min(draw(st.integers(0, back)), int(behind.max()))
+        span = rows[(behind <= back) & (behind >= latest)]
+        files.append(span[np.arange(len(span)) % draw(st.integers(1, 3)) == 0].assign(file=file))
+    return rows, pd.concat(files, ignore_index=True)
+
+
+def with_slug(slug: str | None) -> ModelBundle:
+    """A model that knows which coin BTC is, or not."""
+    bundle = model("gap")
+    return dataclasses.replace(bundle, manifest={**bundle.manifest, "slugs": {"BTC": slug} if slug else {}})
+
+
+def folded_before(series: Series, asked: pd.DataFrame, bundle: ModelBundle) -> list[EarlierRows]:
+    """What `delivery_scoring.add_earlier_rows` has read for some rows."""
+    days = asked.groupby(["file", "symbol"])["date"]
+    spans = days.agg(first="min", last="max", rows="size").reset_index()
+    given = asked[["symbol", "slug"]].itertuples(index=False, name=None)
+    other = {name for name, slug in given if is_other_coin(bundle.slugs.get(name), slug)}
+    coins = {name: slug for name, slug in bundle.coins.items() if name not in other}
+    return list(folded_earlier_rows(series, spans, coins, 1))
+
+
+def as_table(asked: pd.DataFrame) -> pa.Table:
+    return pa.Table.from_pandas(asked[ROWS.names], ROWS, preserve_index=False)
+
+
+def scored(asked: pd.DataFrame, earlier: Iterable[EarlierRows], bundle: ModelBundle, witness: Witness) -> pd.DataFrame:
+    """Files scored as a delivery is, in chunks of a few rows."""
+    with TemporaryDirectory() as name, RowSorter(Path(name)) as sorter:
+        folded = FoldedSeries(Path(name) / "folded")
+        sorter.add(as_table(asked))
+        for one in earlier:
+            sorter.add(one.rows)
+            folded.add(one.states)
+        chunks = list(score(sorter.chunks(50), bundle, "one_step", witness, folded))
+        return pd.concat(chunks, ignore_index=True)[COLUMNS]
+
+
+def from_all_rows(rows: pd.DataFrame, asked: pd.DataFrame, bundle: ModelBundle) -> pd.DataFrame:
+    """What predictions come of all earlier rows, as releases before this one had them."""
+    parts = []
+    for file, of_file in asked.groupby("file"):
+        last = rows["symbol"].map(of_file.groupby("symbol")["date"].max())
+        whole = rows[rows["date"] <= last].assign(file=file)
+        given = pd.MultiIndex.from_frame(of_file[["symbol", "date"]])
+        context = ~pd.MultiIndex.from_frame(whole[["symbol", "date"]]).isin(given)
+        parts.append(
+            score_rows(
+                whole.assign(context=context).astype({"file": "int32"}).reset_index(drop=True), bundle, "one_step"
+            )
+        )
+    return pd.concat(parts, ignore_index=True)[COLUMNS]
+
+
+@settings(max_examples=20, phases=[Phase.generate])
+@given(drawn=asked_of_markets(), slug=st.sampled_from([None, "bitcoin"]))
+def test_predictions_from_folded_series_are_those_from_all_rows_to_the_last_bit(
+    drawn: tuple[pd.DataFrame, pd.DataFrame], slug: str | None
+) -> None:
+    rows, asked = drawn
+    bundle = with_slug(slug)
+    series = InMemory(history_rows(rows))
+    earlier = folded_before(series, asked, bundle)
+    found = scored(asked, earlier, bundle, Witness())
+    pd.testing.assert_frame_equal(found, from_all_rows(rows, asked, bundle), check_exact=True)
+
+
+@settings(max_examples=20, phases=[Phase.generate])
+@given(drawn=asked_of_markets(), slug=st.sampled_from([None, "bitcoin"]))
+def test_what_is_read_for_a_series_does_not_depend_on_how_it_was_found(
+    drawn: tuple[pd.DataFrame, pd.DataFrame], slug: str | None
+) -> None:
+    """From a book, from rows since a day, from all rows: one form, of which a receipt has the hash."""
+    rows, asked = drawn
+    bundle = with_slug(slug)
+    series = InMemory(history_rows(rows))
+    hashes = set()
+    for kept in (LOOK_BACK, 16, 10_000):
+        series.kept = kept
+        earlier = folded_before(series, asked, bundle)
+        witness = Witness()
+        scored(asked, earlier, bundle, witness)
+        hashes.add(tuple(witness.earlier_rows(file, FOLDED_1) for file in sorted(set(asked["file"]))))
+        assert all(not len(one.states) or pc.min(one.states["folded"]).as_py() > 0 for one in earlier)
+    assert len(hashes) == 1
+
+
+def test_a_daily_file_asks_for_the_book_alone_and_an_old_one_for_some_days_of_known_series() -> None:
+    rows = market({"BTC": 400, "NEW": 400})
+    behind = rows.groupby("symbol").cumcount(ascending=False)
+    read = {}
+    for back in (0, 9, 10, 60):
+        series = InMemory(history_rows(rows))
+        folded_before(series, rows[behind == back], model("gap"))
+        read[back] = series.rows_read
+    assert read == {0: 0, 9: 0, 10: (400 - 11) + 45, 60: (400 - 61) + 45}
