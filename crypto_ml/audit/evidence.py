@@ -21,9 +21,11 @@ from crypto_ml.ledger.retractions import upload_id
 from crypto_ml.settings import Settings
 from crypto_ml.stages.cleaned_features import ACCEPTED_SCHEMA, Cleaned, download_named, read_cleaning
 from crypto_ml.stages.delivery_scoring import Sources
+from crypto_ml.stages.earlier_rows import Series
 from crypto_ml.stages.raw_uploads import Received, read_received
 from crypto_ml.storage.history import MarketHistory
 from crypto_ml.storage.objects import ObjectStore
+from crypto_ml.storage.series_cache import SeriesCache
 
 
 @dataclass(frozen=True)
@@ -74,8 +76,14 @@ class Evidence:
     def champion(self) -> Champion:
         return repeated_champion(self.receipt.champion)
 
-    def sources(self) -> Sources:
-        """What the delivery was answered with."""
+    @cached_property
+    def series(self) -> SeriesCache:
+        """The earlier rows of series, found through the cache. It is no evidence: whoever wants to know what the
+        history itself gives asks for sources without it."""
+        return SeriesCache(self.store, MarketHistory(self.store))
+
+    def sources(self, series: Series | None = None) -> Sources:
+        """What the delivery was answered with. series: where series are read; None: in the history itself."""
         receipt = self.receipt
         return Sources(
             self.store,
@@ -87,6 +95,7 @@ class Evidence:
             receipt.run_id,
             receipt.inputs.current,
             receipt.inputs.earlier,
+            series,
         )
 
     def accepted(self, symbols: Collection[str] | None = None) -> pa.Table:

@@ -8,9 +8,11 @@ from crypto_ml.ledger.forecasts import read_forecast_receipt
 from crypto_ml.ledger.formats.forecast_v1 import ForecastReceipt
 from crypto_ml.ledger.registry import Registry, repeated_champion
 from crypto_ml.settings import Settings
+from crypto_ml.stages.earlier_rows import Series
 from crypto_ml.stages.next_opens import ForecastSources
 from crypto_ml.storage.history import MarketHistory
 from crypto_ml.storage.objects import ObjectStore
+from crypto_ml.storage.series_cache import SeriesCache
 
 
 @dataclass(frozen=True)
@@ -29,8 +31,14 @@ class ForecastEvidence:
     def bundle(self) -> ModelBundle:
         return Registry(self.store).load(self.receipt.inputs.model_version)
 
-    def sources(self) -> ForecastSources:
-        """What the forecast was made from."""
+    @cached_property
+    def series(self) -> SeriesCache:
+        """The earlier rows of series, found through the cache. It is no evidence: whoever wants to know what the
+        history itself gives asks for sources without it."""
+        return SeriesCache(self.store, MarketHistory(self.store))
+
+    def sources(self, series: Series | None = None) -> ForecastSources:
+        """What the forecast was made from. series: where series are read; None: in the history itself."""
         receipt = self.receipt
         return ForecastSources(
             self.store,
@@ -42,4 +50,5 @@ class ForecastEvidence:
             receipt.run_id,
             receipt.inputs.current,
             receipt.inputs.earlier,
+            series,
         )

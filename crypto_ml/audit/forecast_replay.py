@@ -15,8 +15,10 @@ from crypto_ml.audit.forecast_evidence import ForecastEvidence
 from crypto_ml.audit.logged import as_logged, logged_as_made
 from crypto_ml.audit.replay import ReplayVerdict
 from crypto_ml.audit.retraining import retrained
+from crypto_ml.audit.rows_read import CACHE_DIFFERS, FOLDED, cache_note, named_where_damaged, uploads_stand
 from crypto_ml.audit.standing import appends_stand, stands
 from crypto_ml.digest import sha256_of, sha256_of_file
+from crypto_ml.forecasting.scaled_by import BY_OWN_ROWS
 from crypto_ml.ledger.code import code_version
 from crypto_ml.ledger.forecasts import ForecastOrder, standing
 from crypto_ml.ledger.formats.forecast_v1 import ForecastReceipt
@@ -24,6 +26,7 @@ from crypto_ml.ledger.layout import FORECAST_RECEIPTS
 from crypto_ml.ledger.registry import Registry
 from crypto_ml.ledger.software import software
 from crypto_ml.settings import Settings
+from crypto_ml.stages.earlier_rows import Series
 from crypto_ml.stages.forecast_publication import write_files
 from crypto_ml.stages.forecast_receipts import STAGE
 from crypto_ml.stages.logged_forecasts import ROAD
@@ -34,35 +37,39 @@ from crypto_ml.storage.objects import ORDER, ObjectStore
 PART_STAGES: Final = {"champion": "champion_model", "bundle": "trained_model"}
 
 
-def replay(forecast_id: str, store: ObjectStore, *, retrain: bool = False) -> ReplayVerdict:
+def replay(forecast_id: str, store: ObjectStore, *, retrain: bool = False, full: bool = False) -> ReplayVerdict:
     """Compute a forecast again; with `retrain`, the model behind it as well.
 
+    full: read every row of the history that anything of it rests on, and every object up to the version that was read
+    (see `rows_read`); a forecast of a release before 0.4 always is.
     Damage is a verdict, and so is a receipt that is not there. Raises StoreUnavailable where the store does not answer,
     NoTrainingSet where a model that was trained elsewhere is to be trained again.
     """
     try:
         with TemporaryDirectory(prefix="crypto_ml-replay-") as name:
             evidence = at_stage("receipt", lambda: ForecastEvidence.of(forecast_id, store))
-            ulp = _replayed(evidence, Path(name))
+            ulp, read = _replayed(evidence, Path(name), full=full or not evidence.receipt.inputs.earlier)
             if retrain:
                 retrained(evidence.bundle, evidence.sources().history)
     except Differs as found:
         return ReplayVerdict(forecast_id, "DIFFERS", found.stage, found.why)
-    note = _software_note(evidence.receipt)
+    note = "; ".join(filter(None, [_software_note(evidence.receipt), read])) or None
     return ReplayVerdict(forecast_id, "EQUAL" if ulp else "IDENTICAL", ulp=ulp or None, note=note)
 
 
-def _replayed(evidence: ForecastEvidence, directory: Path) -> int:
-    """How far the numbers are from those published, in ulp; 0 where every byte is the same. Raises Differs."""
+def _replayed(evidence: ForecastEvidence, directory: Path, *, full: bool) -> tuple[int, str | None]:
+    """How far the numbers are from those published, in ulp, 0 where every byte is the same; and what there is to say of
+    what was read. Raises Differs."""
     receipt, store = evidence.receipt, evidence.store
     _approval_stands(receipt, store)
-    appends_stand(receipt.inputs.history_version, store)
+    if full:
+        appends_stand(receipt.inputs.history_version, store)
     manifest = receipt.evidence["bundle"]
     stands(PART_STAGES["bundle"], manifest.key, manifest.sha256, store)
     bundle = at_stage("trained_model", lambda: evidence.bundle)
     if bundle.sha256 != receipt.inputs.bundle_sha256:
         raise Differs("trained_model", f"the bundle {bundle.version} is not the one the receipt names")
-    made = at_stage("market_history", lambda: _made_again(evidence, directory))
+    made, note = _made_again(evidence, directory, full=full)
     _rows_agree(receipt, made)
     ulp = at_stage("predictions", lambda: _distance(evidence, made, directory))
     at_stage("predictions", lambda: _published_stands(receipt, store))
@@ -70,7 +77,7 @@ def _replayed(evidence: ForecastEvidence, directory: Path) -> int:
     logged = as_logged(rows, road=ROAD, model_version=receipt.inputs.model_version, made_at=receipt.timings.made_at)
     if not logged_as_made(receipt.forecast_id, logged, store, exactly=not ulp) and _stands_now(receipt, store):
         raise Differs("prediction_log", f"no prediction of {receipt.forecast_id} is there")
-    return ulp
+    return ulp, note
 
 
 def _stands_now(receipt: ForecastReceipt, store: ObjectStore) -> bool:
@@ -90,9 +97,30 @@ def _approval_stands(receipt: ForecastReceipt, store: ObjectStore) -> None:
         raise Differs("champion_model", "the entry of the pointer names another model")
 
 
-def _made_again(evidence: ForecastEvidence, directory: Path) -> Forecast:
-    sources = evidence.sources()
-    return forecast(sources, last_days_of(sources.history, sources.history_version), directory)
+def _made_again(evidence: ForecastEvidence, directory: Path, *, full: bool) -> tuple[Forecast, str | None]:
+    """The forecast, and what there is to say of what was read for it. Raises Differs."""
+    receipt, store, version = evidence.receipt, evidence.store, evidence.receipt.inputs.history_version
+    uploads = set[str]()
+
+    def made(series: Series | None) -> Forecast:
+        sources = evidence.sources(series)
+        return forecast(sources, last_days_of(sources.history, version), directory, uploads)
+
+    if full:
+        found = at_stage("market_history", lambda: made(None))
+        history = evidence.sources().history
+        symbols = found.rows["symbol"].tolist()
+        if not receipt.inputs.earlier:
+            return found, None
+        return found, at_stage("market_history", lambda: cache_note(symbols, version, evidence.series, history))
+    found, note = named_where_damaged(lambda: made(evidence.series), version, store), None
+    if found.fingerprints.earlier_rows != receipt.fingerprints.earlier_rows:
+        of_the_cache, found = found, named_where_damaged(lambda: made(None), version, store)
+        note = CACHE_DIFFERS if found.fingerprints != of_the_cache.fingerprints else None
+    elif (found.rows["scaled_by"] == BY_OWN_ROWS).any():
+        note = FOLDED
+    uploads_stand(uploads, version, store)
+    return found, note
 
 
 def _rows_agree(receipt: ForecastReceipt, made: Forecast) -> None:

@@ -19,6 +19,7 @@ from crypto_ml.ledger.formats.forecast_v1 import PUBLISHED, ForecastReceipt
 from crypto_ml.ledger.formats.retraction_v1 import Retraction
 from crypto_ml.ledger.layout import forecast_receipt_key
 from crypto_ml.ledger.registry import repeated_champion
+from crypto_ml.stages.earlier_rows import current_of
 from crypto_ml.stages.next_opens import Forecast, forecast, last_days_of
 from crypto_ml.storage.failures import ObjectMissing
 from crypto_ml.storage.objects import ORDER, ObjectStore
@@ -96,17 +97,12 @@ def _now(receipt: ForecastReceipt, what: str, store: ObjectStore) -> str:
 
 def _row(evidence: ForecastEvidence, reference: Reference) -> TracedForecast:
     """One row of a forecast, which is made again for it: the rows' numbers are those of all of them."""
-    sources, receipt = evidence.sources(), evidence.receipt
+    sources, receipt = evidence.sources(evidence.series), evidence.receipt
     with TemporaryDirectory(prefix="crypto_ml-trace-") as name:
         made = forecast(sources, last_days_of(sources.history, sources.history_version), Path(name))
     number = _number(made, reference)
     row = made.rows.iloc[number - 1]
-    history = sources.history.current_rows(
-        symbols=[row["symbol"]],
-        before=made.target_date,
-        version=sources.history_version,
-        order=sources.current,
-    )
+    history = current_of(evidence.series, [row["symbol"]], made.target_date, sources.history_version, sources.current)
     before = earlier_rows(history.to_pylist(), evidence.store)
     return TracedForecast(
         prediction_id=f"{receipt.forecast_id}-{number}",

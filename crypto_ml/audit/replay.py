@@ -19,6 +19,7 @@ from crypto_ml.audit.distance import ulps_apart
 from crypto_ml.audit.evidence import Evidence
 from crypto_ml.audit.logged import as_logged, logged_as_made
 from crypto_ml.audit.retraining import retrained
+from crypto_ml.audit.rows_read import CACHE_DIFFERS, FOLDED, cache_note, named_where_damaged, uploads_stand
 from crypto_ml.audit.standing import appends_stand, stands
 from crypto_ml.digest import sha256_of, sha256_of_file
 from crypto_ml.ledger.formats import receipt_v1, report_v1
@@ -29,7 +30,8 @@ from crypto_ml.ledger.registry import Registry
 from crypto_ml.ledger.reports import read_report_of, report_key_of
 from crypto_ml.ledger.software import software
 from crypto_ml.stages.cleaned_features import REFUSED, Cleaned, KnownCoins, clean_into
-from crypto_ml.stages.delivery_scoring import PREDICTED_PARQUET, score_delivery
+from crypto_ml.stages.delivery_scoring import PREDICTED_PARQUET, Scored, score_delivery
+from crypto_ml.stages.earlier_rows import Series
 from crypto_ml.stages.logged_predictions import ROAD
 from crypto_ml.stages.publication import refused_rows_file
 from crypto_ml.storage.objects import ObjectStore
@@ -65,29 +67,31 @@ class ReplayVerdict:
         return f"EQUAL WITHIN {self.ulp} ulp" if self.outcome == "EQUAL" else f"DIFFERS AT {self.stage}: {self.why}"
 
 
-def replay(answer_id: str, store: ObjectStore, *, retrain: bool = False) -> ReplayVerdict:
+def replay(answer_id: str, store: ObjectStore, *, retrain: bool = False, full: bool = False) -> ReplayVerdict:
     """Compute an answer again; with `retrain`, the model behind it as well.
 
+    full: read every row of the history that anything of it rests on, and every object up to the version that was read
+    (see `rows_read`); an answer of a release before 0.4 always is.
     Damage is a verdict, and so is a receipt that is not there. Raises StoreUnavailable where the store does not answer,
     NoTrainingSet where a model that was trained elsewhere is to be trained again.
     """
     try:
         with TemporaryDirectory(prefix="crypto_ml-replay-") as name:
             evidence = at_stage("receipt", lambda: Evidence.of(answer_id, store, Path(name)))
-            ulp, logged = _replayed(evidence)
+            ulp, *notes = _replayed(evidence, full=full or not evidence.receipt.inputs.earlier)
             if retrain:
                 retrained(evidence.bundle, evidence.history)
     except Differs as found:
         return ReplayVerdict(answer_id, "DIFFERS", found.stage, found.why)
-    note = "; ".join(filter(None, [_software_note(evidence), logged])) or None
+    note = "; ".join(filter(None, [_software_note(evidence), *notes])) or None
     if ulp:
         return ReplayVerdict(answer_id, "EQUAL", ulp=ulp, note=note)
     return ReplayVerdict(answer_id, "IDENTICAL", note=note)
 
 
-def _replayed(evidence: Evidence) -> tuple[int, str | None]:
+def _replayed(evidence: Evidence, *, full: bool) -> tuple[int, str | None, str | None]:
     """How far the numbers are from those published, in ulp, 0 where every byte is the same; and what there is to say of
-    the log. Raises Differs."""
+    what was read, and of the log. Raises Differs."""
     _evidence_stands(evidence)
     _raw_bytes_stand(evidence)
     receipt = evidence.receipt
@@ -99,22 +103,19 @@ def _replayed(evidence: Evidence) -> tuple[int, str | None]:
         refused = refused_rows_file(evidence.file, directory / REFUSED, directory)
         if sha256_of_file(refused) != receipt.published["rejected_rows"].sha256:
             raise Differs("cleaned_features", "other rows are refused, or for other reasons")
-    _history_stands(evidence)
+    _history_stands(evidence, full=full)
     bundle = at_stage("trained_model", lambda: evidence.bundle)
     if bundle.sha256 != receipt.model.sha256:
         raise Differs("trained_model", f"the bundle {bundle.version} is not the one the receipt names")
-    ulp = 0
+    ulp, note = 0, None
     if receipt.rows.accepted:
-        names = {evidence.file: receipt.answer_id}
-        made = at_stage(
-            "market_history", lambda: score_delivery(cleaned, names, evidence.sources(), directory, evidence.file)
-        )[evidence.file]
+        made, note = _scored(evidence, cleaned, directory, full=full)
         _fingerprints_agree(receipt.fingerprints, made.fingerprints)
         if "predictions" in receipt.published and sha256_of_file(made.path) != receipt.published["predictions"].sha256:
             ulp = _distance(evidence, made.path)
     _published_stands(evidence)
     _outcome_stands(evidence)
-    return ulp, _log_stands(evidence, directory, exactly=not ulp)
+    return ulp, note, _log_stands(evidence, directory, exactly=not ulp)
 
 
 def _evidence_stands(evidence: Evidence) -> None:
@@ -162,12 +163,43 @@ def _clean(evidence: Evidence, directory: Path) -> Cleaned:
     return cleaned
 
 
-def _history_stands(evidence: Evidence) -> None:
-    """Every append up to the version that was read is still what was written."""
+def _scored(evidence: Evidence, cleaned: Cleaned, directory: Path, *, full: bool) -> tuple[Scored, str | None]:
+    """The upload scored again, and what there is to say of what was read for it. Raises Differs."""
+    receipt, store, version = evidence.receipt, evidence.store, evidence.receipt.history.read
+    names, uploads = {evidence.file: receipt.answer_id}, set[str]()
+
+    def scored(series: Series | None) -> Scored:
+        for left in directory.glob("*.csv"):  # of an attempt before
+            left.unlink()
+        sources = evidence.sources(series)
+        return score_delivery(cleaned, names, sources, directory, evidence.file, uploads=uploads)[evidence.file]
+
+    if full or version is None:
+        made = at_stage("market_history", lambda: scored(None))
+        note = _of_the_cache(evidence, version) if receipt.inputs.earlier and version is not None else None
+        return made, note
+    made, note = named_where_damaged(lambda: scored(evidence.series), version, store), None
+    if made.fingerprints.earlier_rows != receipt.fingerprints.earlier_rows:
+        of_the_cache, made = made, named_where_damaged(lambda: scored(None), version, store)
+        note = CACHE_DIFFERS if made.fingerprints != of_the_cache.fingerprints else None
+    elif made.own_scaled_series:
+        note = FOLDED
+    uploads_stand(uploads, version, store)
+    return made, note
+
+
+def _of_the_cache(evidence: Evidence, version: int) -> str | None:
+    symbols = evidence.accepted()["symbol"].unique().to_pylist()
+    return at_stage("market_history", lambda: cache_note(symbols, version, evidence.series, evidence.history))
+
+
+def _history_stands(evidence: Evidence, *, full: bool) -> None:
+    """Every append up to the version that was read is still what was written; or else the delivery's own."""
     version, store = evidence.receipt.history.read, evidence.store
     if version is None:
         return
-    recorded = appends_stand(version, store)
+    own = evidence.receipt.inputs.delivery
+    recorded = appends_stand(version, store) if full else uploads_stand([own], version, store)
     written = evidence.receipt.history.written
     if written is not None and written not in recorded:
         raise Differs("market_history", f"what version {written} wrote is not recorded any more")

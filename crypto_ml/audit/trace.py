@@ -29,6 +29,7 @@ from crypto_ml.ledger.registry import repeated_champion
 from crypto_ml.ledger.reports import read_report_of
 from crypto_ml.ledger.retractions import retractions
 from crypto_ml.stages.delivery_scoring import add_earlier_rows
+from crypto_ml.stages.earlier_rows import current_of
 from crypto_ml.storage.failures import ObjectMissing
 from crypto_ml.storage.objects import ObjectStore
 
@@ -179,7 +180,7 @@ def made_from(known: Sequence[EarlierRow], day: date, scaled_by: str) -> list[Ea
 
 def scored_again(evidence: Evidence, own: pa.Table) -> pd.DataFrame:
     """Series of the upload, scored again: columns of `scoring.score`."""
-    sources = evidence.sources()
+    sources = evidence.sources(evidence.series)
     with TemporaryDirectory(dir=evidence.directory) as name, RowSorter(Path(name)) as sorter:
         sorter.add(own.append_column("context", pa.repeat(False, own.num_rows)))
         folded = FoldedSeries(Path(name) / "folded")
@@ -206,9 +207,8 @@ def _history(evidence: Evidence, own: pa.Table) -> Iterator[dict[str, Any]]:
     if version is None:
         return
     symbols, last = own["symbol"].unique().to_pylist(), pc.max(own["date"]).as_py()
-    for row in evidence.history.current_rows(
-        symbols=symbols, before=last, version=version, order=evidence.receipt.inputs.current
-    ).to_pylist():
+    order = evidence.receipt.inputs.current
+    for row in current_of(evidence.series, symbols, last, version, order).to_pylist():
         yield {**row, "known_at": row["known_at"].isoformat()}
 
 

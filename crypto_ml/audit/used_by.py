@@ -20,6 +20,7 @@ from crypto_ml.ledger.formats.training_manifest_v2 import order_of
 from crypto_ml.ledger.layout import FORECAST_RECEIPTS
 from crypto_ml.ledger.receipts import receipts_of
 from crypto_ml.ledger.registry import Registry
+from crypto_ml.stages.earlier_rows import current_of
 from crypto_ml.stages.next_opens import forecast, last_days_of
 from crypto_ml.stages.scaler import SOURCE
 from crypto_ml.storage.history import MarketHistory
@@ -117,15 +118,13 @@ def _forecasts_that_used(rows: Rows, store: ObjectStore, directory: Path) -> Ite
 
 def _forecast_from(evidence: ForecastEvidence, rows: Rows, directory: Path) -> Iterator[str]:
     """The prediction ids of a forecast, which is made again for their numbers, that were made from the rows."""
-    sources = evidence.sources()
+    sources = evidence.sources(evidence.series)
     made = forecast(sources, last_days_of(sources.history, sources.history_version), directory)
     numbered = made.rows.reset_index(names="number")
     for symbol, number, scaled_by in numbered[["symbol", "number", "scaled_by"]].itertuples(index=False, name=None):
         if symbol not in rows.first:
             continue
-        known = sources.history.current_rows(
-            symbols=[symbol], before=made.target_date, version=sources.history_version, order=sources.current
-        )
+        known = current_of(evidence.series, [symbol], made.target_date, sources.history_version, sources.current)
         if rows.among(symbol, made_from(earlier_rows(known.to_pylist(), evidence.store), made.target_date, scaled_by)):
             yield f"{evidence.receipt.forecast_id}-{number + 1}"
 

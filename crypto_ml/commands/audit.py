@@ -48,8 +48,9 @@ def trace(reference: str, symbol: str | None, day: datetime | None, as_json: boo
 @click.command("replay")
 @click.argument("reference", metavar="PREDICTIONS_KEY_OR_ID")
 @click.option("--retrain", is_flag=True, help="Train the model again as well, and compare its weights.")
+@click.option("--full", is_flag=True, help="Read every row and object of the history behind it, not its windows alone.")
 @as_json_option
-def replay(reference: str, retrain: bool, as_json: bool) -> None:
+def replay(reference: str, retrain: bool, full: bool, as_json: bool) -> None:
     """Compute an answer or a forecast again from the bytes that were received.
 
     Prints IDENTICAL, EQUAL WITHIN n ulp (of a float32, on another processor), or DIFFERS AT the first stage that does
@@ -62,7 +63,7 @@ def replay(reference: str, retrain: bool, as_json: bool) -> None:
     store = _store()
     named = resolve(reference, store)
     compute_again = forecast_replay.replay if named.is_forecast else answer_replay.replay
-    verdict = compute_again(named.answer_id, store, retrain=retrain)
+    verdict = compute_again(named.answer_id, store, retrain=retrain, full=full)
     if as_json:
         print_json({**asdict(verdict), "verdict": str(verdict)})
     else:

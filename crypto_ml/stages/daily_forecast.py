@@ -46,7 +46,16 @@ def forecast_now(deployment: Deployment, champion: Champion, *, run_id: str, beg
     if version is None:
         return None
     bundle = deployment.bundle(champion.version)
-    sources = ForecastSources(deployment.store, history, version, bundle, champion, deployment.settings, run_id)
+    sources = ForecastSources(
+        deployment.store,
+        history,
+        version,
+        bundle,
+        champion,
+        deployment.settings,
+        run_id,
+        series=deployment.series,
+    )
     return publish_forecast(sources, began)
 
 

@@ -97,10 +97,12 @@ def score_delivery(
     only: int | None = None,
     *,
     looked_at: LookedAt | None = None,
+    uploads: set[str] | None = None,
 ) -> dict[int, Scored]:
     """Write the predictions of each file of the delivery (or of one) into a local directory, each row named.
 
     Beside them stands PREDICTED_PARQUET, the rows that were predicted, of all of these files; `looked_at` sees them.
+    uploads: gets the names of those that rows read from the history came from.
     """
     scored: dict[int, Scored] = {}
     if not cleaned.accepted_rows:
@@ -118,7 +120,7 @@ def score_delivery(
             for number, rows in runs(frame["file"].to_numpy()):
                 hashes.setdefault(number, RowsHash(ACCEPTED)).add(frame[rows])
         folded = FoldedSeries(directory / "folded")
-        alike = add_earlier_rows(sorter, folded, sources)
+        alike = add_earlier_rows(sorter, folded, sources, uploads)
         tell, answered = logged(log, f"delivery {cleaned.delivery}"), 0
         for chunk in score(sorter.chunks(), sources.bundle, sources.settings.recovery, witness, folded):
             _write(chunk, names, scored, directory)
@@ -148,8 +150,13 @@ def accepted_rows(accepted: Path, only: int | None = None) -> Iterator[pa.Record
 
 
 @part(EARLIER_ROWS)
-def add_earlier_rows(sorter: RowSorter, folded: FoldedSeries, sources: Sources) -> LookAlikes:
-    """Add to accepted rows what the history had before them. Returns the series that look like others."""
+def add_earlier_rows(
+    sorter: RowSorter, folded: FoldedSeries, sources: Sources, uploads: set[str] | None = None
+) -> LookAlikes:
+    """Add to accepted rows what the history had before them. Returns the series that look like others.
+
+    uploads: gets the names of those that these rows came from.
+    """
     bundle = sources.bundle
     slugs = bundle.slugs
     other = {name for coins in sorter.coins() for name, slug in coins if is_other_coin(slugs.get(name), slug)}
@@ -170,6 +177,8 @@ def add_earlier_rows(sorter: RowSorter, folded: FoldedSeries, sources: Sources) 
         ):
             sorter.add(earlier.rows)
             folded.add(earlier.states)
+            if uploads is not None:
+                uploads.update(earlier.uploads.unique().to_pylist())
         alike.answer()
     for file, symbols in sorter.alike():
         alike.add(file, symbols)

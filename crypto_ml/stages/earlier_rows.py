@@ -162,13 +162,17 @@ def _cut_before(book: SeriesBook, symbol: str) -> tuple[SeriesBook, SeriesBook]:
     return SeriesBook(book.states.slice(0, book.states.num_rows - 1), book.rows.filter(pc.invert(own))), last
 
 
+_NO_UPLOADS: Final = pa.chunked_array([], pa.string())
+
+
 @dataclass(frozen=True)
 class EarlierRows:
     """What of some series stood before the rows asked about. rows: ROWS, marked as context, in any order; states:
-    FOLDED, of series of which rows are folded, sorted."""
+    FOLDED, of series of which rows are folded, sorted. uploads: what the rows came from (`<delivery>.<file>`)."""
 
     rows: pa.Table
     states: pa.Table
+    uploads: pa.ChunkedArray
 
 
 def read_earlier(
@@ -188,7 +192,7 @@ def read_earlier(
         return
     if not earlier:
         for batch in earlier_rows(history, spans, scaler_coins, version, order, also=also, seen=seen):
-            yield EarlierRows(pa.Table.from_batches([batch]), FOLDED.empty_table())
+            yield EarlierRows(pa.Table.from_batches([batch]), FOLDED.empty_table(), _NO_UPLOADS)
     else:
         yield from folded_earlier_rows(series, spans, scaler_coins, version, also=also, seen=seen)
 
@@ -297,7 +301,8 @@ class _Asked:
             self.own, self.begin + target - self.folded, np.maximum(self.begin, self.first - LOOK_BACK)
         )
         span, at = _ranges(kept_from, self.last)
-        rows = _named(book.rows.take(pa.array(at)), self.spans.iloc[span])
+        found = book.rows.take(pa.array(at))
+        rows = _named(found, self.spans.iloc[span])
         has_state = self.own & (target > 0)
         states = _keyed(book.states.take(pa.array(self.series[has_state])), np.flatnonzero(has_state))
         if (further := self.own & (target > self.folded)).any():
@@ -306,7 +311,7 @@ class _Asked:
             on = np.isin(np.flatnonzero(has_state), np.flatnonzero(further))
             went_on = fold(states.filter(pa.array(on)), behind, kept=LOOK_BACK).states
             states = pa.concat_tables([states.filter(pa.array(~on)), went_on]).sort_by("symbol")
-        return EarlierRows(rows, _states_of(states, self.spans.iloc[_spans_of(states)]))
+        return EarlierRows(rows, _states_of(states, self.spans.iloc[_spans_of(states)]), found["upload_id"])
 
 
 DAY_BITS: Final = 32
@@ -436,7 +441,8 @@ def _folded(
         part = pa.Table.from_batches([batch])
         np.add.at(found, part["span"].filter(part["before"]).to_numpy(), 1)
         plain = part.filter(pc.invert(part["folds"]))
-        yield EarlierRows(_named(plain, spans.loc[plain["span"].to_numpy()]), FOLDED.empty_table())
+        named = _named(plain, spans.loc[plain["span"].to_numpy()])
+        yield EarlierRows(named, FOLDED.empty_table(), plain["upload_id"])
         folding = part.filter(part["folds"])
         if folding.num_rows:
             keyed = _keyed(folding.select(ROWS_KEPT.names), folding["span"].to_numpy())
@@ -449,4 +455,13 @@ def _folded(
 def _as_earlier(keyed: SeriesBook, spans: pd.DataFrame) -> EarlierRows:
     states = keyed.states.filter(pc.greater(keyed.states["folded"], 0))
     rows = _named(keyed.rows, spans.loc[_spans_of(keyed.rows)])
-    return EarlierRows(rows, _states_of(states, spans.loc[_spans_of(states)]))
+    return EarlierRows(rows, _states_of(states, spans.loc[_spans_of(states)]), keyed.rows["upload_id"])
+
+
+def current_of(series: Series, symbols: Collection[str], before: date, version: int, order: Order) -> pa.Table:
+    """The current rows of series before a day, sorted by both, in the columns of ROWS_KEPT, as
+    `MarketHistory.current_rows` has them."""
+    columns = [*(name for name in ROWS_KEPT.names if name not in ORDERING), *ORDERING]
+    rows = series.rows(columns, symbols=symbols, before=before, version=version)
+    query = f"SELECT {', '.join(ROWS_KEPT.names)} FROM ({current_sql(order)}) ORDER BY symbol, date"  # noqa: S608
+    return pa.Table.from_batches(queried(query, rows, ROWS_KEPT), ROWS_KEPT)

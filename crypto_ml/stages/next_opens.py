@@ -97,12 +97,17 @@ def newest_of(last_days: pd.DataFrame) -> pd.Timestamp:
     return newest
 
 
-def forecast(sources: ForecastSources, last_days: pd.DataFrame, directory: Path) -> Forecast:
-    """The next open of every symbol that has a row for the newest of the last days (see `last_days_of`)."""
+def forecast(
+    sources: ForecastSources, last_days: pd.DataFrame, directory: Path, uploads: set[str] | None = None
+) -> Forecast:
+    """The next open of every symbol that has a row for the newest of the last days (see `last_days_of`).
+
+    uploads: gets the names of those that rows read from the history came from.
+    """
     newest = newest_of(last_days)
     current = (last_days["date"] == newest) & ~last_days["retracted"]
     witness = Witness(sources.bundle.statistics.columns, sources.bundle.features)
-    scored = next_opens(sources, last_days.loc[current, "symbol"], newest, directory, witness)
+    scored = next_opens(sources, last_days.loc[current, "symbol"], newest, directory, witness, uploads=uploads)
     made = (scored["status"] == PREDICTED).to_numpy()
     rows = pd.DataFrame(
         {
@@ -149,6 +154,8 @@ def next_opens(
     newest: pd.Timestamp,
     directory: Path,
     witness: Witness | None = None,
+    *,
+    uploads: set[str] | None = None,
 ) -> pd.DataFrame:
     """The day after `newest`, which is still to come, of some symbols, scored (see `scoring.score`)."""
     to_come = pd.DataFrame({"symbol": list(symbols)}, dtype="str")
@@ -169,4 +176,6 @@ def next_opens(
             ):
                 sorter.add(earlier.rows)
                 folded.add(earlier.states)
+                if uploads is not None:
+                    uploads.update(earlier.uploads.unique().to_pylist())
         return pd.concat(score(sorter.chunks(), sources.bundle, "one_step", witness, folded), ignore_index=True)

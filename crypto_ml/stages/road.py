@@ -4,7 +4,9 @@ Each step leaves a record in the store, so that the next may run in another proc
 needs no lineage calls `answer_delivery`.
 """
 
+import logging
 from datetime import datetime
+from typing import Final
 
 from crypto_ml.deployment import Deployment
 from crypto_ml.ledger.deliveries import DeliveryLog
@@ -15,6 +17,11 @@ from crypto_ml.stages.market_history import Remembered, remember
 from crypto_ml.stages.predictions import Answers, answer
 from crypto_ml.stages.raw_uploads import Received, receive
 from crypto_ml.stages.spent import with_counted_network
+
+MOST_ROWS: Final = 1_000_000
+"""Rows that are read or rewritten after an answer, at most, for those to come; more is left to the upkeep."""
+
+log: Final = logging.getLogger(__name__)
 
 
 def receive_uploads(delivery: str, deployment: Deployment, now: datetime) -> Received:
@@ -40,9 +47,33 @@ def answer_uploads(
 ) -> Answers:
     """Predict with the champion, from the history as it is now, and publish. run_id: what receipts name the run by."""
     history = deployment.history
+    version = history.version()
     bundle = with_counted_network(deployment.bundle(champion.version))
-    sources = Sources(deployment.store, history, history.version(), bundle, champion, deployment.settings, run_id)
-    return answer(received, cleaned, sources)
+    sources = Sources(
+        deployment.store,
+        history,
+        version,
+        bundle,
+        champion,
+        deployment.settings,
+        run_id,
+        series=deployment.series,
+    )
+    answers = answer(received, cleaned, sources)
+    bring_forward(deployment, version)
+    return answers
+
+
+def bring_forward(deployment: Deployment, version: int | None) -> None:
+    """Bring what finds series fast up to a version of the history, where enough has come since; answers are out by now.
+
+    It is a cache: whatever goes wrong with it is logged, and costs the next answers time and nothing else.
+    """
+    try:
+        if version is not None and deployment.series.due(version):
+            log.info("Brought the cache of series forward: %s", deployment.series.refresh(version, most_rows=MOST_ROWS))
+    except Exception:
+        log.warning("The cache of series could not be brought to version %s of the history", version, exc_info=True)
 
 
 def answer_delivery(delivery: str, deployment: Deployment, *, run_id: str, now: datetime) -> Answers:

@@ -4,20 +4,25 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Collection
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from crypto_ml.audit.distance import float32_ulps
 from crypto_ml.audit.replay import replay
+from crypto_ml.audit.rows_read import CACHE_DIFFERS, FOLDED, cache_note
+from crypto_ml.forecasting.running import SeriesBook
 from crypto_ml.ledger.receipts import read_receipt
 from crypto_ml.settings import Settings
+from crypto_ml.stages.earlier_rows import FromHistory
 from crypto_ml.storage.failures import StoreUnavailable
 from crypto_ml.storage.objects import ObjectStore, connect
 from crypto_ml.storage.prediction_log import PredictionLog
@@ -129,6 +134,63 @@ def test_one_flipped_byte_in_any_object_behind_an_answer_is_noticed_and_its_stag
     assert verdict(road, "second") == "IDENTICAL"
 
 
+@pytest.fixture
+def folded(store: ObjectStore) -> Road:
+    """A series the model does not know, in three deliveries; of the third answer the first one's rows are folded."""
+    made = Road(store)
+    rows = market({"BTC": 40, "NEW": 40})
+    for name, begin, end in (("oldest", 0, 16), ("before", 16, 39), ("last", 39, 40)):
+        days = rows.groupby("symbol").cumcount()
+        made.drop(**{name: upload(rows[(days >= begin) & (days < end)])})
+        made.answer_new()
+    return made
+
+
+def test_a_folded_answer_comes_out_again_with_and_without_the_cache_and_full_reads_what_is_folded(folded: Road) -> None:
+    answer = str(folded.report("last")["answer_id"])
+    receipt = read_receipt(answer, folded.store)
+    assert receipt.inputs.earlier == "folded-1"
+    assert receipt.history.read is not None
+    for _ in range(2):
+        found, whole = replay(answer, folded.store), replay(answer, folded.store, full=True)
+        assert (str(found), found.note) == ("IDENTICAL", FOLDED)
+        assert (str(whole), whole.note) == ("IDENTICAL", None)
+        folded.deployment.series.refresh(receipt.history.read)
+    (oldest,) = (
+        key
+        for found in folded.store.list("raw/appends/00000001-")
+        for key in folded.store.read_json(found.key)["objects"]
+        if key.endswith(".parquet")
+    )
+    content = folded.store.read(oldest)
+    folded.store.replace(oldest, flipped(content, len(content) // 3))
+    assert str(replay(answer, folded.store)) == "IDENTICAL"
+    assert str(replay(answer, folded.store, full=True)).startswith("DIFFERS AT market_history: ")
+    folded.store.replace(oldest, content)
+    (before,) = (found.key for found in folded.store.list("raw/appends/00000002-"))
+    written = [key for key in folded.store.read_json(before)["objects"] if key.endswith(".parquet")]
+    folded.store.replace(written[0], flipped(folded.store.read(written[0]), 40))
+    assert str(replay(answer, folded.store)) == (
+        f"DIFFERS AT market_history: {folded.store.uri(written[0])} is not what it was"
+    )
+
+
+def test_a_cache_that_says_otherwise_than_the_history_is_named(folded: Road) -> None:
+    version = folded.history.version()
+    assert version is not None
+
+    class Forged(FromHistory):
+        def book(self, symbols: Collection[str] | None, version: int) -> SeriesBook:
+            book = super().book(symbols, version)
+            sums = pc.add(book.states["sum_open"], 1e-9)
+            at = book.states.schema.get_field_index("sum_open")
+            return SeriesBook(book.states.set_column(at, "sum_open", sums), book.rows)
+
+    history = folded.history
+    assert cache_note(["BTC", "NEW"], version, folded.deployment.series, history) is None
+    assert cache_note(["BTC", "NEW"], version, Forged(history), history) == CACHE_DIFFERS
+
+
 def test_evidence_that_is_gone_is_named_by_its_stage(road: Road) -> None:
     receipt = read_receipt(str(road.report("second")["answer_id"]), road.store)
     key = receipt.evidence["accepted"].key
@@ -176,7 +238,7 @@ EDITS = {
     "forecasting/features.py": ("spread = high - low", "spread = (high - low) * 1.0000001", "features"),
     "forecasting/cleaning.py": ("np.where(np.isfinite(market), market, 0.0)", "market * 0.0", "cleaned_features"),
     "forecasting/scoring.py": ("previous + prediction.change", "previous + prediction.change * 1.001", "predictions"),
-    "stages/earlier_rows.py": ("back <= {LOOK_BACK}", "back <= {LOOK_BACK} - 1", "market_history"),
+    "stages/earlier_rows.py": ("self.first - LOOK_BACK", "self.first - LOOK_BACK + 1", "market_history"),
 }
 
 
