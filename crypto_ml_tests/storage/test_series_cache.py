@@ -1,17 +1,20 @@
 """The cache beside the market history: whatever became of it, series come out as the history has them, to the bit."""
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pytest
 from deltalake import DeltaTable
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crypto_ml.forecasting.running import ROWS_KEPT, fold
+from crypto_ml.storage.delta import GrowingTable, TableRefused
 from crypto_ml.storage.history import SCHEMA, MarketHistory
 from crypto_ml.storage.objects import ObjectStore
 from crypto_ml.storage.series_cache import SeriesCache
@@ -199,3 +202,88 @@ def test_series_come_out_of_the_cache_as_the_history_has_them_whatever_became_of
     market.check(market.another(), then % market.version + 1, asked)
     market.refresh()
     market.check(market.another(), market.version, asked)
+
+
+def requests_of(market: Market, symbols: Sequence[str]) -> int:
+    """How many requests the book of some series takes a process that has read nothing yet."""
+    client, asked, version = market.store.client, [], market.version
+    client.meta.events.register("before-send.s3", lambda **_: asked.append(1), unique_id="counted")
+    market.another().book(symbols, version)
+    client.meta.events.unregister("before-send.s3", unique_id="counted")
+    return len(asked)
+
+
+def test_a_series_costs_as_many_requests_and_the_cache_as_many_objects_however_many_deliveries_there_were(
+    store: ObjectStore,
+) -> None:
+    market = Market(store)
+    counted: list[tuple[int, int]] = []
+    for number in range(18):
+        market.append(SYMBOLS, range(number, number + 1))
+        market.cache.keep_up(market.version)
+        if number in {5, 17}:
+            market.refresh()
+            counted.append((requests_of(market, ["B"]), len(market.objects())))
+    (requests, objects), (later_requests, later_objects) = counted
+    assert later_requests == requests == 4  # what was written last, the manifest, its commit, the part with the series
+    assert later_objects <= objects + 12 * len(SYMBOLS) // TINY.part_rows + 12 // TINY.every * 4
+
+
+def test_processes_that_refresh_and_read_at_the_same_time_do_not_disturb_each_other(store: ObjectStore) -> None:
+    market = Market(store)
+    versions = [market.append(SYMBOLS, range(day, day + 6)) for day in range(0, 48, 6)]
+    for version in versions:
+        market.history.current_rows(version=version)
+
+    def refresh(_: int) -> None:
+        cache = market.another()
+        for version in versions:
+            cache.refresh(version)
+
+    def read(version: int) -> None:
+        market.check(market.another(), version, ["A", "B"])
+
+    with ThreadPoolExecutor(6) as pool:
+        refreshing = [pool.submit(refresh, number) for number in range(2)]
+        reading = [pool.submit(read, version) for version in versions]
+        for one in [*refreshing, *reading]:
+            one.result()
+    market.check(market.another(), versions[-1], None)
+
+
+def test_a_cache_of_another_history_is_not_believed(store: ObjectStore) -> None:
+    market, other = Market(store), Market(store)
+    other.key = market.key
+    for each, first in ((market, 0), (other, 3)):
+        for day in range(3):
+            each.append(SYMBOLS, range(first + day, first + day + 20))
+    market.another().refresh(market.version)
+    for _ in range(2):
+        other.check(other.another(), other.version, ["A", "Z"])
+        other.another().refresh(other.version)
+    market.check(market.another(), market.version, None)
+
+
+def test_a_version_that_is_not_there_is_refused_and_so_is_a_column(store: ObjectStore) -> None:
+    market = Market(store)
+    version = market.append(SYMBOLS, range(3))
+    for _ in range(2):
+        with pytest.raises(TableRefused, match="version"):
+            market.cache.book(["A"], version + 1)
+        with pytest.raises(TableRefused, match="version"):
+            market.cache.rows(symbols=["A"], version=version + 1).read_all()
+        with pytest.raises(TableRefused, match="no columns price"):
+            market.cache.rows(["price"], symbols=["A"], version=version)
+        market.refresh()
+
+
+def test_a_table_of_the_first_release_is_read_and_so_is_what_was_appended_since(store: ObjectStore) -> None:
+    market = Market(store)
+    old = pa.schema([field for field in SCHEMA if field.name not in {"cleaning", "void"}])
+    GrowingTable(store, market.history.key, old).append(rows("1.0", SYMBOLS, range(40)), append_id="old", known_at="")
+    market.uploads.append(("1.0", SYMBOLS, range(40)))
+    market.refresh()
+    market.retract(0)
+    market.append(["A", "B"], range(5, 30))
+    market.check(market.cache, market.version, None)
+    market.check(market.another(), 1, None)
