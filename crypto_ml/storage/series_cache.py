@@ -22,7 +22,6 @@ from typing import Final, TypeVar
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from crypto_ml.errors import Refused, Unavailable
 from crypto_ml.forecasting.running import SeriesBook
 from crypto_ml.storage.history import SCHEMA, MarketHistory
 from crypto_ml.storage.kept_objects import CacheDamaged
@@ -34,9 +33,6 @@ from crypto_ml.storage.series_refresh import Refreshed, SeriesRefresh
 log = logging.getLogger(__name__)
 
 KEY: Final = "market_history_cache"
-
-MOST_ROWS_BESIDE: Final = 4_000_000
-"""Rows that `keep_up` reads or rewrites at most."""
 
 Result = TypeVar("Result")
 
@@ -103,15 +99,6 @@ class SeriesCache:
         first one of a long history, the rare merge of large segments). Failures as for `book`.
         """
         return self._undamaged(lambda: SeriesRefresh(self._reading).refreshed(version, most_rows))
-
-    def keep_up(self, version: int) -> Refreshed | None:
-        """Refresh as a part of other work, where it is due: what takes longer than some ten seconds is left to a
-        refresh of its own, and a failure is logged and nothing more."""
-        try:
-            return self.refresh(version, most_rows=MOST_ROWS_BESIDE) if self.due(version) else None
-        except (Refused, Unavailable) as failure:
-            log.warning("The cache of the market history could not be brought up to version %d: %s", version, failure)
-            return None
 
     def _undamaged(self, act: Callable[[], Result]) -> Result:
         """What `act` returns when nothing that it uses is damaged; each time something is, that is done without."""
