@@ -258,12 +258,16 @@ class SeriesReading:
         """See `SeriesCache.due`."""
         behind = self.sizes.due_commits - 1
         book = self.books.at(version, behind, self.hint)
-        for base in (book, self.segments.at(version, behind, self.hint, later=True)):
-            if base is None or version - base.version >= self.sizes.due_commits:
-                return True
-            if sum(added.rows for added in self.since(base, version)) >= self.sizes.due_rows:
-                return True
-        return False
+        return any(
+            base is None or self.much_since(base, version)
+            for base in (book, self.segments.at(version, behind, self.hint, later=True))
+        )
+
+    def much_since(self, base: Book | Segments, version: int) -> bool:
+        """Whether enough has come behind a manifest for another."""
+        if version - base.version >= self.sizes.due_commits:
+            return True
+        return sum(added.rows for added in self.since(base, version)) >= self.sizes.due_rows
 
     def hint(self) -> Sequence[str]:
         """The keys of the manifests that were written last, as far as it is said."""
