@@ -150,9 +150,10 @@ STAGES = {
 NOT_BEHIND_IT = (
     *("uploads/", "predictions/", "raw/uploads/", "raw/received/", "raw/cleaned/", "prediction_log/"),
     *("receipts/answers/", "receipts/answered/", "receipts/deliveries/", "receipts/known/"),
-    "market_history/_delta_log/_",
+    *("market_history/_delta_log/_", "market_history_cache/"),
 )
-"""What the rows of the history were made from has records of its own; and Delta Lake's hint where to begin."""
+"""What the rows of the history were made from has records of its own; and Delta Lake's hint where to begin, and what
+may be deleted at any time."""
 
 
 def test_one_flipped_byte_in_any_object_behind_a_forecast_is_noticed_and_its_stage_named(road: Road) -> None:
