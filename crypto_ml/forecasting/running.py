@@ -282,7 +282,8 @@ class Seeds:
 
 def _begins(starts: IntArray) -> IntArray:
     """Where series begin, of which each row has its first one's position."""
-    return np.flatnonzero(starts == np.arange(len(starts)))
+    begins: IntArray = np.flatnonzero(starts == np.arange(len(starts)))
+    return begins
 
 
 def rows_before(starts: IntArray, seeds: Seeds | None) -> IntArray:

@@ -138,9 +138,9 @@ def test_one_flipped_byte_in_any_object_behind_an_answer_is_noticed_and_its_stag
         road.store.replace(key, content)
         looked.add(belongs[0])
     assert looked == set(STAGES)
-    for found in list(road.store.list("market_history_cache/")):
-        content = road.store.read(found.key)
-        road.store.replace(found.key, flipped(content, len(content) // 3))
+    for key in (one.key for one in list(road.store.list("market_history_cache/"))):
+        content = road.store.read(key)
+        road.store.replace(key, flipped(content, len(content) // 3))
     assert verdict(road, "second") == "IDENTICAL"
 
 

@@ -131,36 +131,22 @@ def from_all_rows(rows: pd.DataFrame, asked: pd.DataFrame, bundle: ModelBundle) 
     return pd.concat(parts, ignore_index=True)[COLUMNS]
 
 
-@settings(max_examples=20, phases=[Phase.generate])
+@settings(max_examples=max(10, settings().max_examples // 3), phases=[Phase.generate])
 @given(drawn=asked_of_markets(), slug=st.sampled_from([None, "bitcoin"]))
-def test_predictions_from_folded_series_are_those_from_all_rows_to_the_last_bit(
+def test_from_book_or_rows_predictions_are_those_of_all_rows_to_the_last_bit_and_what_is_hashed_is_the_same(
     drawn: tuple[pd.DataFrame, pd.DataFrame], slug: str | None
 ) -> None:
     rows, asked = drawn
     bundle = with_slug(slug)
     series = InMemory(history_rows(rows))
-    earlier = folded_before(series, asked, bundle)
-    found = scored(asked, earlier, bundle, Witness())
-    pd.testing.assert_frame_equal(found, from_all_rows(rows, asked, bundle), check_exact=True)
-
-
-@settings(max_examples=20, phases=[Phase.generate])
-@given(drawn=asked_of_markets(), slug=st.sampled_from([None, "bitcoin"]))
-def test_what_is_read_for_a_series_does_not_depend_on_how_it_was_found(
-    drawn: tuple[pd.DataFrame, pd.DataFrame], slug: str | None
-) -> None:
-    """From a book, from rows since a day, from all rows: one form, of which a receipt has the hash."""
-    rows, asked = drawn
-    bundle = with_slug(slug)
-    series = InMemory(history_rows(rows))
-    hashes = set()
-    for kept in (LOOK_BACK, 16, 10_000):
+    expected, hashes = from_all_rows(rows, asked, bundle), set()
+    for kept in (LOOK_BACK, KEPT, 10_000):
         series.kept = kept
         earlier = folded_before(series, asked, bundle)
+        assert all(pc.all(pc.greater(one.states["folded"], 0)).as_py() is not False for one in earlier)
         witness = Witness()
-        scored(asked, earlier, bundle, witness)
+        pd.testing.assert_frame_equal(scored(asked, earlier, bundle, witness), expected, check_exact=True)
         hashes.add(tuple(witness.earlier_rows(file, FOLDED_1) for file in sorted(set(asked["file"]))))
-        assert all(not len(one.states) or pc.min(one.states["folded"]).as_py() > 0 for one in earlier)
     assert len(hashes) == 1
 
 
