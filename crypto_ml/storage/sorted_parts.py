@@ -14,6 +14,9 @@ import pyarrow.parquet as pq
 ROW_GROUP: Final = 4_096
 """Rows that are decoded together; a series of ten years has as many."""
 
+MOST_MERGED: Final = 131_072
+"""Rows of several streams that are put together at once, if they are of more than one series."""
+
 IntArray = npt.NDArray[np.int64]
 
 
@@ -142,14 +145,19 @@ def in_whole_series(tables: Iterable[pa.Table], least: int) -> Iterator[pa.Table
 def merged(streams: Iterable[Iterator[pa.Table]]) -> Iterator[pa.Table]:
     """Streams of tables sorted by series and of whole series each, as one such stream, sorted by date within a series.
 
-    Of one day, rows of an earlier stream come first. One table of each is in memory.
+    Of one day, rows of an earlier stream come first. One table of each is in memory, and what of some series all of
+    them have.
     """
     tables = [(stream, table) for stream in streams if (table := _next(stream)) is not None]
     while tables:
         last = min(table["symbol"][-1].as_py() for _, table in tables)
+        counts = [rows_up_to(table, last) for _, table in tables]
+        if sum(counts) > MOST_MERGED:  # streams that end with the same series are not put together as a whole
+            most = int(np.argmax(counts))
+            last = tables[most][1]["symbol"][counts[most] * MOST_MERGED // sum(counts)].as_py()
+            counts = [rows_up_to(table, last) for _, table in tables]
         pieces, left = [], []
-        for stream, table in tables:
-            count = rows_up_to(table, last)
+        for (stream, table), count in zip(tables, counts, strict=True):
             pieces.append(table.slice(0, count))
             rest = table.slice(count) if count < table.num_rows else _next(stream)
             if rest is not None:
