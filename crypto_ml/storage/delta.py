@@ -8,7 +8,6 @@ missing columns read as null, and are added before the first append that has the
 left null in what is appended.
 """
 
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,26 +22,22 @@ from deltalake.exceptions import (
     DeltaError,
     DeltaProtocolError,
     SchemaMismatchError,
-    TableNotFoundError,
 )
 
 from crypto_ml.digest import sha256_of
-from crypto_ml.errors import Refused
+from crypto_ml.storage.commits import Commit, actions_of, commit_key, commits_back_from, log_of
 from crypto_ml.storage.failures import StoreNotUsable, StoreUnavailable
 from crypto_ml.storage.objects import ObjectStore
+from crypto_ml.storage.opened import PATIENCE, OpenedTable, TableRefused, TableState, opened
 from crypto_ml.storage.outofcore import BATCH_ROWS
 
 TABLE_PROPERTIES: Final = {
     "delta.appendOnly": "true",
     "delta.enableExpiredLogCleanup": "false",  # the default forgets versions after 30 days
-    "delta.checkpointInterval": "50",
+    # opening costs up to so many commits beside the checkpoint; one of 20,000 appends is 0.6 MB and 40 ms of work
+    "delta.checkpointInterval": "20",
 }
-COMMITS_LOOKED_AT: Final = 50
 MOST_WIDENINGS: Final = 5
-
-
-class TableRefused(Refused):
-    """The rows, or the version asked for, do not fit this table."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +49,7 @@ class CommitEvidence:
 
 
 class GrowingTable:
-    """The table under `key` of a store. Methods open it anew, so several processes see each other's appends.
+    """The table under `key` of a store. A process keeps it open; several see each other's appends.
 
     schema: the columns known here; those that are not nullable are in every release's table.
     """
@@ -65,31 +60,37 @@ class GrowingTable:
         self.schema = schema
         self.uri = store.delta_uri(key)
 
+    @property
+    def _opened(self) -> OpenedTable:
+        return opened(self.store, self.key, self.schema)
+
     def version(self) -> int | None:
         """The current version; None where nothing was ever appended."""
-        table = self.open()
-        return None if table is None else table.version()
+        with self.explained("open"):
+            return self._opened.newest(self.store)
+
+    def at(self, version: int | None = None) -> TableState | None:
+        """The table as of `version` (None: now); None where there is none. Raises TableRefused for an unknown one."""
+        with self.explained("open"):
+            return self._opened.state(self.store, version)
 
     def count(self, version: int | None = None) -> int:
         """Rows at `version` (None: now); read from the log, not from the data."""
-        with self.explained("count"):
-            table = self.open(version)
-            return 0 if table is None else table.count()
+        state = self.at(version)
+        return 0 if state is None else pc.sum(state.files["num_records"]).as_py() or 0
 
     def bounds(self, column: str, version: int | None = None) -> tuple[Any, Any] | None:
         """The least and the greatest value of a column at `version` (None: now), as the log has them of each file.
 
         None where there is no row, or where a file was written without them.
         """
-        with self.explained("look at"):
-            table = self.open(version)
-            if table is None:
-                return None
-            files = pa.table(table.get_add_actions(flatten=True))
-            ends = f"min.{column}", f"max.{column}"
-            if not files.num_rows or any(name not in files.column_names or files[name].null_count for name in ends):
-                return None
-            return pc.min(files[ends[0]]).as_py(), pc.max(files[ends[1]]).as_py()
+        state = self.at(version)
+        if state is None:
+            return None
+        files, ends = state.files, (f"min.{column}", f"max.{column}")
+        if not files.num_rows or any(name not in files.column_names or files[name].null_count for name in ends):
+            return None
+        return pc.min(files[ends[0]]).as_py(), pc.max(files[ends[1]]).as_py()
 
     def append(self, rows: pa.RecordBatchReader | pa.Table, *, append_id: str, **said: str) -> int:
         """Append rows with the columns of the schema (any order; others are dropped); returns the version they are in.
@@ -101,10 +102,11 @@ class GrowingTable:
         missing = [name for name in self.schema.names if name not in rows.schema.names]
         if missing:
             raise TableRefused(f"Rows for {self.key} lack the columns {', '.join(missing)}: add them.")
-        with self.explained("append to"):
-            table = self._widened(self.open() or self._create())
+        with self.explained("append to"), self._opened.handle(self.store) as found:
+            table = self._create() if found is None else found
+            self._widen(table)
             if table.transaction_version(append_id) is not None:
-                return _version_of(table, append_id)
+                return self._version_of(table, append_id)
             failures: list[BaseException] = []
             stored = pa.schema(table.schema().to_arrow())
             try:
@@ -123,7 +125,7 @@ class GrowingTable:
                 table.update_incremental()
                 if table.transaction_version(append_id) is None:
                     raise StoreUnavailable(f"Too many writers met at {self.uri}: append again.") from e
-                return _version_of(table, append_id)
+                return self._version_of(table, append_id)
             except Exception:
                 if failures:  # what went wrong in the reader, rather than how Delta Lake saw it
                     raise failures[0] from None
@@ -132,11 +134,16 @@ class GrowingTable:
 
     def appended(self, append_id: str) -> int | None:
         """The version that an append is in; None where it was not made."""
-        with self.explained("look at"):
-            table = self.open()
+        with self.explained("look at"), self._opened.handle(self.store) as table:
             if table is None or table.transaction_version(append_id) is None:
                 return None
-            return _version_of(table, append_id)
+            return self._version_of(table, append_id)
+
+    def commits_back(self) -> Iterator[Commit]:
+        """What the log says of each version, from the newest on back. Failures are those of the store."""
+        state = self.at()
+        if state is not None:
+            yield from commits_back_from(state.version, state.table_id, self.store, self.key)
 
     def commit_evidence(self, version: int) -> CommitEvidence:
         """What makes up a version, read back from the store: the commit and each data file it added.
@@ -144,8 +151,7 @@ class GrowingTable:
         It vouches for the commits without rows right before it too, by which the table was made or widened. Raises:
         ObjectMissing where a data file is gone; StoreUnavailable, StoreRefused.
         """
-        log = f"{self.key}/_delta_log/"
-        commit_key = f"{log}{version:020}.json"
+        log = log_of(self.key)
         names: list[str] = []
         try:
             names += [f"{self.key}/{unquote(action['add']['path'])}" for action in self._actions(version, "add")]
@@ -153,28 +159,20 @@ class GrowingTable:
             while first > 0 and not any(self._actions(first - 1, "add")):
                 first -= 1
         except (ValueError, KeyError, TypeError) as e:
-            raise TableRefused(f"{self.store.uri(commit_key)} is not a commit of Delta Lake: {e}") from e
+            raise TableRefused(
+                f"{self.store.uri(commit_key(self.key, version))} is not a commit of Delta Lake: {e}"
+            ) from e
         # a version's own name is that of its commit and, now and then, of a checkpoint
         for each in range(first, version + 1):
             names += [found.key for found in self.store.list(f"{log}{each:020}.")]
         return CommitEvidence(version, {key: sha256_of(self.store.read(key)) for key in names})
 
-    def open(self, version: int | None = None) -> DeltaTable | None:
-        """The table as of `version` (None: now); None where there is none. Raises TableRefused for an unknown one."""
+    def checkpoint(self, version: int) -> None:
+        """Write the checkpoint of a version, from which the table is opened from then on."""
         with self.explained("open"):
-            table: DeltaTable | None
-            try:
-                table = DeltaTable(self.uri, storage_options=self._options())
-            except TableNotFoundError:
-                absent = not any(self.store.list(f"{self.key}/_delta_log/"))  # raises where the bucket is missing
-                # a log that is there was begun a moment ago by another writer
-                table = None if absent else DeltaTable(self.uri, storage_options=self._options())
-            newest = -1 if table is None else table.version()
-            if version is not None and not 0 <= version <= newest:
-                raise TableRefused(f"{self.uri} has no version {version}: the newest is {newest}.")
-            if table is not None and version not in (None, newest):
-                table.load_as_version(version)
-            return table
+            DeltaTable(
+                self.uri, version=version, storage_options=self.store.delta_options() | PATIENCE
+            ).create_checkpoint()
 
     @contextmanager
     def explained(self, doing: str) -> Iterator[None]:
@@ -191,39 +189,38 @@ class GrowingTable:
                 ) from e
             raise StoreUnavailable(f"Could not {doing} {self.uri} for now ({type(e).__name__}): try again.") from e
 
-    def _actions(self, version: int, kind: str) -> list[dict[str, dict[str, str]]]:
-        content = self.store.read(f"{self.key}/_delta_log/{version:020}.json")
-        actions = [json.loads(line) for line in content.splitlines() if line.strip()]
-        return [action for action in actions if kind in action]
+    def _actions(self, version: int, kind: str) -> list[dict[str, Any]]:
+        return [action for action in actions_of(self.store.read(commit_key(self.key, version))) if kind in action]
 
-    def _options(self) -> dict[str, str]:
-        patience = {"max_retries": "4", "retry_timeout": "30s", "connect_timeout": "5s", "timeout": "60s"}
-        return self.store.delta_options() | patience
+    def _version_of(self, table: DeltaTable, append_id: str) -> int:
+        """The version of an append that was made, looked for from the newest on."""
+        for commit in commits_back_from(table.version(), str(table.metadata().id), self.store, self.key):
+            if commit.append_id == append_id:
+                return commit.version
+        return table.version()
 
     def _create(self) -> DeltaTable:
+        options = self.store.delta_options() | PATIENCE
         try:
             return DeltaTable.create(
                 self.uri,
                 self.schema,
                 configuration=TABLE_PROPERTIES,
-                storage_options=self._options(),
+                storage_options=options,
                 # delta-rs would try again as version 1, and a second protocol there makes concurrent appends fail
                 commit_properties=CommitProperties(max_commit_retries=0),
             )
         except DeltaError:
             # somebody else was first; anything else shows when it is opened
-            table = self.open()
-            if table is None:
-                raise
-            return table
+            return DeltaTable(self.uri, storage_options=options)
 
-    def _widened(self, table: DeltaTable) -> DeltaTable:
-        """The table with every column known here; of several writers who add one at the same time, one succeeds."""
+    def _widen(self, table: DeltaTable) -> None:
+        """Give the table every column known here; of several writers who add one at the same time, one succeeds."""
         for _ in range(MOST_WIDENINGS):
             stored = {field.name for field in table.schema().fields}
             lacking = [field for field in self.schema if field.name not in stored]
             if not lacking:
-                return table
+                return
             if any(not field.nullable for field in lacking):
                 names = ", ".join(field.name for field in lacking)
                 raise TableRefused(f"{self.uri} is not a {self.key} of crypto_ml: it lacks the columns {names}.")
@@ -231,7 +228,7 @@ class GrowingTable:
             try:
                 table.alter.add_columns(wanted)
             except DeltaError:
-                table = self.open() or table
+                table.update_incremental()
         raise StoreUnavailable(f"Too many writers met at {self.uri}: append again.")
 
     def _fitting(
@@ -255,16 +252,3 @@ class GrowingTable:
         except BaseException as e:
             failures.append(e)
             raise
-
-
-def _version_of(table: DeltaTable, append_id: str) -> int:
-    """The version of an append that was made, looked for from the newest on."""
-    asked = COMMITS_LOOKED_AT
-    while True:
-        commits = table.history(limit=asked)
-        for commit in commits:
-            if commit.get("append_id") == append_id:
-                return int(commit["version"])
-        if len(commits) < asked:
-            return table.version()
-        asked *= 4

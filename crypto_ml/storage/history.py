@@ -26,8 +26,10 @@ import pyarrow.dataset as ds
 from crypto_ml.forecasting.current import ORDERING, VALID, Order, current_sql, order_sql
 from crypto_ml.forecasting.schema import OBSERVATION
 from crypto_ml.storage.commits import RETRACTS
-from crypto_ml.storage.delta import CommitEvidence, GrowingTable, TableRefused
+from crypto_ml.storage.compaction import Arranged
+from crypto_ml.storage.delta import CommitEvidence, GrowingTable
 from crypto_ml.storage.objects import ObjectStore
+from crypto_ml.storage.opened import TableRefused
 from crypto_ml.storage.outofcore import BATCH_ROWS, queried
 
 ARROW_TYPES: Final = {"str": pa.string(), "datetime64[s]": pa.date32(), "float64": pa.float64()}
@@ -47,6 +49,9 @@ SCHEMA: Final = pa.schema(
 )
 """Columns of the table: an observation, and where and when it became known."""
 
+ARRANGED: Final = Arranged(("symbol", "date", "upload_id", "line", "cleaning", "void", "known_at"))
+"""How the rows stand in files that were put together: those of a series beside each other."""
+
 LAST_DAYS: Final = pa.schema([("symbol", pa.string()), ("date", pa.date32()), ("retracted", pa.bool_())])
 LAST_DAYS_SQL: Final = f"""
     WITH {VALID}, days AS (SELECT symbol, max(date) AS date FROM valid GROUP BY symbol)
@@ -57,26 +62,26 @@ LAST_DAYS_SQL: Final = f"""
 
 
 class MarketHistory:
-    """The table under `key` of a store. Methods open it anew, so several processes see each other's appends."""
+    """The table under `key` of a store. A process keeps it open; several see each other's appends."""
 
     def __init__(self, store: ObjectStore, key: str = "market_history") -> None:
         self.store = store
         self.key = key
-        self._table = GrowingTable(store, key, SCHEMA)
-        self.uri = self._table.uri
+        self.table = GrowingTable(store, key, SCHEMA)
+        self.uri = self.table.uri
 
     def version(self) -> int | None:
         """The current version; None where nothing was ever appended."""
-        return self._table.version()
+        return self.table.version()
 
     def count(self, version: int | None = None) -> int:
         """Rows at `version` (None: now), corrections included; read from the log, not from the data."""
-        return self._table.count(version)
+        return self.table.count(version)
 
     def days(self, version: int | None = None) -> tuple[date, date] | None:
         """The first and the last day of any row at `version` (None: now), also of one that is void; None without rows.
         Read in the log."""
-        found = self._table.bounds("date", version)
+        found = self.table.bounds("date", version)
         return None if found is None else (found[0], found[1])
 
     def append(
@@ -88,34 +93,22 @@ class MarketHistory:
         these make void.
         """
         said = {"known_at": known_at.astimezone(UTC).isoformat(), **({RETRACTS: retracts} if retracts else {})}
-        return self._table.append(rows, append_id=append_id, **said)
+        return self.table.append(rows, append_id=append_id, **said)
 
     def appended(self, append_id: str) -> int | None:
         """The version that the rows of an append are in; None where they were not appended."""
-        return self._table.appended(append_id)
+        return self.table.appended(append_id)
 
     def commit_evidence(self, version: int) -> CommitEvidence:
         """What makes up a version; see `GrowingTable.commit_evidence`."""
-        return self._table.commit_evidence(version)
+        return self.table.commit_evidence(version)
 
     def version_known_by(self, time: datetime) -> int | None:
         """The newest version with rows that were known at `time` (aware); None where nothing was.
 
         What becomes known later never changes it. Read from the log alone.
         """
-        with self._table.explained("look at"):
-            table = self._table.open()
-            asked = 1
-            while table is not None:
-                commits = table.history(limit=asked)
-                for commit in commits:
-                    known_at = commit.get("known_at")
-                    if known_at and datetime.fromisoformat(known_at) <= time:
-                        return int(commit["version"])
-                if len(commits) < asked:
-                    break
-                asked *= 4
-            return None
+        return next((one.version for one in self.table.commits_back() if one.known_at and one.known_at <= time), None)
 
     def scan(
         self,
@@ -153,15 +146,13 @@ class MarketHistory:
             conditions.append(ds.field("known_at") <= pa.scalar(known_by, SCHEMA.field("known_at").type))
         if upload is not None:
             conditions.append(ds.field("upload_id") == upload)
-        with self._table.explained("read"):
-            table = self._table.open(version)
-            dataset = None if table is None else table.to_pyarrow_dataset(schema=SCHEMA)
+        state = self.table.at(version)
 
         def batches() -> Iterator[pa.RecordBatch]:
-            if dataset is None:
+            if state is None:
                 return
-            with self._table.explained("read"):
-                yield from dataset.scanner(
+            with self.table.explained("read"):
+                yield from state.dataset.scanner(
                     columns=names,
                     filter=reduce(and_, conditions) if conditions else None,
                     batch_size=BATCH_ROWS,

@@ -12,6 +12,7 @@ from typing import Final
 import pyarrow as pa
 import pyarrow.dataset as ds
 
+from crypto_ml.storage.compaction import Arranged
 from crypto_ml.storage.delta import GrowingTable
 from crypto_ml.storage.objects import ObjectStore
 
@@ -29,17 +30,20 @@ SCHEMA: Final = pa.schema(
 )
 """Columns of the table; whatever else is predicted later comes behind these."""
 
+ARRANGED: Final = Arranged(("answer_id", "line", "made_at"), apart="road")
+"""How the rows stand in files that were put together: those of an answer beside each other, each road by itself."""
+
 
 class PredictionLog:
     """The table under `key` of a store."""
 
     def __init__(self, store: ObjectStore, key: str = "prediction_log") -> None:
-        self._table = GrowingTable(store, key, SCHEMA)
-        self.uri = self._table.uri
+        self.table = GrowingTable(store, key, SCHEMA)
+        self.uri = self.table.uri
 
     def append(self, rows: pa.RecordBatchReader | pa.Table, *, append_id: str) -> int:
         """Append rows with the columns of `SCHEMA`, once per `append_id`; see `GrowingTable.append`."""
-        return self._table.append(rows, append_id=append_id)
+        return self.table.append(rows, append_id=append_id)
 
     def answers(self, of: Collection[str]) -> set[str]:
         """Those of some answers that stand in the log."""
@@ -72,8 +76,8 @@ class PredictionLog:
         return last.rename_columns([name.removesuffix("_last") for name in last.column_names])
 
     def _read(self, columns: list[str], wanted: ds.Expression | None) -> pa.Table:
-        with self._table.explained("read"):
-            table = self._table.open()
-            if table is None:
-                return SCHEMA.empty_table().select(columns)
-            return table.to_pyarrow_dataset(schema=SCHEMA).to_table(columns=columns, filter=wanted)
+        state = self.table.at()
+        if state is None:
+            return SCHEMA.empty_table().select(columns)
+        with self.table.explained("read"):
+            return state.dataset.to_table(columns=columns, filter=wanted)
