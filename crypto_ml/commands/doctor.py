@@ -83,7 +83,7 @@ def examine(examined: Examined) -> Iterator[Finding]:
     except CryptoMLError as error:
         yield Finding("store", "fail", str(error))
     if store is not None:
-        for look in (_clock, _champion, _retractions):
+        for look in (_clock, _champion, _retractions, _tables):
             yield _examined(look, deployment)
         try:
             yield from _uploads(store, examined)
@@ -146,6 +146,19 @@ def _retractions(deployment: "Deployment") -> Finding:
         detail = f"the champion {champion.version} was trained on rows of {_some(trained)}, which were retracted since"
         return Finding("retractions", "warn", f"{detail}; retrain, or roll back")
     return Finding("retractions", "ok", f"{len(ids)}; the champion was trained on none of their rows")
+
+
+def _tables(deployment: "Deployment") -> Finding:
+    """Whether the tables' small files are put together."""
+    from crypto_ml.stages.upkeep import overdue
+
+    if found := overdue(deployment.store):
+        told = ", ".join(f"{name} has {count:,} small files" for name, count in found.items())
+        detail = (
+            f"{told}, and reading takes longer with each; switch the schedule upkeep_when_due on, or launch `upkeep`"
+        )
+        return Finding("tables", "warn", detail)
+    return Finding("tables", "ok", "their small files are put together")
 
 
 def _uploads(store: "ObjectStore", examined: Examined) -> Iterator[Finding]:

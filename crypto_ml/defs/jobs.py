@@ -45,3 +45,11 @@ daily_forecast = dg.define_asset_job(
     description="Forecast the next open of every symbol and publish it under forecasts/.",
     tags={QUEUE: "forecast", **ONLY_DEAD_PROCESSES},
 )
+
+upkeep = dg.define_asset_job(
+    "upkeep",
+    selection=["table_upkeep"],
+    description="Put small files of the tables together. The schedule launches it when there are some; nothing waits "
+    "for it, and it may be launched at any time.",
+    tags={QUEUE: "upkeep", **ONLY_DEAD_PROCESSES},
+)

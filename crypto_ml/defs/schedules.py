@@ -1,10 +1,12 @@
-"""What happens by the clock: a retrain each week, a forecast at each close. Times are UTC."""
+"""What happens by the clock: a retrain each week, a forecast at each close, upkeep when it is due. Times are UTC."""
 
 import dagster as dg
 
-from crypto_ml.defs.jobs import daily_forecast, retrain
+from crypto_ml.defs.forecast_sensor import UNFINISHED
+from crypto_ml.defs.jobs import daily_forecast, retrain, upkeep
 from crypto_ml.defs.partitions import last_week, week_end
 from crypto_ml.defs.resources import Platform
+from crypto_ml.errors import CryptoMLError
 from crypto_ml.visible import visible
 
 
@@ -34,3 +36,25 @@ daily_forecast_at_close = dg.ScheduleDefinition(
     description="At the UTC day boundary, which is a crypto market's close.",
     default_status=dg.DefaultScheduleStatus.RUNNING,
 )
+
+
+@dg.schedule(
+    name="upkeep_when_due",
+    job=upkeep,
+    cron_schedule="7,22,37,52 * * * *",
+    execution_timezone="UTC",
+    description="Four times an hour, beside the hours at which other things begin, where small files are to be put "
+    "together.",
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+)
+def upkeep_when_due(context: dg.ScheduleEvaluationContext, platform: Platform) -> dg.RunRequest | dg.SkipReason:
+    """One tick: a look at how many files the tables have."""
+    from crypto_ml.stages.upkeep import is_due
+
+    if context.instance.get_runs_count(dg.RunsFilter(job_name=upkeep.name, statuses=UNFINISHED)):
+        return dg.SkipReason("the last upkeep is not over")
+    try:
+        due = is_due(platform.deployment.store)
+    except CryptoMLError as error:
+        return dg.SkipReason(visible(f"could not look at the tables: {error}"))
+    return dg.RunRequest() if due else dg.SkipReason("nothing to put together")

@@ -14,6 +14,7 @@ LATEST_FORECAST: Final = "forecasts/latest.csv"
 LATEST_LEFT_OUT: Final = "forecasts/latest_left_out.csv"
 RAW: Final = "raw/"
 APPENDS: Final = "raw/appends/"
+COMPACTIONS: Final = "raw/compactions/"
 DELIVERIES: Final = "receipts/deliveries/"
 KNOWN: Final = "receipts/known/"
 ANSWERS: Final = "receipts/answers/"
@@ -105,6 +106,16 @@ def received_key(delivery: str) -> str:
 def append_key(append_id: str) -> str:
     """Where it is recorded what one append to the market history wrote."""
     return f"{APPENDS}{append_id}.json"
+
+
+def compactions_prefix(table: str) -> str:
+    """Below where it is recorded what put data files of a table together."""
+    return f"{COMPACTIONS}{table}/"
+
+
+def compaction_key(table: str, version: int) -> str:
+    """Where it is recorded what one version of a table put together."""
+    return f"{compactions_prefix(table)}{version:012d}.json"
 
 
 def retraction_key(upload_id: str) -> str:

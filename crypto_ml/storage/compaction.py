@@ -292,7 +292,7 @@ def _counted(dataset: ds.Dataset, rows: RowSum) -> Iterator[pa.RecordBatch]:
 
 
 class _Bounds:
-    """The least and the greatest value of each column of some rows, and how often it has none, as Delta Lake writes it."""
+    """The least and the greatest value of each column of some rows, and how often it has none, as Delta Lake has it."""
 
     def __init__(self, schema: pa.Schema) -> None:
         self._least: dict[str, Any] = {}

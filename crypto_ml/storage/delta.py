@@ -25,10 +25,11 @@ from deltalake.exceptions import (
 )
 
 from crypto_ml.digest import sha256_of
+from crypto_ml.errors import Refused
 from crypto_ml.storage.commits import Commit, actions_of, commit_key, commits_back_from, log_of
 from crypto_ml.storage.failures import StoreNotUsable, StoreUnavailable
 from crypto_ml.storage.objects import ObjectStore
-from crypto_ml.storage.opened import PATIENCE, OpenedTable, TableRefused, TableState, opened
+from crypto_ml.storage.opened import PATIENCE, OpenedTable, TableState, UnknownVersionError, opened
 from crypto_ml.storage.outofcore import BATCH_ROWS
 
 TABLE_PROPERTIES: Final = {
@@ -38,6 +39,10 @@ TABLE_PROPERTIES: Final = {
     "delta.checkpointInterval": "20",
 }
 MOST_WIDENINGS: Final = 5
+
+
+class TableRefused(Refused):
+    """The rows, or the version asked for, do not fit this table."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +77,10 @@ class GrowingTable:
     def at(self, version: int | None = None) -> TableState | None:
         """The table as of `version` (None: now); None where there is none. Raises TableRefused for an unknown one."""
         with self.explained("open"):
-            return self._opened.state(self.store, version)
+            try:
+                return self._opened.state(self.store, version)
+            except UnknownVersionError as e:
+                raise TableRefused(f"{self.uri} has no version {version}: the newest is {e.newest}.") from e
 
     def count(self, version: int | None = None) -> int:
         """Rows at `version` (None: now); read from the log, not from the data."""

@@ -27,9 +27,8 @@ from crypto_ml.forecasting.current import ORDERING, VALID, Order, current_sql, o
 from crypto_ml.forecasting.schema import OBSERVATION
 from crypto_ml.storage.commits import RETRACTS
 from crypto_ml.storage.compaction import Arranged
-from crypto_ml.storage.delta import CommitEvidence, GrowingTable
+from crypto_ml.storage.delta import CommitEvidence, GrowingTable, TableRefused
 from crypto_ml.storage.objects import ObjectStore
-from crypto_ml.storage.opened import TableRefused
 from crypto_ml.storage.outofcore import BATCH_ROWS, queried
 
 ARROW_TYPES: Final = {"str": pa.string(), "datetime64[s]": pa.date32(), "float64": pa.float64()}

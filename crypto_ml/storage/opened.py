@@ -20,7 +20,6 @@ import pyarrow.dataset as ds
 from deltalake import DeltaTable
 from deltalake.exceptions import TableNotFoundError
 
-from crypto_ml.errors import Refused
 from crypto_ml.storage.objects import ObjectStore
 
 MOST_IDLE: Final = 4
@@ -31,8 +30,12 @@ PATIENCE: Final = {"max_retries": "4", "retry_timeout": "30s", "connect_timeout"
 COMMIT: Final = ".json"
 
 
-class TableRefused(Refused):
-    """The rows, or the version asked for, do not fit this table."""
+class UnknownVersionError(LookupError):
+    """A version that a table does not have. newest: the last one it has, −1 where there is no table."""
+
+    def __init__(self, newest: int) -> None:
+        super().__init__(newest)
+        self.newest = newest
 
 
 @dataclass(frozen=True)
@@ -104,7 +107,7 @@ class OpenedTable:
             return None if table is None else table.version()
 
     def state(self, store: ObjectStore, version: int | None = None) -> TableState | None:
-        """The table at `version` (None: now); None where there is none. Raises TableRefused for an unknown one.
+        """The table at `version` (None: now); None where there is none. Raises UnknownVersionError.
 
         A version that was read lately is not asked for again.
         """
@@ -114,7 +117,7 @@ class OpenedTable:
         with self.handle(store) as table:
             newest = -1 if table is None else table.version()
             if version is not None and not 0 <= version <= newest:
-                raise TableRefused(f"{store.uri(self.key)} has no version {version}: the newest is {newest}.")
+                raise UnknownVersionError(newest)
             if table is None:
                 return None
             wanted = newest if version is None else version

@@ -13,6 +13,7 @@ PROMISED_ASSETS = {
     "champion_model",
     "predictions",
     "daily_forecast",
+    "table_upkeep",
 }
 
 
@@ -25,9 +26,16 @@ def test_the_graph_is_the_one_in_the_snapshot() -> None:
 def test_assets_jobs_sensors_and_schedules_have_the_promised_names() -> None:
     found = graph()
     assert set(found["assets"]) == PROMISED_ASSETS
-    assert set(found["jobs"]) == {"score_uploads", "retrain", "promote_model", "daily_forecast", "retract_upload"}
+    assert set(found["jobs"]) == {
+        "score_uploads",
+        "retrain",
+        "promote_model",
+        "daily_forecast",
+        "retract_upload",
+        "upkeep",
+    }
     assert set(found["sensors"]) == {"uploads_sensor", "forecast_sensor"}
-    assert set(found["schedules"]) == {"weekly_retraining", "daily_forecast_at_close"}
+    assert set(found["schedules"]) == {"weekly_retraining", "daily_forecast_at_close", "upkeep_when_due"}
 
 
 def test_every_asset_says_what_it_is_who_owns_it_and_what_it_is_made_of() -> None:
