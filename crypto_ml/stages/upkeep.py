@@ -70,7 +70,9 @@ class Kept:
 def keep_tables(store: ObjectStore) -> list[Kept]:
     """Do what is due for each table. Raises FileChanged where a file is not what its append recorded, and what store
     and tables do."""
-    return [_keep(table, arranged) for table, arranged in _tables(store)]
+    kept = [_keep(table, arranged) for table, arranged in _tables(store)]
+    MarketHistory(store).known.keep()
+    return kept
 
 
 def is_due(store: ObjectStore) -> bool:

@@ -28,6 +28,7 @@ from crypto_ml.forecasting.schema import OBSERVATION
 from crypto_ml.storage.commits import RETRACTS
 from crypto_ml.storage.compaction import Arranged
 from crypto_ml.storage.delta import CommitEvidence, GrowingTable, TableRefused
+from crypto_ml.storage.known_series import READ, KnownSeries
 from crypto_ml.storage.objects import ObjectStore
 from crypto_ml.storage.outofcore import BATCH_ROWS, queried
 
@@ -52,12 +53,6 @@ ARRANGED: Final = Arranged(("symbol", "date", "upload_id", "line", "cleaning", "
 """How the rows stand in files that were put together: those of a series beside each other."""
 
 LAST_DAYS: Final = pa.schema([("symbol", pa.string()), ("date", pa.date32()), ("retracted", pa.bool_())])
-LAST_DAYS_SQL: Final = f"""
-    WITH {VALID}, days AS (SELECT symbol, max(date) AS date FROM valid GROUP BY symbol)
-    SELECT symbol, coalesce(days.date, every.date) AS date, days.date IS NULL AS retracted
-    FROM (SELECT symbol, max(date) AS date FROM received GROUP BY symbol) AS every LEFT JOIN days USING (symbol)
-    ORDER BY symbol
-"""  # noqa: S608 - terms of ours
 
 
 class MarketHistory:
@@ -68,6 +63,7 @@ class MarketHistory:
         self.key = key
         self.table = GrowingTable(store, key, SCHEMA)
         self.uri = self.table.uri
+        self.known = KnownSeries(self.table, lambda symbols, at: self.scan(READ, symbols=symbols, version=at))
 
     def version(self) -> int | None:
         """The current version; None where nothing was ever appended."""
@@ -218,8 +214,9 @@ class MarketHistory:
 
         Where all rows of a symbol were retracted it is the last of those. Memory is bounded by the symbols.
         """
-        known = self.scan(["symbol", "date", "upload_id", "void"], version=version)
-        return pa.Table.from_batches(queried(LAST_DAYS_SQL, known, LAST_DAYS), LAST_DAYS)
+        known = self.known.of(None, version)
+        days = pc.coalesce(known["last_day"], known["last_row"])
+        return pa.table([known["symbol"], days, pc.is_null(known["last_day"])], schema=LAST_DAYS)
 
     def last_known(self, *, before: date, version: int, known_by: datetime) -> datetime | None:
         """When the last of some rows became known (see `scan`), current or not; None where there are none."""
@@ -231,11 +228,15 @@ class MarketHistory:
         self, symbols: Collection[str] | None = None, version: int | None = None, order: Order = "delivered"
     ) -> dict[str, str]:
         """The slug of each series (of `symbols`) that was ever given one; of several, the first in the order."""
-        known = self.scan(["symbol", "date", "slug", *ORDERING], symbols=symbols, version=version)
-        query = f"""
-            WITH {VALID} SELECT symbol, arg_min(slug, {order_sql(order)}) AS slug
-            FROM valid WHERE slug IS NOT NULL GROUP BY symbol ORDER BY symbol
-        """  # noqa: S608 - terms of ours
-        schema = pa.schema([SCHEMA.field("symbol"), SCHEMA.field("slug")])
-        found = pa.RecordBatchReader.from_batches(schema, queried(query, known, schema)).read_all()
+        if order == "delivered":
+            found = self.known.of(symbols, version)
+            found = found.filter(pc.is_valid(found["slug"]))
+        else:
+            known = self.scan(["symbol", "date", "slug", *ORDERING], symbols=symbols, version=version)
+            query = f"""
+                WITH {VALID} SELECT symbol, arg_min(slug, {order_sql(order)}) AS slug
+                FROM valid WHERE slug IS NOT NULL GROUP BY symbol ORDER BY symbol
+            """  # noqa: S608 - terms of ours
+            schema = pa.schema([SCHEMA.field("symbol"), SCHEMA.field("slug")])
+            found = pa.RecordBatchReader.from_batches(schema, queried(query, known, schema)).read_all()
         return dict(zip(found["symbol"].to_pylist(), found["slug"].to_pylist(), strict=True))
