@@ -142,9 +142,12 @@ def _record(evidence: CompactionEvidence, store: ObjectStore) -> None:
 
 def _vouched(commit: Commit, table: GrowingTable) -> Mapping[str, str]:
     """What was recorded of the objects that a version added; nothing where nothing was."""
-    key = append_key(commit.append_id) if commit.append_id else compaction_key(table.key, commit.version)
-    kind = CommitEvidence if commit.append_id else CompactionEvidence
+    by_append = commit.append_id is not None
+    key = append_key(str(commit.append_id)) if by_append else compaction_key(table.key, commit.version)
     try:
-        return read_record(kind, table.store.read_json(key), table.store.uri(key)).objects
+        document = table.store.read_json(key)
     except ObjectMissing:
         return {}
+    if by_append:
+        return read_record(CommitEvidence, document, table.store.uri(key)).objects
+    return read_record(CompactionEvidence, document, table.store.uri(key)).objects

@@ -50,18 +50,21 @@ class RowSum:
 
 def _words(column: pa.Array) -> Words:
     """One word for each value; equal values have equal words, whatever array they stand in."""
+    words: Words
     if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
         encoded = pc.dictionary_encode(column)
         digests = [hashlib.sha256((text or "").encode()).digest()[:8] for text in encoded.dictionary.to_pylist()]
         of_text = np.array([int.from_bytes(one, "little") for one in digests], np.uint64)
-        return of_text[encoded.indices.fill_null(0).to_numpy(zero_copy_only=False)]
-    if pa.types.is_floating(column.type):
-        return column.fill_null(0.0).to_numpy(zero_copy_only=False).astype(np.float64).view(np.uint64)
-    if pa.types.is_timestamp(column.type):
-        column = column.cast(pa.timestamp("us", column.type.tz)).cast(pa.int64())
-    elif pa.types.is_date32(column.type):
-        column = column.cast(pa.int32())
-    return column.cast(pa.int64()).fill_null(0).to_numpy(zero_copy_only=False).view(np.uint64)
+        words = of_text[encoded.indices.fill_null(0).to_numpy(zero_copy_only=False)]
+    elif pa.types.is_floating(column.type):
+        words = column.fill_null(0.0).to_numpy(zero_copy_only=False).astype(np.float64).view(np.uint64)
+    else:
+        if pa.types.is_timestamp(column.type):
+            column = column.cast(pa.timestamp("us", column.type.tz))
+        elif pa.types.is_date32(column.type):
+            column = column.cast(pa.int32())
+        words = column.cast(pa.int64()).fill_null(0).to_numpy(zero_copy_only=False).view(np.uint64)
+    return words
 
 
 def _missing(column: pa.Array) -> npt.NDArray[np.bool_]:

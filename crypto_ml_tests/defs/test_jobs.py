@@ -17,7 +17,7 @@ from crypto_ml_tests.forecasting.markets import market
 from crypto_ml_tests.in_process_dagster import InProcessDagster
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-JOBS = ("score_uploads", "retrain", "promote_model", "daily_forecast", "retract_upload")
+JOBS = ("score_uploads", "retrain", "promote_model", "daily_forecast", "retract_upload", "upkeep")
 
 
 @pytest.mark.parametrize("name", JOBS)
