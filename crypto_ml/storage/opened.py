@@ -10,7 +10,9 @@ from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, reduce
+from itertools import repeat
+from operator import and_
 from threading import Lock
 from typing import Any, Final
 from weakref import WeakKeyDictionary
@@ -19,6 +21,8 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 from deltalake import DeltaTable
 from deltalake.exceptions import TableNotFoundError
+from deltalake.fs import DeltaStorageHandler
+from pyarrow.fs import PyFileSystem
 
 from crypto_ml.storage.objects import ObjectStore
 
@@ -40,32 +44,51 @@ class UnknownVersionError(LookupError):
 
 @dataclass(frozen=True)
 class TableState:
-    """A table at one version. stored: its columns. dataset: its rows, of the columns known here.
-
-    files: one row for each data file: `path`, `size_bytes`, `num_records`, and `min.…`, `max.…`, `null_count.…` of its
-    columns.
-    """
+    """A table at one version. stored: its columns."""
 
     version: int
     table_id: str
     stored: pa.Schema
-    dataset: ds.Dataset
+    uri: str
+    schema: pa.Schema = field(repr=False)
+    options: Mapping[str, str] = field(repr=False)
     added: Any = field(repr=False)
 
     @cached_property
     def files(self) -> pa.Table:
+        """One row for each data file: `path`, `size_bytes`, `num_records`, and `min.…`, `max.…`, `null_count.…` of its
+        columns."""
         return pa.table(self.added)
 
-    @classmethod
-    def of(cls, table: DeltaTable, schema: pa.Schema) -> "TableState":
-        """What a handle has now."""
-        return cls(
-            table.version(),
-            str(table.metadata().id),
-            pa.schema(table.schema().to_arrow()),
-            table.to_pyarrow_dataset(schema=schema),
-            table.get_add_actions(flatten=True),
-        )
+    @cached_property
+    def dataset(self) -> ds.FileSystemDataset:
+        """Its rows, of the columns known here. Each file is known by its bounds in the columns that never lack a value,
+        so that others than those a filter needs are not opened."""
+        files = self.files
+        sizes = dict(zip(files["path"].to_pylist(), files["size_bytes"].to_pylist(), strict=True))
+        system = PyFileSystem(DeltaStorageHandler(self.uri, dict(self.options), sizes))
+        form = ds.ParquetFileFormat(default_fragment_scan_options=ds.ParquetFragmentScanOptions(pre_buffer=True))
+        fragments = [
+            form.make_fragment(path, filesystem=system, partition_expression=bounds)
+            for path, bounds in zip(sizes, self._bounds(), strict=True)
+        ]
+        return ds.FileSystemDataset(fragments, self.schema, form, system)
+
+    def _bounds(self) -> Iterator[ds.Expression | None]:
+        names = [
+            one.name
+            for one in self.schema
+            if not one.nullable
+            and (pa.types.is_string(one.type) or pa.types.is_date32(one.type))
+            and {f"min.{one.name}", f"max.{one.name}"} <= set(self.files.column_names)
+        ]
+        columns = [self.files[f"{end}.{name}"].to_pylist() for name in names for end in ("min", "max")]
+        for ends in zip(*columns, strict=True) if columns else repeat((), self.files.num_rows):
+            terms = []
+            for name, least, greatest in zip(names, ends[::2], ends[1::2], strict=True):
+                if least is not None and greatest is not None:
+                    terms += [ds.field(name) >= least, ds.field(name) <= greatest]
+            yield reduce(and_, terms) if terms else None
 
 
 @dataclass
@@ -124,7 +147,15 @@ class OpenedTable:
             if kept := self._kept(wanted):
                 return kept
             at = table if wanted == newest else self._open(store, options, wanted)
-            state = TableState.of(at, self.schema)
+            state = TableState(
+                wanted,
+                str(at.metadata().id),
+                pa.schema(at.schema().to_arrow()),
+                store.uri(self.key),
+                self.schema,
+                options,
+                at.get_add_actions(flatten=True),
+            )
         with self._lock:
             if self._options == options:
                 self._states[wanted] = state

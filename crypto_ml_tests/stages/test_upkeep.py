@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict
 from datetime import UTC, date, datetime, timedelta
+from typing import Any
 
 import dagster as dg
 import pyarrow as pa
@@ -137,7 +138,8 @@ def test_the_asset_tells_what_it_did_the_schedule_asks_when_it_is_due_and_doctor
     dagster: InProcessDagster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def tick() -> dg.RunRequest | dg.SkipReason:
-        found: dg.RunRequest | dg.SkipReason = upkeep_when_due(platform=Platform.of(dagster.settings))
+        asked: Any = upkeep_when_due(platform=Platform.of(dagster.settings))
+        found: dg.RunRequest | dg.SkipReason = asked
         return found
 
     def told() -> doctor.Finding:
