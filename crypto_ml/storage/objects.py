@@ -37,12 +37,16 @@ from crypto_ml.storage.failures import (
 )
 from crypto_ml.storage.limits import LONGEST_KEY
 from crypto_ml.storage.multipart import may_be, send_in_parts, step_of
+from crypto_ml.storage.quick import QuickClient
 from crypto_ml.storage.settling import settled
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
     from mypy_boto3_s3.type_defs import GetObjectOutputTypeDef, HeadObjectOutputTypeDef
 
+
+QUICK_BYTES: Final = 4 << 20
+"""The largest object that is read or written by the quick client, in one request and in memory."""
 
 ORDER: Final = "crypto-ml-order"
 """Name of the metadata entry that `put_newest` goes by."""
@@ -64,14 +68,22 @@ class StoredObject:
 
 
 class ObjectStore:
-    """One bucket and prefix, through a boto3 S3 client that is safe to share between threads."""
+    """One bucket and prefix, through a boto3 S3 client that is safe to share between threads.
 
-    def __init__(self, client: "S3Client", bucket: str, prefix: str = "") -> None:
+    quick: where small objects are read and written by another client first, made for the same bucket.
+    """
+
+    def __init__(self, client: "S3Client", bucket: str, prefix: str = "", quick: QuickClient | None = None) -> None:
         self.client = client
         self.bucket = bucket
+        self.quick = quick
         trimmed = prefix.strip("/")
         self.prefix = f"{trimmed}/" if trimmed else ""
         self._bucket_seen = False
+
+    def below(self, prefix: str) -> "ObjectStore":
+        """The same bucket through the same clients, under another prefix."""
+        return ObjectStore(self.client, self.bucket, prefix, self.quick)
 
     def physical(self, key: str) -> str:
         """The key as the bucket knows it."""
@@ -136,6 +148,11 @@ class ObjectStore:
 
         Pinned by version id where there is one, else by ETag. Raises: ObjectChanged.
         """
+        if self.quick and obj.size <= min(size, QUICK_BYTES):
+            content = self.quick.get(self.physical(obj.key), etag=obj.etag, version=obj.version_id)
+            if content is not None:
+                yield from [content] if content else []
+                return
         pin = {"VersionId": obj.version_id} if obj.version_id else {"IfMatch": f'"{obj.etag}"'}
         changed = ObjectChanged(
             f"{self.uri(obj.key)} was replaced or deleted since it was listed with ETag {obj.etag}: list it again."
@@ -325,6 +342,7 @@ class ObjectStore:
         self, key: str, body: bytes, condition: dict[str, Any], lost: Refused, described: Mapping[str, Any]
     ) -> str:
         where: dict[str, Any] = {"Bucket": self.bucket, "Key": self.physical(key), "Body": body, **condition}
+        quick = self.quick if len(body) <= QUICK_BYTES else None
         return settled(
             self.client,
             (self.bucket, self.physical(key)),
@@ -332,6 +350,7 @@ class ObjectStore:
             described=described,
             condition=condition,
             lost=lost,
+            first=(lambda marked: quick.put(self.physical(key), body, condition, marked)) if quick else None,
         )
 
     def _head(self, key: str) -> "HeadObjectOutputTypeDef | None":
@@ -374,7 +393,7 @@ def connect(bucket: str, prefix: str = "") -> ObjectStore:
         client = session.client("s3", config=config)
     except (BotoCoreError, ValueError) as e:
         raise StoreNotUsable(f"The AWS settings cannot be used ({code_of(e)}): {e}") from e
-    return ObjectStore(client, bucket, prefix)
+    return ObjectStore(client, bucket, prefix, QuickClient(client, bucket))
 
 
 def _described(content_type: str | None, metadata: Mapping[str, str] | None = None) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """A conditional write seen through to its real outcome, which its first answer does not always tell.
 
 Two answers mislead. 409 says that two writers met and nobody has won yet. And the SDK repeats a request whose answer
-was lost: where the first one had succeeded, the repetition is answered 412, as if somebody else had been first. So each
+was lost, as does whoever tried another client first: where the first one had succeeded, the repetition is answered 412,
+as if somebody else had been first. So each
 write carries a mark of its own in the object's metadata, and a repeated write that lost looks whose mark is there.
 """
 
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 CONFLICT_ATTEMPTS: Final = 6
 """Tries while the store answers 409; about two seconds in all."""
 
+LOST: Final = "lost"
+"""What a first try says where the condition did not hold, which no ETag is."""
+
 WRITE_MARK: Final = "crypto-ml-write"
 """Name of the metadata entry that holds the mark."""
 
@@ -34,10 +38,13 @@ def settled(
     described: Mapping[str, Any],
     condition: Mapping[str, str],
     lost: Refused,
+    first: Callable[[Mapping[str, Any]], str | None] | None = None,
 ) -> str:
     """Run `send(described with the mark)` at `where` (bucket, key) and return the bare ETag of what it wrote.
 
-    Raises: `lost` where the condition did not hold; StoreUnavailable; StoreRefused.
+    first: a quicker way, tried once; it returns the ETag, `LOST` where the condition did not hold, and None where
+    nobody knows whether it wrote anything. Raises: `lost` where the condition did not hold; StoreUnavailable;
+    StoreRefused.
     """
     bucket, key = where
     uri = f"s3://{bucket}/{key}"
@@ -46,6 +53,11 @@ def settled(
     meanings = {412: lost} if condition else {}
     if "IfMatch" in condition:
         meanings[404] = lost  # what was to be replaced is gone
+    tried = first(marked) if first else None
+    if tried == LOST:
+        raise lost
+    if tried is not None:
+        return tried.strip('"')
     for attempt in range(CONFLICT_ATTEMPTS):
         try:
             with named_failures(client, "write", uri, meanings):
@@ -54,7 +66,8 @@ def settled(
             cause = failure.__cause__
             if not condition or not isinstance(cause, ClientError):
                 raise
-            if _was_repeated(cause) and (mine := _written(client, where, mark)):
+            repeated = _was_repeated(cause) or (first is not None and status_of(cause) == 412)
+            if repeated and (mine := _written(client, where, mark)):
                 return mine
             if status_of(cause) != 409:
                 raise

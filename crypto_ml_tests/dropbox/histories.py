@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from functools import cache
 from threading import Barrier, Lock
 from typing import Any
+from unittest.mock import patch
 
 import pandas as pd
 
@@ -70,11 +71,22 @@ def crashing(store: ObjectStore, after: int) -> Iterator[None]:
             if seen["writes"] > after // 2:
                 raise Crash
 
+    def put(*asked: Any) -> Any:
+        if moment == "before-call":
+            die()
+        etag = quick(*asked)
+        if moment == "after-call" and etag is not None:  # else the SDK is asked, and dies behind its call
+            die()
+        return etag
+
+    assert store.quick
+    quick = store.quick.put
     names = [f"{moment}.s3.{operation}" for operation in ("PutObject", "CompleteMultipartUpload")]
     for name in names:
         store.client.meta.events.register(name, die)
     try:
-        yield
+        with patch.object(store.quick, "put", put):
+            yield
     finally:
         for name in names:
             store.client.meta.events.unregister(name, die)

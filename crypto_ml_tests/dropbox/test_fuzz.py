@@ -163,7 +163,7 @@ def test_small_files_that_are_cleaned_together_come_out_as_each_by_itself(tmp_pa
 
 
 def test_any_bytes_dropped_get_a_report_and_harm_no_other_file(store: ObjectStore) -> None:
-    road = Road(ObjectStore(store.client, store.bucket, f"{store.prefix}{uuid.uuid4().hex}"))
+    road = Road(store.below(f"{store.prefix}{uuid.uuid4().hex}"))
     for begin in range(0, WHOLE_ROAD, BATCH):
         names = {seed: f"{seed}.csv" for seed in range(begin, min(begin + BATCH, WHOLE_ROAD))}
         road.put({name: mutant(seed + MUTANTS) for seed, name in names.items()} | {f"good{begin}.csv": SEED})

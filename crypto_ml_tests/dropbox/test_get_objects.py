@@ -75,7 +75,7 @@ def test_on_the_same_histories_get_objects_loses_files_and_the_plan_none(
 ) -> None:
     counts = Counter[str]()
     for seed in range(HISTORIES):
-        box = Box(ObjectStore(store.client, store.bucket, f"{store.prefix}{uuid.uuid4().hex}"))
+        box = Box(store.below(f"{store.prefix}{uuid.uuid4().hex}"))
         documented = Documented(box.store)
         live(box, documented, random.Random(seed))  # noqa: S311
         assigned = {one.identity for delivery in box.deliveries() for one in delivery.uploads}

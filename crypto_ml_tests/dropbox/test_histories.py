@@ -22,7 +22,7 @@ def test_every_version_of_a_random_history_gets_exactly_one_outcome(store: Objec
     class History(RuleBasedStateMachine):
         def __init__(self) -> None:
             super().__init__()
-            self.box = Box(ObjectStore(store.client, store.bucket, f"{store.prefix}{uuid.uuid4().hex}"))
+            self.box = Box(store.below(f"{store.prefix}{uuid.uuid4().hex}"))
 
         @rule(key=some_key, body=some_body)
         def put(self, key: str, body: Body) -> None:

@@ -349,3 +349,55 @@ def test_an_object_without_an_order_counts_as_older(store: ObjectStore) -> None:
     store.replace("answer", b"from outside")
     assert store.put_newest("answer", b"ours", "00000001")
     assert store.read("answer") == b"ours"
+
+
+def test_a_first_try_whose_answer_was_lost_is_told_from_another_writer_s(
+    store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert store.quick
+    quick, asked = store.quick.put, list[str]()
+
+    def unanswered(key: str, *about: Any) -> None:
+        asked.append(key)
+        quick(key, *about)
+
+    monkeypatch.setattr(store.quick, "put", unanswered)
+    etag = store.create("claim", b"ours")
+    assert store.replace("claim", b"ours too", if_match=etag)
+    with pytest.raises(AlreadyExists):
+        store.create("claim", b"another's")
+    with pytest.raises(Conflict):
+        store.replace("claim", b"another's", if_match=etag)
+    assert store.read("claim") == b"ours too"
+    assert asked == [store.physical("claim")] * 4
+
+
+def test_what_is_small_and_has_a_plain_name_takes_one_request_of_the_quick_client(
+    store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*_: object, **__: object) -> None:
+        raise AssertionError
+
+    with monkeypatch.context() as patch:
+        for name in ("put_object", "get_object", "head_object"):
+            patch.setattr(store.client, name, never)
+        store.create("uploads/a b ü.csv", b"one", content_type="text/csv", metadata={"run": "7"})
+        with pytest.raises(AlreadyExists):
+            store.create("uploads/a b ü.csv", b"two")
+        assert store.put_newest("answer", b"answer", "00000001")
+        (listed,) = store.list("uploads/")
+        assert store.read_pinned(listed) == b"one"
+    headed = store.head(listed.key)
+    assert headed
+    assert headed.metadata["run"] == "7"
+
+
+def test_a_process_that_was_forked_is_answered_too(store: ObjectStore) -> None:
+    store.create("a", b"x")
+    (listed,) = store.list("a")
+    assert store.quick
+    assert store.quick.get(store.physical("a"), etag=listed.etag, version=None) == b"x"
+    child = os.fork()
+    if not child:  # the client's threads are the parent's: asked here, it would wait for ever
+        os._exit(0 if store.quick.get(store.physical("a"), etag=listed.etag, version=None) is None else 1)
+    assert os.waitpid(child, 0)[1] == 0
