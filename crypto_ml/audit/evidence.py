@@ -14,15 +14,14 @@ from crypto_ml.forecasting.uploads.layouts import columns_given
 from crypto_ml.forecasting.uploads.parquet import is_parquet, row_of
 from crypto_ml.forecasting.uploads.reading import line_of
 from crypto_ml.ledger.formats.receipt_v2 import Receipt
-from crypto_ml.ledger.layout import raw_key
 from crypto_ml.ledger.receipts import read_receipt
 from crypto_ml.ledger.registry import Champion, Registry, repeated_champion
 from crypto_ml.ledger.retractions import upload_id
 from crypto_ml.settings import Settings
-from crypto_ml.stages.cleaned_features import ACCEPTED_SCHEMA, Cleaned, download_named, read_cleaning
+from crypto_ml.stages.cleaned_features import ACCEPTED_SCHEMA, Cleaned, download_kept, download_named, read_cleaning
 from crypto_ml.stages.delivery_scoring import Sources
 from crypto_ml.stages.earlier_rows import Series
-from crypto_ml.stages.raw_uploads import Received, read_received
+from crypto_ml.stages.raw_uploads import Kept, Received, read_received
 from crypto_ml.storage.history import MarketHistory
 from crypto_ml.storage.objects import ObjectStore
 from crypto_ml.storage.series_cache import SeriesCache
@@ -53,6 +52,11 @@ class Evidence:
     def file(self) -> int:
         """The number of the upload in its delivery."""
         return [file.upload for file in self.received.files].index(self.receipt.upload)
+
+    @property
+    def kept(self) -> Kept | None:
+        """Where the bytes of the upload are kept; None where they could not be had."""
+        return self.received.kept(self.file)
 
     @property
     def upload_id(self) -> str:
@@ -110,10 +114,9 @@ class Evidence:
 
     def raw_line(self, line: int) -> str:
         """A line of the upload as it was received."""
-        sha256 = str(self.receipt.inputs.upload_sha256)
-        path = self.directory / sha256
-        if not path.exists():
-            download_named(raw_key(sha256), path, self.store)
+        path = self.directory / str(self.receipt.inputs.upload_sha256)
+        if self.kept and not path.exists():
+            download_kept(self.kept, path, self.store)
         if is_parquet(path):
             return row_of(path, line, self.receipt.upload.key, columns_given(self.settings.columns))
         return line_of(path, line)

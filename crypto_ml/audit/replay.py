@@ -24,7 +24,7 @@ from crypto_ml.audit.standing import appends_stand, stands
 from crypto_ml.digest import sha256_of, sha256_of_file
 from crypto_ml.ledger.formats import receipt_v1, report_v1
 from crypto_ml.ledger.formats.receipt_v2 import Fingerprints
-from crypto_ml.ledger.layout import answered_key, raw_key, receipt_key
+from crypto_ml.ledger.layout import answered_key, receipt_key
 from crypto_ml.ledger.receipts import read_receipt
 from crypto_ml.ledger.registry import Registry
 from crypto_ml.ledger.reports import read_report_of, report_key_of
@@ -137,11 +137,15 @@ def _evidence_stands(evidence: Evidence) -> None:
 
 def _raw_bytes_stand(evidence: Evidence) -> None:
     """The bytes of the delivery's files, which are cleaned together, are those that were received."""
-    hashes = sorted({file.sha256 for file in evidence.received.files if file.sha256 and not file.outcome})
+    received, store = evidence.received, evidence.store
     own = evidence.receipt.inputs.upload_sha256
-    store = evidence.store
+    objects: dict[str, str] = {}
+    for number, file in enumerate(received.files):
+        kept = received.kept(number)
+        if kept and not file.outcome:
+            objects[kept.key] = str(file.sha256 if kept.begin is None else received.together)
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        found = [pool.submit(stands, "raw_uploads", raw_key(sha256), sha256, store) for sha256 in hashes]
+        found = [pool.submit(stands, "raw_uploads", key, sha256, store) for key, sha256 in sorted(objects.items())]
         for looked in found:
             looked.result()
     if own and own not in {file.sha256 for file in evidence.received.files}:

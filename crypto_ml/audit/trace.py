@@ -23,13 +23,14 @@ from crypto_ml.forecasting.sorting import RowSorter
 from crypto_ml.ledger.deliveries import DeliveryLog
 from crypto_ml.ledger.formats.receipt_v2 import Receipt
 from crypto_ml.ledger.formats.retraction_v1 import Retraction
-from crypto_ml.ledger.layout import raw_key, receipt_key
+from crypto_ml.ledger.layout import receipt_key
 from crypto_ml.ledger.receipts import document
 from crypto_ml.ledger.registry import repeated_champion
 from crypto_ml.ledger.reports import read_report_of
 from crypto_ml.ledger.retractions import retractions
 from crypto_ml.stages.delivery_scoring import add_earlier_rows
 from crypto_ml.stages.earlier_rows import current_of
+from crypto_ml.stages.raw_uploads import Kept
 from crypto_ml.storage.failures import ObjectMissing
 from crypto_ml.storage.objects import ObjectStore
 
@@ -71,13 +72,15 @@ class TracedRow:
 class Trace:
     """An answer's receipt, what was trained into its model, whether what was published still stands, and one row.
 
-    retracted: upload id → retraction, of the upload and of those that the row's earlier rows came from.
+    kept: where the bytes of the upload are, None where they could not be had. retracted: upload id →
+    retraction, of the upload and of those that the row's earlier rows came from.
     """
 
     receipt: Receipt
     published: str
     trained_on: Mapping[str, Any]
     row: TracedRow | None
+    kept: Kept | None = None
     retracted: Mapping[str, Retraction] = field(default_factory=dict)
 
     def document(self) -> dict[str, Any]:
@@ -87,6 +90,7 @@ class Trace:
             "published_now": self.published,
             "trained_on": dict(self.trained_on),
             "row": asdict(self.row) if self.row else None,
+            "kept": asdict(self.kept) if self.kept else None,
             "retracted": {upload: asdict(one) for upload, one in self.retracted.items()},
         }
         return found
@@ -102,9 +106,11 @@ def trace(reference: Reference, store: ObjectStore) -> Trace:
             raise UnknownAnswer(f"there is no answer {reference.answer_id}: no receipt {key}") from missing
         row = trace_rows(evidence, [reference])[0] if reference.is_row else None
         trained_on = evidence.bundle.document(TRAINING_MANIFEST)
-        own = {} if evidence.receipt.inputs.upload_sha256 is None else {evidence.upload_id: evidence.receipt.upload.key}
+        had = evidence.receipt.inputs.upload_sha256 is not None
+        own = {evidence.upload_id: evidence.receipt.upload.key} if had else {}
         retracted = retracted_of([*own, *(one.upload_id for one in row.earlier_rows)] if row else own, store)
-        return Trace(evidence.receipt, published_now(evidence.receipt, store), trained_on, row, retracted)
+        kept = evidence.kept if had else None
+        return Trace(evidence.receipt, published_now(evidence.receipt, store), trained_on, row, kept, retracted)
 
 
 def retracted_of(uploads: Iterable[str], store: ObjectStore) -> dict[str, Retraction]:
@@ -261,8 +267,8 @@ def told(found: Trace, store: ObjectStore) -> Iterator[str]:
     for one in found.retracted.values():
         if (one.delivery, one.upload.key) == (receipt.inputs.delivery, receipt.upload.key):
             yield f"  retracted     by {one.by} at {one.at}, because: {one.why}"
-    if receipt.inputs.upload_sha256:
-        yield f"  kept as       {store.uri(raw_key(receipt.inputs.upload_sha256))}"
+    if found.kept:
+        yield f"  kept as       {found.kept.told(store)}"
     rows = receipt.rows
     yield f"  rows          {rows.received} received, {rows.accepted} accepted, {rows.refused} refused"
     yield f"  delivery      {receipt.inputs.delivery}, uploaded {receipt.timings.uploaded_at}, " + (

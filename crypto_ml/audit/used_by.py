@@ -16,6 +16,7 @@ from crypto_ml.audit.forecast_evidence import ForecastEvidence
 from crypto_ml.audit.trace import OBSERVED, EarlierRow, earlier_rows, known_rows, made_from, scored_again
 from crypto_ml.forecasting.bundle import TRAINING_MANIFEST
 from crypto_ml.ledger.deliveries import DeliveryLog
+from crypto_ml.ledger.formats.receipt_v2 import Receipt
 from crypto_ml.ledger.formats.training_manifest_v2 import order_of
 from crypto_ml.ledger.layout import FORECAST_RECEIPTS
 from crypto_ml.ledger.receipts import receipts_of
@@ -82,10 +83,13 @@ def _answers_that_used(rows: Rows, store: ObjectStore, directory: Path) -> Itera
     last_days = table.group_by(["symbol", "upload_id"]).aggregate([("date", "max")]).to_pylist()
     uploads = {row["upload_id"] for row in last_days if row["date_max"] > rows.first[row["symbol"]]}
     log = DeliveryLog(store)
+    receipts: dict[str, list[Receipt]] = {}  # of the delivery at hand, whose uploads come one after the other
     for upload_id in sorted(uploads, key=_number):
         delivery, _, file = upload_id.partition(".")
         key = log.get(int(delivery)).uploads[int(file)].key
-        for receipt in receipts_of(delivery, store):
+        if delivery not in receipts:
+            receipts = {delivery: list(receipts_of(delivery, store))}
+        for receipt in receipts[delivery]:
             if receipt.upload.key == key and receipt.outcome == "PREDICTED" and rows.counted_at(receipt.history.read):
                 room = directory / receipt.answer_id
                 room.mkdir()

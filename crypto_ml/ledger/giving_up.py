@@ -6,11 +6,12 @@ asked for again (see `retries`); given up again, it says so with the number of t
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Final
+from functools import partial
+from typing import Final, TypeVar
 
 from crypto_ml.digest import sha256_of
 from crypto_ml.errors import what_was_unavailable
@@ -18,13 +19,14 @@ from crypto_ml.ledger.deliveries import Delivery, Upload
 from crypto_ml.ledger.formats import report_v2
 from crypto_ml.ledger.formats.outcomes_v1 import Outcome, answered, given_up, overtaken, was_given_up
 from crypto_ml.ledger.formats.receipt_v2 import Receipt
-from crypto_ml.ledger.layout import JSON, answered_key, receipt_key
-from crypto_ml.ledger.receipts import read_receipt
+from crypto_ml.ledger.layout import JSON, answered_key
+from crypto_ml.ledger.receipts import DeliveryReceipts
 from crypto_ml.ledger.reports import Report, read_report, report_on, write_report
 from crypto_ml.storage.failures import AlreadyExists, Conflict, ObjectMissing
 from crypto_ml.storage.objects import ObjectStore, rendered
 
 AT_ONCE: Final = 16
+T = TypeVar("T")
 log: Final = logging.getLogger(__name__)
 
 
@@ -75,14 +77,20 @@ def give_up(delivery: Delivery, reason: str, run_id: str, store: ObjectStore, *,
 def _receipts_of(delivery: Delivery, store: ObjectStore) -> Mapping[str, Sequence[Receipt]]:
     """Upload key → the receipts that its runs had written; one that cannot be read vouches for nothing."""
     found: dict[str, list[Receipt]] = {}
-    for listed in store.list(receipt_key(f"{delivery.id}-").removesuffix(".json")):
+
+    def tried(read: Callable[[], T]) -> T | None:
         try:
-            receipt = read_receipt(listed.key.rpartition("/")[2].removesuffix(".json"), store)
+            return read()
         except Exception as error:
             if what_was_unavailable(error):
                 raise
             log.warning("delivery %s: %s", delivery.id, error)
-        else:
+            return None
+
+    standing = tried(lambda: DeliveryReceipts(delivery.id, store))
+    for answer_id in standing or ():
+        receipt = tried(partial(standing.read, answer_id)) if standing else None
+        if receipt:
             found.setdefault(receipt.upload.key, []).append(receipt)
     return found
 

@@ -88,6 +88,11 @@ def raw_key(sha256: str) -> str:
     return f"{RAW}uploads/{sha256}"
 
 
+def together_key(delivery: str, sha256: str) -> str:
+    """Where the bytes of the small uploads of a delivery are kept together; sha256: of all of them."""
+    return f"{RAW}together/{delivery}/{sha256}"
+
+
 def cleanings_prefix(delivery: str) -> str:
     """Below where the accepted and refused rows of a delivery are kept, each time as cleaned by another code."""
     return f"{RAW}cleaned/{delivery}/"
@@ -124,8 +129,13 @@ def retraction_key(upload_id: str) -> str:
 
 
 def receipt_key(answer_id: str) -> str:
-    """Where the receipt of an answer stands."""
+    """Where the receipt of an answer stands that has an object of its own."""
     return f"{ANSWERS}{answer_id}.json"
+
+
+def receipts_prefix(delivery: str) -> str:
+    """Below where the receipts of a delivery of several uploads stand, as one object for all that a run wrote."""
+    return f"{ANSWERS}{delivery}/"
 
 
 def answered_key(delivery: str) -> str:

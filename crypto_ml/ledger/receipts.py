@@ -1,20 +1,22 @@
 """The record of an answer: what went in, what was applied to it, what came out.
 
 One record, written once under `receipts/answers/`, is what Dagster shows, what the report beside the predictions
-repeats and what commands read. Deleting runs or Dagster's database loses none of it. What it says is in
-`formats.receipt_v2`; `docs/receipt.schema.json` is its JSON Schema, which `receipt_schema` makes.
+repeats and what commands read. Deleting runs or Dagster's database loses none of it. The receipts of a delivery of
+several uploads stand together in one object. What a receipt says is in `formats.receipt_v2`; `docs/receipt.schema.json`
+is its JSON Schema, which `receipt_schema` makes.
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from crypto_ml.digest import sha256_of
-from crypto_ml.ledger.formats import receipt_v1, receipt_v2
+from crypto_ml.ledger.formats import receipt_v1, receipt_v2, receipts_v1
 from crypto_ml.ledger.formats.reading import RecordDamaged, adapter, read_record, too_new
 from crypto_ml.ledger.formats.receipt_v2 import Receipt
-from crypto_ml.ledger.layout import receipt_key
-from crypto_ml.storage.failures import AlreadyExists
+from crypto_ml.ledger.layout import ANSWERS, JSON, receipt_key, receipts_prefix
+from crypto_ml.ledger.log import AppendOnlyLog
+from crypto_ml.storage.failures import AlreadyExists, ObjectMissing
 from crypto_ml.storage.objects import ObjectStore
 
 SEAL: Final = "seal"
@@ -46,11 +48,102 @@ def write_receipt(receipt: Receipt, store: ObjectStore) -> Receipt:
     return receipt
 
 
+class DeliveryReceipts:
+    """The receipts that stand for a delivery of several uploads, and the one place that adds to them.
+
+    What was written together is one numbered object, and whoever writes a number first has it; so of two runs at once
+    the later one sees what the earlier one wrote, and no answer has two receipts. Those of releases that gave each
+    receipt an object of its own are among them.
+    """
+
+    def __init__(self, delivery: str, store: ObjectStore) -> None:
+        self._delivery = delivery
+        self._store = store
+        self._log = AppendOnlyLog(store, receipts_prefix(delivery))
+        self._last = 0
+        self._alone: set[str] = set()
+        self._documents: dict[str, tuple[str, Any]] = {}
+        self.catch_up()
+
+    @property
+    def next_key(self) -> str:
+        """Where the receipts that are added next will stand."""
+        return self._log.key(self._last + 1)
+
+    def __contains__(self, answer_id: str) -> bool:
+        return answer_id in self._alone or answer_id in self._documents
+
+    def __iter__(self) -> Iterator[str]:
+        yield from sorted({*self._alone, *self._documents})
+
+    def catch_up(self) -> None:
+        """Read what was added since the last look. Raises ReceiptDamaged, RecordTooNew."""
+        together = receipts_prefix(self._delivery)
+        start = self._log.key(self._last) if self._last else None
+        for found in self._store.list(together.removesuffix("/"), start_after=start):
+            name = found.key.removeprefix(ANSWERS)
+            if found.key.startswith(together):
+                self._note(found.key)
+                self._last += 1
+            elif name.startswith(f"{self._delivery}-"):
+                self._alone.add(name.removesuffix(".json"))
+
+    def read(self, answer_id: str) -> Receipt:
+        """A receipt that stands. Raises ReceiptDamaged, RecordTooNew."""
+        if answer_id not in self._documents:
+            return read_receipt(answer_id, self._store)
+        key, recorded = self._documents[answer_id]
+        return _receipt(recorded, answer_id, self._store.uri(key))
+
+    def add(self, receipts: Sequence[Receipt]) -> bool:
+        """Write receipts that do not stand yet, which say that they stand under `next_key`; False where somebody else
+        wrote there first, and nothing of this was written."""
+        documents = {receipt.answer_id: document(receipt) for receipt in receipts}
+        key = self.next_key
+        try:
+            self._store.create(key, receipts_v1.rendered(self._delivery, documents), content_type=JSON)
+        except AlreadyExists:
+            return False
+        self._last += 1
+        self._documents |= {name: (key, said) for name, said in documents.items()}
+        return True
+
+    def _note(self, key: str) -> None:
+        for answer_id, recorded in _read_together(key, self._delivery, self._store).items():
+            self._documents.setdefault(answer_id, (key, recorded))
+
+
 def read_receipt(answer_id: str, store: ObjectStore) -> Receipt:
     """The receipt of an answer, of whichever release. Raises ObjectMissing, ReceiptDamaged, RecordTooNew."""
     key = receipt_key(answer_id)
-    where = store.uri(key)
-    recorded = store.read_json(key)
+    try:
+        return _receipt(store.read_json(key), answer_id, store.uri(key))
+    except ObjectMissing:
+        delivery = answer_id.partition("-")[0]
+        for found in store.list(receipts_prefix(delivery)):
+            recorded = _read_together(found.key, delivery, store).get(answer_id)
+            if recorded is not None:
+                return _receipt(recorded, answer_id, store.uri(found.key))
+        raise
+
+
+def _read_together(key: str, delivery: str, store: ObjectStore) -> Mapping[str, Any]:
+    """The documents of receipts that stand in one object, by the ids of their answers."""
+    stored, where = store.read(key), store.uri(key)
+    try:
+        whole = receipts_v1.is_whole(stored, delivery)
+        found = json.loads(stored)
+    except ValueError:
+        whole = False
+    if not whole:
+        raise ReceiptDamaged(f"{where} is not as it was written; restore it")
+    if found["format"] != receipts_v1.FORMAT:
+        raise too_new("object of receipts", where, found["format"], receipts_v1.FORMAT)
+    documents: Mapping[str, Any] = found["receipts"]
+    return documents
+
+
+def _receipt(recorded: Any, answer_id: str, where: str) -> Receipt:
     if not isinstance(recorded, dict) or not _is_whole(recorded, answer_id):
         raise ReceiptDamaged(f"{where} is not as it was written; restore it")
     said = {name: value for name, value in recorded.items() if name not in {SEAL, "answer_id"}}
@@ -65,8 +158,8 @@ def read_receipt(answer_id: str, store: ObjectStore) -> Receipt:
 
 def receipts_of(delivery: str, store: ObjectStore) -> Iterator[Receipt]:
     """Every receipt of a delivery: one for each of its uploads, and more where it was answered anew."""
-    for found in store.list(receipt_key(f"{delivery}-").removesuffix(".json")):
-        yield read_receipt(found.key.rpartition("/")[2].removesuffix(".json"), store)
+    standing = DeliveryReceipts(delivery, store)
+    yield from (standing.read(answer_id) for answer_id in standing)
 
 
 def receipt_schema() -> dict[str, Any]:

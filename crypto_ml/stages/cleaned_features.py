@@ -8,7 +8,7 @@ import logging
 from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from itertools import islice
@@ -39,10 +39,10 @@ from crypto_ml.forecasting.sorting import ROWS, RowSorter
 from crypto_ml.forecasting.uploads.layouts import columns_given
 from crypto_ml.ledger.code import code_version
 from crypto_ml.ledger.formats.reading import read_record
-from crypto_ml.ledger.layout import cleaned_prefix, cleanings_prefix, raw_key
+from crypto_ml.ledger.layout import cleaned_prefix, cleanings_prefix
 from crypto_ml.settings import Settings
 from crypto_ml.stages.progress import logged
-from crypto_ml.stages.raw_uploads import Received
+from crypto_ml.stages.raw_uploads import Kept, Received
 from crypto_ml.storage.failures import AlreadyExists, ObjectMissing
 from crypto_ml.storage.history import MarketHistory
 from crypto_ml.storage.objects import ObjectStore
@@ -196,32 +196,59 @@ def read_cleaning(key: str, store: ObjectStore) -> Cleaned:
 
 def download_named(key: str, path: Path, store: ObjectStore) -> None:
     """Download an object that is written once. Raises ObjectMissing."""
-    try:
+    with _never_deleted():
         store.download_whole(key, path)
+
+
+def download_kept(kept: Kept, path: Path, store: ObjectStore) -> None:
+    """Download the bytes of an upload as they are kept. Raises ObjectMissing."""
+    if kept.begin is None:
+        download_named(kept.key, path, store)
+        return
+    with _never_deleted():
+        path.write_bytes(kept.read(store))
+
+
+def read_named(key: str, store: ObjectStore) -> bytes:
+    """Read an object that is written once. Raises ObjectMissing."""
+    with _never_deleted():
+        return store.read(key)
+
+
+@contextmanager
+def _never_deleted() -> Iterator[None]:
+    try:
+        yield
     except ObjectMissing as missing:
         raise ObjectMissing(f"{missing} It was deleted from outside, restore it.") from missing
 
 
 def _uploads(received: Received, store: ObjectStore, directory: Path) -> Iterator[tuple[int, Path]]:
     """The bytes received of each file, fetched a few ahead; a file is gone once the next one is asked for."""
-    wanted = [(number, file.sha256) for number, file in enumerate(received.files) if file.sha256 and not file.outcome]
+    readable = [number for number, file in enumerate(received.files) if file.sha256 and not file.outcome]
+    wanted = [(number, kept) for number in readable if (kept := received.kept(number))]
+    parts = {kept.key for _, kept in wanted if kept.begin is not None}
+    together = {key: memoryview(read_named(key, store)) for key in parts}
 
-    def fetch(number: int, sha256: str) -> Path:
+    def fetch(number: int, kept: Kept) -> Path:
         path = directory / f"upload-{number}"
-        download_named(raw_key(sha256), path, store)
+        if kept.begin is None:
+            download_named(kept.key, path, store)
+        else:
+            path.write_bytes(together[kept.key][kept.begin : kept.begin + kept.size])
         return path
 
     with ThreadPoolExecutor(AHEAD) as pool:
         fetched = deque[tuple[int, Future[Path]]]()
         waiting = iter(wanted)
-        for number, sha256 in islice(waiting, AHEAD):
-            fetched.append((number, pool.submit(fetch, number, sha256)))
+        for number, kept in islice(waiting, AHEAD):
+            fetched.append((number, pool.submit(fetch, number, kept)))
         while fetched:
             number, path = fetched.popleft()
             yield number, path.result()
             path.result().unlink()
-            for later, sha256 in islice(waiting, 1):
-                fetched.append((later, pool.submit(fetch, later, sha256)))
+            for later, kept in islice(waiting, 1):
+                fetched.append((later, pool.submit(fetch, later, kept)))
 
 
 def _write_accepted(sorter: RowSorter, repeats: Repeats, path: Path) -> tuple[list[dict[str, Any]], list[str]]:

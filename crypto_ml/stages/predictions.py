@@ -41,6 +41,7 @@ from crypto_ml.stages.publication import (
     publish_report,
     put_again,
     record,
+    record_together,
     refused_rows_file,
 )
 from crypto_ml.stages.raw_uploads import Received
@@ -179,16 +180,30 @@ def _write(
     store = delivery.store
     prepared = {number: _prepared(delivery, number, one, standing) for number, one in decided.items()}
 
-    def recorded(number: int) -> Answer | None:
-        if prepared[number].publishing == "repeat" and not put_again(prepared[number], delivery.directory, store):
-            return None
-        return record(prepared[number], partial(_rescored, delivery, number), store)
+    def repeated(number: int) -> bool:
+        one = prepared[number]
+        return one.publishing != "repeat" or put_again(one, delivery.directory, store)
 
-    known = {number: one for number, one in _each(prepared, recorded, failed).items() if one}
+    stands = _each(prepared, repeated, failed)
+    known = _recorded(delivery, {number: prepared[number] for number, there in stands.items() if there}, failed)
     out = _each(known, lambda number: publish_files(known[number], store), failed)
     log_predictions({number: known[number].receipt for number in out}, delivery.directory / PREDICTED_PARQUET, store)
     _each(out, lambda number: publish_report(out[number], store), failed)
     return {number: one for number, one in out.items() if number not in failed}
+
+
+def _recorded(
+    delivery: _Delivery, prepared: Mapping[int, Answer], failed: dict[int, CryptoMLError]
+) -> dict[int, Answer]:
+    """The answers with their receipts, which stand by now: those of a delivery of several uploads as one object."""
+    rescored, store = partial(_rescored, delivery), delivery.store
+    if len(delivery.received.files) == 1:
+        return _each(prepared, lambda number: record(prepared[number], partial(rescored, number), store), failed)
+    try:
+        return record_together(prepared, rescored, delivery.received.delivery, store) if prepared else {}
+    except CryptoMLError as error:
+        failed.update(dict.fromkeys(prepared, error))
+        return {}
 
 
 def _prepared(delivery: _Delivery, number: int, decided: Decided, standing: Mapping[str, Report]) -> Answer:

@@ -6,10 +6,10 @@ their ends, what stands is the same.
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from itertools import count
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -20,8 +20,8 @@ from crypto_ml.digest import sha256_of, sha256_of_file
 from crypto_ml.forecasting.answers import REJECTED_ROWS, append_csv
 from crypto_ml.ledger.formats.outcomes_v1 import answered
 from crypto_ml.ledger.formats.receipt_v2 import Receipt, Vouched
-from crypto_ml.ledger.layout import CSV, JSON, AnswerKeys, answer_keys, answered_key
-from crypto_ml.ledger.receipts import read_receipt, write_receipt
+from crypto_ml.ledger.layout import CSV, JSON, answer_keys, answered_key
+from crypto_ml.ledger.receipts import DeliveryReceipts, read_receipt, write_receipt
 from crypto_ml.ledger.reports import Report, report_on, write_report
 from crypto_ml.stages.outcomes import Publishing
 from crypto_ml.storage.failures import AlreadyExists, Conflict, ObjectChanged
@@ -46,8 +46,13 @@ class Answer:
         """The report that repeats the receipt."""
         return report_on(self.receipt, self.repeats)
 
-    def vouched(self, keys: AnswerKeys) -> "Answer":
+    def standing_in(self, key: str) -> "Answer":
+        """The answer whose receipt is to stand in an object with others'."""
+        return replace(self, receipt=replace(self.receipt, stands_in=key))
+
+    def vouched(self, store: ObjectStore) -> "Answer":
         """The answer with the sha256 of everything that is to be published in its receipt."""
+        keys = answer_keys(self.receipt.upload.key, store.room)
         predictions, rejected_rows = (keys.predictions, self.predictions), (keys.rejected_rows, self.rejected_rows)
         files = {"predictions": predictions, "rejected_rows": rejected_rows}
         published = {what: Vouched(key, sha256_of_file(path)) for what, (key, path) in files.items() if path}
@@ -62,18 +67,47 @@ Rescore = Callable[[str], Path]
 
 
 def record(answer: Answer, rescore: Rescore, store: ObjectStore) -> Answer:
-    """Write the receipt of an answer. Where one of that name stands, it stands for good: the answer is that one if it
-    vouches for the same, and else another attempt, with another name."""
-    keys = answer_keys(answer.receipt.upload.key, store.room)
-    for attempt in count(2):
-        ours = answer.vouched(keys)
+    """Write the receipt of the one answer of a delivery. Where one of that name stands, it stands for good: the answer
+    is that one if it vouches for the same, and else another attempt, with another name."""
+    while True:
+        ours = answer.vouched(store)
         standing = write_receipt(ours.receipt, store)
         if standing is ours.receipt or _vouches(replace(ours, receipt=standing), ours.receipt):
             return replace(ours, receipt=standing)
-        receipt = replace(answer.receipt, inputs=replace(answer.receipt.inputs, attempt=attempt))
-        predictions = rescore(receipt.answer_id) if answer.predictions else None
-        answer = replace(answer, receipt=receipt, predictions=predictions)
-    raise AssertionError  # counting never ends
+        answer = _another_attempt(answer, rescore)
+
+
+def record_together(
+    answers: Mapping[int, Answer], rescore: Callable[[int, str], Path], delivery: str, store: ObjectStore
+) -> dict[int, Answer]:
+    """`record` for answers of a delivery of several uploads, whose receipts are written as one object."""
+    standing = DeliveryReceipts(delivery, store)
+    recorded: dict[int, Answer] = {}
+    remaining = dict(answers)
+    while remaining:
+        ours: dict[int, Answer] = {}
+        for number, answer in remaining.items():
+            made = answer.standing_in(standing.next_key).vouched(store)
+            while made.receipt.answer_id in standing:
+                there = standing.read(made.receipt.answer_id)
+                if _vouches(replace(made, receipt=there), made.receipt):
+                    recorded[number] = replace(made, receipt=there)
+                    break
+                made = _another_attempt(made, partial(rescore, number)).vouched(store)
+            else:
+                ours[number] = made
+        if not ours or standing.add([made.receipt for made in ours.values()]):
+            return recorded | ours
+        standing.catch_up()  # another run was first there: what it wrote stands
+        remaining = ours
+    return recorded
+
+
+def _another_attempt(answer: Answer, rescore: Rescore) -> Answer:
+    """The same answer under another name, as the receipt that stands under this one vouches for other bytes."""
+    inputs = answer.receipt.inputs
+    receipt = replace(answer.receipt, inputs=replace(inputs, attempt=inputs.attempt + 1), published={})
+    return replace(answer, receipt=receipt, predictions=rescore(receipt.answer_id) if answer.predictions else None)
 
 
 def publish_files(answer: Answer, store: ObjectStore) -> Answer:

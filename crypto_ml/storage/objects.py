@@ -136,6 +136,17 @@ class ObjectStore:
         """The bytes under `key`. Raises: ObjectMissing."""
         return self.fetch(key)[1]
 
+    def read_part(self, key: str, begin: int, size: int) -> bytes:
+        """`size` bytes under `key` from `begin` on, of an object that is never replaced; fewer where it ends before.
+
+        Raises: ObjectMissing; StoreRefused where it ends before `begin`.
+        """
+        if not size:
+            return b""
+        with named_failures(self.client, "read", self.uri(key), {404: self._missing(key)}):
+            asked = f"bytes={begin}-{begin + size - 1}"
+            return self.client.get_object(Bucket=self.bucket, Key=self.physical(key), Range=asked)["Body"].read()
+
     def read_json(self, key: str) -> Any:
         """The JSON document under `key`. Raises: ObjectMissing; StoreRefused where it is not JSON."""
         try:

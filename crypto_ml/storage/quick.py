@@ -1,9 +1,9 @@
 """Small objects read and written by a client that takes a fifth of the SDK's processor time for a request.
 
 What belongs here: one request for one object of a known small size, sent once. What does not: what an answer means.
-Whatever is neither a plain success nor a condition that did not hold is asked again of the SDK, whose answer is named; so
-failures, repetitions and patience are the same whichever client sent the first request. Credentials, endpoint and region
-are those of the SDK's client. The client's threads do not survive a fork: who forked has the SDK alone.
+Whatever is neither a plain success nor a condition that did not hold is asked again of the SDK, whose answer is named.
+So failures, repetitions and patience are the same whichever client sent the first request. Credentials, endpoint and
+region are those of the SDK's client. The client's threads do not survive a fork: who forked has the SDK alone.
 """
 
 import os

@@ -24,7 +24,7 @@ from crypto_ml.defs.presentation import (
 from crypto_ml.defs.resources import CHAMPION_KEY, Platform
 from crypto_ml.defs.waterfall import waterfall
 from crypto_ml.ledger.code import code_version
-from crypto_ml.ledger.layout import UPLOADS, raw_key, receipt_key, received_key
+from crypto_ml.ledger.layout import UPLOADS, received_key
 from crypto_ml.stages.spent import CLEANING, PUBLISHING, READING, REMEMBERING
 from crypto_ml.visible import visible
 
@@ -58,7 +58,6 @@ def raw_uploads(context: dg.AssetExecutionContext, platform: Platform) -> dg.Mat
         store = platform.deployment.store
         received = receive_uploads(delivery_of(context, store), platform.deployment, datetime.now(UTC))
     uploads = [file.upload for file in received.files]
-    kept = [raw_key(file.sha256) for file in received.files if file.sha256]
     size = sum(upload.size for upload in uploads)
     context.log.info("delivery %s: %s bytes in %d files received", received.delivery, f"{size:,}", len(uploads))
     return dg.MaterializeResult(
@@ -68,7 +67,7 @@ def raw_uploads(context: dg.AssetExecutionContext, platform: Platform) -> dg.Mat
             "files": len(uploads),
             "bytes": size,
             "uploads": links([upload.key for upload in uploads], store),
-            "kept": links(kept, store),
+            "kept": links(received.kept_keys, store),
             "dagster/uri": store.uri(received_key(received.delivery)),
         },
     )
@@ -211,7 +210,7 @@ def predictions(context: dg.AssetExecutionContext, platform: Platform) -> dg.Mat
             **({"history_version": receipts[0].history.read} if receipts and receipts[0].history.read else {}),
             "published": links(list(answers.published), store),
             "reports": links([report_key_of(receipt, store) for receipt in receipts], store),
-            "receipts": links([receipt_key(receipt.answer_id) for receipt in receipts], store),
+            "receipts": links(list(dict.fromkeys(receipt.key for receipt in receipts)), store),
             **({"receipt": dg.MetadataValue.json(document(receipts[0]))} if len(receipts) == 1 else {}),
         },
         check_results=list(_answer_checks(receipts)),

@@ -8,12 +8,14 @@ same inputs should ever give other bytes, those are another attempt, with a name
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from typing import Any, Final, Literal
 
 from crypto_ml.digest import sha256_of
 from crypto_ml.forecasting.current import Order
 from crypto_ml.forecasting.schema import Earlier
 from crypto_ml.ledger.deliveries import Upload
+from crypto_ml.ledger.layout import receipt_key
 
 FORMAT: Final = 2
 EVIDENCE: Final = ("delivery", "received", "cleaned", "accepted", "refused", "champion", "bundle")
@@ -63,7 +65,7 @@ class Inputs:
     attempt: int = 1
     earlier: Earlier = ""
 
-    @property
+    @cached_property
     def answer_id(self) -> str:
         """The name of the answer that these inputs lead to; those of a delivery list together."""
         return name_of(asdict(self))
@@ -148,7 +150,8 @@ class Receipt:
     evidence: the stored objects the answer rests on, by their part in it (see EVIDENCE). published: `predictions`,
     `rejected_rows` and `report`, where there are any. earlier_answer: the answer that the same bytes under the same key
     had before, where that is why they were skipped. read_as: how the file was read, in words and for programs; None
-    where it was not. recorded: the document that this was read from, in its own format.
+    where it was not. stands_in: the object with the receipts of several answers that this one stands in; None where it
+    has one of its own. recorded: the document that this was read from, in its own format.
     """
 
     outcome: Outcome
@@ -171,12 +174,18 @@ class Receipt:
     read_as: Mapping[str, Any] | None = None
     notes: Sequence[str] = ()
     earlier_answer: str | None = None
+    stands_in: str | None = None
     format: int = FORMAT
     recorded: Mapping[str, Any] | None = field(default=None, init=False, repr=False, compare=False)
 
     @property
     def answer_id(self) -> str:
         return str(self.recorded["answer_id"]) if self.recorded else self.inputs.answer_id
+
+    @property
+    def key(self) -> str:
+        """Where it stands."""
+        return self.stands_in or receipt_key(self.answer_id)
 
     def said(self) -> dict[str, Any]:
         """What the receipt says, as it is written."""

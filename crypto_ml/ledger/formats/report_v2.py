@@ -9,7 +9,6 @@ from typing import Any, Final
 
 from crypto_ml.ledger.deliveries import Delivery, Upload
 from crypto_ml.ledger.formats.receipt_v2 import Receipt, RowCounts
-from crypto_ml.ledger.layout import receipt_key
 
 FORMAT: Final = 2
 
@@ -26,7 +25,7 @@ def document(receipt: Receipt, earlier: Mapping[str, Any] | None) -> dict[str, A
         "predictions": _key(receipt, "predictions"),
         "rejected_rows": _key(receipt, "rejected_rows"),
         "model_version": receipt.inputs.model_version,
-        "receipt": receipt_key(receipt.answer_id),
+        "receipt": receipt.key,
         "ignored_columns": list(receipt.ignored_columns),
         "date_order": receipt.date_order,
         "read_as": receipt.read_as,
