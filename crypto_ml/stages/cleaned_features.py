@@ -31,6 +31,7 @@ from crypto_ml.forecasting.intake import (
     name_series,
     nothing_left,
     settled_chunks,
+    take_in_alike,
     take_in_all,
 )
 from crypto_ml.forecasting.refusals import LISTED
@@ -165,12 +166,16 @@ def clean_into(
     names = {number: file.upload.key for number, file in enumerate(received.files)}
     tell = logged(log, f"delivery {received.delivery}")
     with RowSorter(directory / "sort") as sorter:
-        intakes = take_in_all(_uploads(received, store, directory), rules, sorter, names, tell=tell)
+        together = _together(received, store)
+        alike = take_in_alike(together, rules, sorter, directory)
+        others = _uploads(received, {n: together[n] for n in together if n not in alike}, alike, store, directory)
+        intakes = {**alike, **take_in_all(others, rules, sorter, names, tell=tell)}
+        intakes = {number: intakes[number] for number in sorted(intakes)}
         renamed = name_series(sorter, coins.under)
         repeats = Repeats()
         preview, days = _write_accepted(sorter, repeats, directory / ACCEPTED)
-        _write_refused(intakes, sorter, directory / REFUSED)
         files = {number: _summary(intake, repeats, sorter, number) for number, intake in intakes.items()}
+        _write_refused([number for number, file in files.items() if file.refused], sorter, directory / REFUSED)
     return Cleaned(
         delivery=received.delivery,
         code=stage_code(settings),
@@ -223,19 +228,28 @@ def _never_deleted() -> Iterator[None]:
         raise ObjectMissing(f"{missing} It was deleted from outside, restore it.") from missing
 
 
-def _uploads(received: Received, store: ObjectStore, directory: Path) -> Iterator[tuple[int, Path]]:
-    """The bytes received of each file, fetched a few ahead; a file is gone once the next one is asked for."""
-    readable = [number for number, file in enumerate(received.files) if file.sha256 and not file.outcome]
+def _together(received: Received, store: ObjectStore) -> dict[int, bytes]:
+    """The bytes of those files that are kept together, by number."""
+    kept = {n: one for n, file in enumerate(received.files) if (one := received.kept(n)) and not file.outcome}
+    parts = {number: one for number, one in kept.items() if one.begin is not None}
+    objects = {key: read_named(key, store) for key in {one.key for one in parts.values()}}
+    return {number: objects[one.key][one.begin : (one.begin or 0) + one.size] for number, one in parts.items()}
+
+
+def _uploads(
+    received: Received, at_hand: Mapping[int, bytes], done: Collection[int], store: ObjectStore, directory: Path
+) -> Iterator[tuple[int, Path]]:
+    """The bytes received of each file but for those that are done, fetched a few ahead where they are not at hand; a
+    file is gone once the next one is asked for."""
+    readable = [number for number, file in enumerate(received.files) if not file.outcome and number not in done]
     wanted = [(number, kept) for number in readable if (kept := received.kept(number))]
-    parts = {kept.key for _, kept in wanted if kept.begin is not None}
-    together = {key: memoryview(read_named(key, store)) for key in parts}
 
     def fetch(number: int, kept: Kept) -> Path:
         path = directory / f"upload-{number}"
-        if kept.begin is None:
-            download_named(kept.key, path, store)
+        if number in at_hand:
+            path.write_bytes(at_hand[number])
         else:
-            path.write_bytes(together[kept.key][kept.begin : kept.begin + kept.size])
+            download_named(kept.key, path, store)
         return path
 
     with ThreadPoolExecutor(AHEAD) as pool:

@@ -2,6 +2,7 @@
 
 import csv as csv_module
 import gzip
+import random
 from collections.abc import Sequence
 from datetime import date, timedelta
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -17,15 +19,17 @@ from hypothesis import strategies as st
 from crypto_ml.forecasting import intake
 from crypto_ml.forecasting.cleaning import FORMULA_STARTS
 from crypto_ml.forecasting.intake import (
+    LEAST_ALIKE,
     FileIntake,
     IntakeRules,
     Repeats,
     name_series,
     settled_chunks,
     take_in,
+    take_in_alike,
     take_in_all,
 )
-from crypto_ml.forecasting.refusals import LISTED
+from crypto_ml.forecasting.refusals import LISTED, REFUSED
 from crypto_ml.forecasting.schema import OBSERVATION, PRICES
 from crypto_ml.forecasting.series import series_names
 from crypto_ml.forecasting.sorting import RowSorter, as_rows
@@ -293,3 +297,62 @@ def test_the_same_file_is_taken_in_the_same_way_a_day_later_but_for_its_future(t
 
 def test_a_delivery_has_the_columns_of_an_observation_and_where_each_row_stood() -> None:
     assert set(OBSERVATION) | {"file", "line", "context"} == set(take(csv(line())).rows.columns)
+
+
+PIECES: list[bytes] = [
+    csv(line()),
+    csv(line(symbol="ETH"), line(symbol="ETH", date="2018-01-02")).removesuffix(b"\n"),
+    csv(line(open="0"), line()),
+    csv(line(open="1,5")),
+    csv(line(), "a,b"),
+    csv(line(), ""),
+    csv(line(symbol='"A"')),
+    csv(line(symbol="ü")),
+    csv(line(date="2018-01-01 12:00")),
+    csv(line(date="03/25/2018")),
+    csv(line(date="1514764800")),
+    csv(line(open="$5")),
+    csv(line(), header=HEADER + ",colour"),
+    csv(line() + ",red", header=HEADER + ",colour"),
+    csv(line()).replace(b"\n", b"\r\n"),
+    csv(line(date="")),
+    csv(),
+    b"",
+    gzip.compress(csv(line())),
+]
+"""Small files, one more unlike the others than the next."""
+
+
+@given(
+    odd=st.lists(st.sampled_from(PIECES), max_size=4),
+    plain=st.integers(0, 30),
+    places=st.randoms(use_true_random=False),
+)
+@settings(max_examples=12)
+def test_files_that_are_alike_are_taken_in_as_each_would_be_by_itself(
+    odd: list[bytes], plain: int, places: random.Random
+) -> None:
+    contents = [*(csv(line(symbol=f"S{number}")) for number in range(plain)), *odd]
+    places.shuffle(contents)
+    rules = IntakeRules(TODAY)
+    with TemporaryDirectory() as name:
+        directory = Path(name)
+        paths = [directory / str(number) for number in range(len(contents))]
+        for path, content in zip(paths, contents, strict=True):
+            path.write_bytes(content)
+        with RowSorter(directory / "one") as one, RowSorter(directory / "other") as other:
+            expected = take_in_all(enumerate(paths), rules, one)
+            found = take_in_alike(dict(enumerate(contents)), rules, other, directory)
+            assert len(found) >= plain - 2 * len(odd) * LEAST_ALIKE
+            found |= take_in_all(((n, path) for n, path in enumerate(paths) if n not in found), rules, other)
+            assert found == expected
+            assert everything(one) == everything(other)
+            for number in expected:
+                listed = [pa.Table.from_batches(sorter.refusals.listed(number), REFUSED) for sorter in (one, other)]
+                assert listed[0].equals(listed[1])
+
+
+def everything(sorter: RowSorter) -> str:
+    """All rows of a sorter, in order."""
+    rows = list(sorter.chunks())
+    return str(pd.concat(rows).to_csv(index=False)) if rows else ""

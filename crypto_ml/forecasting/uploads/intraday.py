@@ -10,7 +10,8 @@ from crypto_ml.forecasting.uploads.dates import DateStyle, read_dates
 from crypto_ml.forecasting.uploads.unreadable import UnreadableUpload
 
 LEAST: Final = 2
-_ISO_DAY: Final = 10
+ISO_DAY: Final = 10
+"""Characters of a day without a time."""
 
 
 class Intraday:
@@ -26,7 +27,7 @@ class Intraday:
         dates = table["date"]
         self._rows += table.num_rows
         longest = pc.max(pc.binary_length(dates)).as_py() or 0
-        if longest < _ISO_DAY or (longest == _ISO_DAY and not dates[0].as_py().isdigit()):  # or Unix seconds
+        if longest < ISO_DAY or (longest == ISO_DAY and not dates[0].as_py().isdigit()):  # or Unix seconds
             return
         codes = pc.dictionary_encode(dates).combine_chunks().indices.to_numpy()
         symbols = pc.dictionary_encode(table["symbol"]).combine_chunks().indices.to_numpy()
