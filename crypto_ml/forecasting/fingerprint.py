@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final
 
@@ -41,22 +42,17 @@ class RowsHash:
 
     def add(self, rows: "pd.DataFrame") -> None:
         """Add rows behind those added before."""
-        self.rows += len(rows)
-        for name, dtype in self._columns.items():
-            values = rows[name]
-            if name not in self._counted and values.notna().any():
+        self._add({name: _hashed(rows[name], dtype) for name, dtype in self._columns.items()}, slice(0, len(rows)))
+
+    def _add(self, columns: "Mapping[str, _Hashed]", rows: slice) -> None:
+        """Add some of the rows whose columns are at hand as they are hashed."""
+        self.rows += rows.stop - rows.start
+        for name, column in columns.items():
+            if name not in self._counted and column.there[rows].any():
                 self._counted.add(name)
-            if dtype == "str":
-                missing = values.isna().to_numpy()
-                texts = [b"" if gone else str(text).encode() for text, gone in zip(values, missing, strict=True)]
-                lengths = np.fromiter(map(len, texts), np.int64, len(texts))
-                self._digests[name].update(np.where(missing, -1, lengths).astype("<i8").tobytes())
-                self._texts[name].update(b"".join(texts))
-            elif dtype == "float64":
-                self._digests[name].update(_float_bytes(values.to_numpy(np.float64)))
-            else:
-                plain = values.to_numpy("datetime64[D]") if dtype.startswith("datetime") else values.to_numpy()
-                self._digests[name].update(plain.astype("<i8").tobytes())
+            self._digests[name].update(column.words[rows].data)
+            if column.texts is not None:
+                self._texts[name].update(b"".join(column.texts[rows]))
 
     def hexdigest(self) -> str:
         """The hash of everything added so far."""
@@ -69,6 +65,35 @@ class RowsHash:
         return whole.hexdigest()
 
 
+@dataclass(frozen=True)
+class _Hashed:
+    """A column as it is hashed: eight bytes of each value (of texts the lengths), whether there is one, the texts."""
+
+    words: npt.NDArray[Any]
+    there: npt.NDArray[np.bool_]
+    texts: list[bytes] | None = None
+
+
+def _hashed(values: pd.Series, dtype: str) -> _Hashed:
+    there = values.notna().to_numpy(bool)
+    if dtype == "str":
+        texts = [str(text).encode() if known else b"" for text, known in zip(values, there, strict=True)]
+        lengths = np.fromiter(map(len, texts), np.int64, len(texts))
+        return _Hashed(np.where(there, lengths, -1).astype("<i8"), there, texts)
+    if dtype == "float64":
+        return _Hashed(_canonical(values.to_numpy(np.float64)), there)
+    plain = values.to_numpy("datetime64[D]") if dtype.startswith("datetime") else values.to_numpy()
+    return _Hashed(plain.astype("<i8"), there)
+
+
+def hash_by_file(hashes: dict[int, RowsHash], rows: pd.DataFrame, columns: Mapping[str, str]) -> None:
+    """Add rows, sorted by `file`, to the hash of each file, which is made where there is none; of a thousand files with
+    a row each the columns are turned into what is hashed once."""
+    hashed = {name: _hashed(rows[name], dtype) for name, dtype in columns.items()}
+    for file, part in runs(rows["file"].to_numpy()):
+        hashes.setdefault(file, RowsHash(columns))._add(hashed, part)
+
+
 class BlockHash:
     """A sha256 over a float64 block of shape (n, k), added in pieces of rows."""
 
@@ -77,7 +102,7 @@ class BlockHash:
 
     def add(self, block: FloatArray) -> None:
         """Add rows behind those added before."""
-        self._digest.update(_float_bytes(block))
+        self._digest.update(_canonical(block).data)
 
     def hexdigest(self) -> str:
         """The hash of everything added so far."""
@@ -100,13 +125,11 @@ class Witness:
         context = rows["context"].to_numpy(bool)
         for file, part in runs(rows["file"].to_numpy()):
             self.feature_block.setdefault(file, BlockHash()).add(block[part])
-            earlier = self._earlier.setdefault(file, RowsHash(OBSERVATION))
-            if context[part].any():
-                earlier.add(rows[part][context[part]])
+            self._earlier.setdefault(file, RowsHash(OBSERVATION))
+        if context.any():
+            hash_by_file(self._earlier, rows[context], OBSERVATION)
         if states is not None:
-            frame = states_as_frame(states)
-            for file, part in runs(frame["file"].to_numpy()):
-                self._states.setdefault(file, RowsHash(self._columns)).add(frame[part])
+            hash_by_file(self._states, states_as_frame(states), self._columns)
 
     def earlier_rows(self, file: int, earlier: Earlier) -> str:
         """The hash of what came from history for a file, by one of the definitions."""
@@ -146,9 +169,7 @@ def runs(values: npt.NDArray[Any] | Sequence[int]) -> Iterator[tuple[int, slice]
             yield int(numbers[begin]), slice(int(begin), int(end))
 
 
-def _float_bytes(values: FloatArray) -> bytes:
+def _canonical(values: FloatArray) -> FloatArray:
     canonical = np.ascontiguousarray(values, "<f8")
     missing = np.isnan(canonical)
-    if missing.any():
-        canonical = np.where(missing, np.nan, canonical)
-    return canonical.tobytes()
+    return np.where(missing, np.nan, canonical) if missing.any() else canonical

@@ -1,11 +1,12 @@
 """What stands beside the predictions for the person who dropped the file: its receipt, in their words."""
 
-import json
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Final
+
+from pydantic_core import to_json
 
 from crypto_ml.ledger.formats import receipt_v1, report_v1, report_v2
 from crypto_ml.ledger.formats.receipt_v2 import Outcome, Receipt
@@ -61,7 +62,7 @@ class Report:
 
     def rendered(self) -> bytes:
         """The report as it is stored."""
-        return json.dumps(dict(self.document), indent=2, ensure_ascii=False).encode() + b"\n"
+        return to_json(dict(self.document), indent=2) + b"\n"
 
 
 def read_report(key: str, store: ObjectStore) -> Report | None:

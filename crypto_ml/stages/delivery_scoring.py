@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from crypto_ml.forecasting.answers import PREDICTIONS, append_table, with_prediction_ids
 from crypto_ml.forecasting.bundle import ModelBundle
 from crypto_ml.forecasting.current import Order
-from crypto_ml.forecasting.fingerprint import ACCEPTED, RowsHash, Witness, runs
+from crypto_ml.forecasting.fingerprint import ACCEPTED, RowsHash, Witness, hash_by_file, runs
 from crypto_ml.forecasting.folded import FoldedSeries
 from crypto_ml.forecasting.looked_at import LookedAt
 from crypto_ml.forecasting.progress import Progress
@@ -117,8 +117,7 @@ def score_delivery(
         for batch in accepted_rows(accepted, only):
             sorter.add(pa.Table.from_batches([batch]).append_column("context", pa.repeat(False, batch.num_rows)))
             frame = as_frame(pa.Table.from_batches([batch]))
-            for number, rows in runs(frame["file"].to_numpy()):
-                hashes.setdefault(number, RowsHash(ACCEPTED)).add(frame[rows])
+            hash_by_file(hashes, frame, ACCEPTED)
         folded = FoldedSeries(directory / "folded")
         alike = add_earlier_rows(sorter, folded, sources, uploads)
         tell, answered = logged(log, f"delivery {cleaned.delivery}"), 0

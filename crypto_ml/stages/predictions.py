@@ -180,12 +180,10 @@ def _write(
     store = delivery.store
     prepared = {number: _prepared(delivery, number, one, standing) for number, one in decided.items()}
 
-    def repeated(number: int) -> bool:
-        one = prepared[number]
-        return one.publishing != "repeat" or put_again(one, delivery.directory, store)
-
-    stands = _each(prepared, repeated, failed)
-    known = _recorded(delivery, {number: prepared[number] for number, there in stands.items() if there}, failed)
+    repeats = [number for number, one in prepared.items() if one.publishing == "repeat"]
+    stand = _each(repeats, lambda number: put_again(prepared[number], delivery.directory, store), failed)
+    going = {number: one for number, one in prepared.items() if number not in repeats or stand.get(number)}
+    known = _recorded(delivery, going, failed)
     out = _each(known, lambda number: publish_files(known[number], store), failed)
     log_predictions({number: known[number].receipt for number in out}, delivery.directory / PREDICTED_PARQUET, store)
     _each(out, lambda number: publish_report(out[number], store), failed)

@@ -26,7 +26,7 @@ from crypto_ml.ledger.formats.receipt_v2 import (
 )
 from crypto_ml.ledger.layout import answer_keys, receipt_key
 from crypto_ml.ledger.receipts import ReceiptDamaged, document, read_receipt, receipt_schema, sealed, write_receipt
-from crypto_ml.ledger.reports import read_report, report_on, write_report
+from crypto_ml.ledger.reports import Report, read_report, report_on, write_report
 from crypto_ml.ledger.software import software
 from crypto_ml.storage.failures import ObjectMissing, StoreRefused
 from crypto_ml.storage.objects import ObjectStore
@@ -171,3 +171,17 @@ def test_a_report_of_an_older_delivery_never_takes_the_place_of_a_newer_one(stor
     assert write_report(newer, store)
     assert not write_report(older, store)
     assert read_report(INPUTS.upload_key, store) == newer
+
+
+@given(
+    document=st.dictionaries(
+        st.text(max_size=5),
+        st.recursive(
+            st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(),
+            lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+        ),
+        max_size=5,
+    )
+)
+def test_a_report_is_written_byte_for_byte_as_earlier_releases_wrote_it(document: dict[str, Any]) -> None:
+    assert Report(document).rendered() == json.dumps(document, indent=2, ensure_ascii=False).encode() + b"\n"

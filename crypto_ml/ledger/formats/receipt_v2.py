@@ -15,6 +15,7 @@ from crypto_ml.digest import sha256_of
 from crypto_ml.forecasting.current import Order
 from crypto_ml.forecasting.schema import Earlier
 from crypto_ml.ledger.deliveries import Upload
+from crypto_ml.ledger.formats.reading import adapter
 from crypto_ml.ledger.layout import receipt_key
 
 FORMAT: Final = 2
@@ -189,4 +190,5 @@ class Receipt:
 
     def said(self) -> dict[str, Any]:
         """What the receipt says, as it is written."""
-        return {name: value for name, value in asdict(self).items() if name != "recorded"}
+        said: dict[str, Any] = adapter(Receipt).dump_python(self, exclude={"recorded"})
+        return said
