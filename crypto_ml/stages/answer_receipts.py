@@ -3,7 +3,8 @@
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
-from typing import Final
+from functools import cache
+from typing import Any, Final
 
 from crypto_ml.digest import sha256_of
 from crypto_ml.forecasting.bundle import MANIFEST, NETWORK, SCALER, TRAINING_MANIFEST, ModelBundle
@@ -100,7 +101,7 @@ def receipt_of(
         timings=timings_of(received, file, datetime.now(UTC)),
         ignored_columns=list(summary.ignored_columns) if summary else [],
         date_order=summary.date_order if summary else None,
-        read_as=read_as_recorded(summary.read_as).document() if summary and not summary.refusal else None,
+        read_as=_read_as(summary) if summary and not summary.refusal else None,
         notes=[*_cut_list(summary), *_how_read(summary), *(_notes(cleaned, scored, decided) if scored else [])],
         earlier_answer=decided.repeats,
     )
@@ -201,8 +202,19 @@ def _cut_list(summary: CleanedFile | None) -> list[str]:
     return [f"{summary.listed:,} of {summary.refused:,} refused rows are listed, the first ones"]
 
 
+def _read_as(summary: CleanedFile) -> Mapping[str, Any]:
+    return _plain() if summary.read_as is None else read_as_recorded(summary.read_as).document()
+
+
+@cache
+def _plain() -> Mapping[str, Any]:
+    return read_as_recorded(None).document()
+
+
 def _how_read(summary: CleanedFile | None) -> list[str]:
-    return [] if summary is None or summary.refusal else read_as_recorded(summary.read_as).notes()
+    if summary is None or summary.refusal or summary.read_as is None:  # of plain CSV there is nothing to note
+        return []
+    return read_as_recorded(summary.read_as).notes()
 
 
 def _notes(cleaned: Cleaned, scored: Scored, decided: Decided) -> list[str]:

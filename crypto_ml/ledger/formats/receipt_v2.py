@@ -7,7 +7,7 @@ same inputs should ever give other bytes, those are another attempt, with a name
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Final, Literal
 
@@ -69,7 +69,7 @@ class Inputs:
     @cached_property
     def answer_id(self) -> str:
         """The name of the answer that these inputs lead to; those of a delivery list together."""
-        return name_of(asdict(self))
+        return name_of(adapter(Inputs).dump_python(self))
 
 
 def name_of(inputs: Mapping[str, Any]) -> str:

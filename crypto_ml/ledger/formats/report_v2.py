@@ -8,20 +8,22 @@ from dataclasses import asdict
 from typing import Any, Final
 
 from crypto_ml.ledger.deliveries import Delivery, Upload
-from crypto_ml.ledger.formats.receipt_v2 import Receipt, RowCounts
+from crypto_ml.ledger.formats.reading import adapter
+from crypto_ml.ledger.formats.receipt_v2 import Receipt, RowCounts, Timings
 
 FORMAT: Final = 2
 
 
 def document(receipt: Receipt, earlier: Mapping[str, Any] | None) -> dict[str, Any]:
     """What the report on an answer says. earlier: the report whose predictions stand, where the upload repeats it."""
+    upload: dict[str, Any] = adapter(Upload).dump_python(receipt.upload)
     said = {
         "format": FORMAT,
         "outcome": receipt.outcome,
         "reason": receipt.reason,
         "answer_id": receipt.answer_id,
-        "upload": {**asdict(receipt.upload), "sha256": receipt.inputs.upload_sha256},
-        "rows": asdict(receipt.rows),
+        "upload": {**upload, "sha256": receipt.inputs.upload_sha256},
+        "rows": adapter(RowCounts).dump_python(receipt.rows),
         "predictions": _key(receipt, "predictions"),
         "rejected_rows": _key(receipt, "rejected_rows"),
         "model_version": receipt.inputs.model_version,
@@ -32,7 +34,7 @@ def document(receipt: Receipt, earlier: Mapping[str, Any] | None) -> dict[str, A
         "notes": list(receipt.notes),
         "delivery": receipt.inputs.delivery,
         "run_id": receipt.run_id,
-        "timings": asdict(receipt.timings),
+        "timings": adapter(Timings).dump_python(receipt.timings),
     }
     if receipt.earlier_answer and earlier:
         kept = ("answer_id", "rows", "predictions", "rejected_rows", "model_version", "receipt")
