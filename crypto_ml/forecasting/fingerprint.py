@@ -74,7 +74,7 @@ class _Hashed:
     texts: list[bytes] | None = None
 
 
-def _hashed(values: pd.Series, dtype: str) -> _Hashed:
+def _hashed(values: "pd.Series", dtype: str) -> _Hashed:
     there = values.notna().to_numpy(bool)
     if dtype == "str":
         texts = [str(text).encode() if known else b"" for text, known in zip(values, there, strict=True)]
@@ -86,7 +86,7 @@ def _hashed(values: pd.Series, dtype: str) -> _Hashed:
     return _Hashed(plain.astype("<i8"), there)
 
 
-def hash_by_file(hashes: dict[int, RowsHash], rows: pd.DataFrame, columns: Mapping[str, str]) -> None:
+def hash_by_file(hashes: dict[int, RowsHash], rows: "pd.DataFrame", columns: Mapping[str, str]) -> None:
     """Add rows, sorted by `file`, to the hash of each file, which is made where there is none; of a thousand files with
     a row each the columns are turned into what is hashed once."""
     hashed = {name: _hashed(rows[name], dtype) for name, dtype in columns.items()}
