@@ -148,7 +148,7 @@ STAGES = {
 """What a flipped byte in an object below a prefix makes differ."""
 
 NOT_BEHIND_IT = (
-    *("uploads/", "predictions/", "raw/uploads/", "raw/received/", "raw/cleaned/", "prediction_log/"),
+    *("uploads/", "predictions/", "raw/uploads/", "raw/together/", "raw/received/", "raw/cleaned/", "prediction_log/"),
     *("receipts/answers/", "receipts/answered/", "receipts/deliveries/", "receipts/known/"),
     *("market_history/_delta_log/_", "market_history_cache/"),
 )

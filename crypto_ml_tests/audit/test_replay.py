@@ -17,12 +17,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crypto_ml.audit.distance import float32_ulps
+from crypto_ml.audit.references import resolve
 from crypto_ml.audit.replay import replay
 from crypto_ml.audit.rows_read import CACHE_DIFFERS, FOLDED, cache_note
+from crypto_ml.audit.trace import trace
+from crypto_ml.digest import sha256_of
 from crypto_ml.forecasting.running import SeriesBook
-from crypto_ml.ledger.receipts import read_receipt
+from crypto_ml.ledger.deliveries import delivery_id
+from crypto_ml.ledger.layout import raw_key
+from crypto_ml.ledger.receipts import read_receipt, receipts_of
 from crypto_ml.settings import Settings
 from crypto_ml.stages.earlier_rows import FromHistory
+from crypto_ml.stages.raw_uploads import SMALL
 from crypto_ml.storage.failures import StoreUnavailable
 from crypto_ml.storage.objects import ObjectStore, connect
 from crypto_ml.storage.prediction_log import PredictionLog
@@ -69,9 +75,9 @@ def test_an_answer_comes_out_again_after_a_correction_a_promotion_and_a_repeat(r
     road.answer_new()
     assert [str(replay(answer, road.store)) for answer in old.values()] == ["IDENTICAL"] * 2
     assert verdict(road, "first") == "IDENTICAL"
-    for found in road.store.list("receipts/answers/"):
-        answer = found.key.rpartition("/")[2].removesuffix(".json")
-        assert str(replay(answer, road.store)) == "IDENTICAL", read_receipt(answer, road.store).outcome
+    for delivery in (1, 2, 3, 4):
+        for receipt in receipts_of(delivery_id(delivery), road.store):
+            assert str(replay(receipt.answer_id, road.store)) == "IDENTICAL", receipt.outcome
 
 
 @pytest.mark.parametrize("recovery", ["one_step", "cumulative"])
@@ -199,6 +205,33 @@ def test_a_cache_that_says_otherwise_than_the_history_is_named(folded: Road) -> 
     history = folded.history
     assert cache_note(["BTC", "NEW"], version, folded.deployment.series, history) is None
     assert cache_note(["BTC", "NEW"], version, Forged(history), history) == CACHE_DIFFERS
+
+
+def test_the_files_of_a_delivery_share_their_evidence_and_each_byte_of_it_is_vouched_for(store: ObjectStore) -> None:
+    road = Road(store)
+    one, other = upload(market({"BTC": 12})), upload(market({"NEW": 14}, seed=2))
+    road.put({"one.csv": one, "other.csv": other, "same.csv": one, "bad.csv": b"", "large.csv": other + b" " * SMALL})
+    road.answer_new()
+    before = road.objects()
+    (together,) = (key for key in before if key.startswith("raw/together/"))
+    (receipts,) = (key for key in before if key.startswith("receipts/answers/"))
+    assert store.read(together) == one + other
+    assert [key for key in before if key.startswith("raw/uploads/")] == [raw_key(sha256_of(other + b" " * SMALL))]
+    road.answer(1)
+    assert road.objects() == before
+    answers = [road.report(name)["answer_id"] for name in ("one", "other", "same", "bad", "large")]
+    assert sorted(receipt.answer_id for receipt in receipts_of("00000001", store)) == sorted(answers)
+    assert {road.report(name)["receipt"] for name in ("one", "bad", "large")} == {receipts}
+    assert [str(replay(answer, store)) for answer in answers] == ["IDENTICAL"] * 5
+    row = trace(resolve(f"{answers[1]}-3", store), store).row
+    assert row
+    assert row.as_received == other.decode().splitlines()[2]
+    for key, stage in ((together, "raw_uploads"), (receipts, "receipt")):
+        content = store.read(key)
+        for at in (0, len(content) // 3, len(content) - 2):
+            store.replace(key, flipped(content, at))
+            assert str(replay(answers[0], store)).startswith(f"DIFFERS AT {stage}: "), (key, at)
+        store.replace(key, content)
 
 
 def test_evidence_that_is_gone_is_named_by_its_stage(road: Road) -> None:

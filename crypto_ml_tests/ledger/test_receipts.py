@@ -25,7 +25,16 @@ from crypto_ml.ledger.formats.receipt_v2 import (
     Vouched,
 )
 from crypto_ml.ledger.layout import answer_keys, receipt_key
-from crypto_ml.ledger.receipts import ReceiptDamaged, document, read_receipt, receipt_schema, sealed, write_receipt
+from crypto_ml.ledger.receipts import (
+    DeliveryReceipts,
+    ReceiptDamaged,
+    document,
+    read_receipt,
+    receipt_schema,
+    receipts_of,
+    sealed,
+    write_receipt,
+)
 from crypto_ml.ledger.reports import Report, read_report, report_on, write_report
 from crypto_ml.ledger.software import software
 from crypto_ml.storage.failures import ObjectMissing, StoreRefused
@@ -185,3 +194,30 @@ def test_a_report_of_an_older_delivery_never_takes_the_place_of_a_newer_one(stor
 )
 def test_a_report_is_written_byte_for_byte_as_earlier_releases_wrote_it(document: dict[str, Any]) -> None:
     assert Report(document).rendered() == json.dumps(document, indent=2, ensure_ascii=False).encode() + b"\n"
+
+
+def test_of_two_runs_that_write_receipts_together_the_later_one_sees_what_the_earlier_one_wrote(
+    store: ObjectStore,
+) -> None:
+    alone = write_receipt(receipt(), store)
+    inputs = [replace(INPUTS, upload_key=f"uploads/{name}.csv") for name in "abc"]
+    one, other = DeliveryReceipts(INPUTS.delivery, store), DeliveryReceipts(INPUTS.delivery, store)
+    assert one.next_key == other.next_key
+    first = [receipt(made, stands_in=one.next_key) for made in inputs[:2]]
+    assert one.add(first)
+    assert not other.add([receipt(inputs[2], stands_in=other.next_key)])
+    other.catch_up()
+    assert inputs[1].answer_id in other
+    assert inputs[2].answer_id not in other
+    assert other.add([receipt(inputs[2], stands_in=other.next_key)])
+    found = list(receipts_of(INPUTS.delivery, store))
+    assert {one.answer_id for one in found} == {alone.answer_id, *(made.answer_id for made in inputs)}
+    for made in found:
+        assert read_receipt(made.answer_id, store) == made
+        said = store.read_json(made.key)
+        assert document(made) == (said if made.stands_in is None else said["receipts"][made.answer_id])
+    assert len({made.key for made in found}) == 3
+    store.replace(first[0].key, store.read(first[0].key).replace(b'"ann"', b'"bob"'))
+    for made in first:
+        with pytest.raises(ReceiptDamaged, match="restore it"):
+            read_receipt(made.answer_id, store)
