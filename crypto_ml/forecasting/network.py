@@ -7,6 +7,7 @@ Belongs here: what needs keras. Does not belong here: how a window is made, and 
 import functools
 import hashlib
 import json
+import math
 import os
 import re
 import zipfile
@@ -14,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +25,7 @@ from crypto_ml.forecasting.inference import Network
 from crypto_ml.forecasting.onnx_graph import INPUT, NORMALISATION_EPSILON, WEIGHTS, onnx_bytes
 from crypto_ml.forecasting.progress import Progress, Tell, tell_nobody
 from crypto_ml.forecasting.schema import FEATURES, WINDOW, Target
+from crypto_ml.forecasting.windows import DrawnWindows
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -112,8 +114,8 @@ def build(units: int = 50, tanh_units: int = 20, relu_units: int = 10, *, seed: 
 
 
 def fit(
-    windows: NDArray[np.float32],
-    targets: NDArray[np.float32],
+    windows: NDArray[np.float32] | DrawnWindows,
+    targets: NDArray[np.float32] | None,
     validation_windows: NDArray[np.float32],
     validation_targets: NDArray[np.float32],
     *,
@@ -127,13 +129,17 @@ def fit(
 ) -> FittedNetwork:
     """Trains a new network: windows (n, 5, 13) float32, targets (n,) float32 in units of the target's deviation.
 
+    Windows that are drawn bring their targets along; an epoch is what one of them takes.
     Huber loss, Adam; stops when `val_loss` has not improved for `patience` epochs and keeps the best epoch's weights.
     Targets of `gap` are clipped at ±10 deviations. Bit-identical for the same arrays, seed and software: operations
     are held to their deterministic forms, for the whole process (tried on 1 and 2 cores, and across processes). `tell`
     is told of every batch.
     Raises Refused where arrays do not fit together, are empty or not finite, or the loss is no longer a number.
     """
-    _check_arrays("training", windows, targets)
+    if isinstance(windows, DrawnWindows):
+        _check_finite("training", windows.inputs, windows.targets)
+    elif targets is not None:
+        _check_arrays("training", windows, targets)
     _check_arrays("validation", validation_windows, validation_targets)
     keras = _keras()
     import tensorflow
@@ -142,12 +148,16 @@ def fit(
     model = build(seed=seed)
     model.compile(optimizer=keras.optimizers.Adam(learning_rate), loss=keras.losses.Huber(), jit_compile=False)
     stopping = keras.callbacks.EarlyStopping(monitor="val_loss", patience=patience, restore_best_weights=True)
+    given: dict[str, Any]
+    if isinstance(windows, DrawnWindows):
+        given = {"x": _drawing(keras, windows, target, batch_size), "shuffle": False}
+    else:
+        given = {"x": windows, "y": _clipped(cast(Any, targets), target), "batch_size": batch_size}
     history = model.fit(
-        windows,
-        _clipped(targets, target),
+        **given,
         validation_data=(validation_windows, _clipped(validation_targets, target)),
+        validation_batch_size=batch_size,
         epochs=epochs,
-        batch_size=batch_size,
         callbacks=[stopping, keras.callbacks.TerminateOnNaN(), _telling(keras, tell, epochs)],
         verbose=0,
     ).history
@@ -157,6 +167,28 @@ def fit(
     served = build(seed=seed)  # without the optimiser's state, which nothing reads after the fit
     served.set_weights(model.get_weights())
     return FittedNetwork(served, losses, int(np.argmin(losses["val_loss"])) + 1)
+
+
+def _drawing(keras: ModuleType, windows: DrawnWindows, target: Target, batch_size: int) -> "keras.utils.PyDataset":
+    """The batches of each epoch, cut as they are asked for."""
+
+    class Drawing(keras.utils.PyDataset):  # type: ignore[misc, name-defined]
+        def __init__(self) -> None:
+            super().__init__()
+            self.epoch, self.chosen = 0, windows.of_epoch(0)
+
+        def __len__(self) -> int:
+            return math.ceil(len(self.chosen) / batch_size)
+
+        def __getitem__(self, number: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+            cut, targets = windows.batch(self.chosen[number * batch_size : (number + 1) * batch_size])
+            return cut, _clipped(targets, target)
+
+        def on_epoch_end(self) -> None:
+            self.epoch += 1
+            self.chosen = windows.of_epoch(self.epoch)
+
+    return Drawing()
 
 
 def _telling(keras: ModuleType, tell: Tell, epochs: int) -> "keras.callbacks.Callback":
@@ -320,5 +352,9 @@ def _check_arrays(what: str, windows: NDArray[np.float32], targets: NDArray[np.f
             f"The {what} set needs windows (n, {WINDOW}, {len(FEATURES)}) and targets (n,), n at least 1, "
             f"not {windows.shape} and {targets.shape}; take a longer period."
         )
+    _check_finite(what, windows, targets)
+
+
+def _check_finite(what: str, windows: NDArray[np.float32], targets: NDArray[np.float32]) -> None:
     if not (np.isfinite(windows).all() and np.isfinite(targets).all()):
         raise Refused(f"The {what} set holds numbers that are not finite; clean the rows it was made from.")

@@ -4,22 +4,23 @@ Three spans of time, in this order: the scaler and the network are fitted on the
 on the second, and on the third, the holdout, nothing is fitted at all.
 """
 
+import hashlib
 import json
 import platform
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import date
 from importlib.metadata import PackageNotFoundError, version
+from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from crypto_ml.digest import sha256_of
 from crypto_ml.errors import Refused
 from crypto_ml.extras import can_draw, require_training
 from crypto_ml.forecasting.bundle import TRAINING_MANIFEST, ModelBundle, make_bundle
@@ -41,10 +42,13 @@ from crypto_ml.forecasting.scaling import V_OPEN, SeriesStatistics
 from crypto_ml.forecasting.schema import FEATURES, MINIMUM_OWN_ROWS, PRICES, SCALED, Target
 from crypto_ml.forecasting.scoring import PREDICTED, score_rows
 from crypto_ml.forecasting.sketches import Series
-from crypto_ml.forecasting.windows import WindowArray, windows
+from crypto_ml.forecasting.windows import DrawnWindows, WindowArray, as_input, cut
 
 SHARES: Final = (0.7, 0.15)
 """Shares of the rows that end the training span, and the validation span behind it; no day is cut in two."""
+
+ROWS_AT_ONCE: Final = 100_000
+"""Rows whose features are computed at once."""
 
 METRICS: Final = "metrics.json"
 LIBRARIES: Final = (
@@ -67,7 +71,11 @@ class Split:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a training run may vary. most_windows: beyond it, a seeded sample of the training windows is used."""
+    """What a training run may vary.
+
+    most_windows: so many windows an epoch takes at most. drawn: where there are more, whether a seeded sample is drawn
+    once, which every epoch takes (as up to 0.3), or each epoch takes others, until all were taken.
+    """
 
     target: Target = "gap"
     seed: int = 20180325
@@ -75,6 +83,7 @@ class Plan:
     batch_size: int = 512
     learning_rate: float = 1e-3
     most_windows: int = 1_000_000
+    drawn: Literal["once", "each epoch"] = "once"
 
 
 @dataclass(frozen=True)
@@ -131,9 +140,30 @@ def _split(ordered: npt.NDArray[np.datetime64]) -> Split:
 
 def rows_sha256(rows: pd.DataFrame) -> str:
     """The identity of a training set: sha256 over symbols, dates, prices and market, in order."""
-    parts = ["\n".join(rows["symbol"]).encode(), rows["date"].to_numpy("datetime64[D]").astype("<i8").tobytes()]
-    parts += [rows[name].to_numpy("<f8").tobytes() for name in (*PRICES, "market")]
-    return sha256_of(b"\0".join(parts))
+    digest = hashlib.sha256()
+    symbols = rows["symbol"]
+    for begin in range(0, len(symbols), ROWS_AT_ONCE):
+        digest.update((("\n" if begin else "") + "\n".join(symbols.iloc[begin : begin + ROWS_AT_ONCE])).encode())
+    digest.update(b"\0" + rows["date"].to_numpy("datetime64[D]").astype("<i8").tobytes())
+    for name in (*PRICES, "market"):
+        digest.update(b"\0" + rows[name].to_numpy("<f8").tobytes())
+    return digest.hexdigest()
+
+
+def groups_of_series(rows: pd.DataFrame) -> Iterator[pd.DataFrame]:
+    """Rows sorted by symbol in pieces of whole series, about ROWS_AT_ONCE rows each: what is computed of a series does
+    not change a bit with those beside it, and what it is computed in takes several times the memory of its rows."""
+    begins = _begins(rows)
+    wanted = np.searchsorted(begins, np.arange(0, max(len(rows), 1), ROWS_AT_ONCE))
+    cuts = [*dict.fromkeys(begins[wanted[wanted < len(begins)]].tolist()), len(rows)]
+    for begin, end in pairwise(cuts):
+        yield rows.iloc[begin:end]
+
+
+def _begins(rows: pd.DataFrame) -> IntArray:
+    """Where the series of sorted rows begin."""
+    codes = pd.factorize(rows["symbol"])[0]
+    return np.flatnonzero(np.append(True, codes[1:] != codes[:-1])) if len(rows) else np.zeros(0, np.int64)
 
 
 def fit_scaler(rows: pd.DataFrame, split: Split) -> SeriesStatistics:
@@ -146,16 +176,24 @@ def fit_scaler(rows: pd.DataFrame, split: Split) -> SeriesStatistics:
     require_training("Training")
     from crypto_ml.forecasting.scaler_estimator import SeriesStandardScaler
 
-    rows = add_levels(rows)
-    starts = starts_of(rows["symbol"])
-    features = pd.DataFrame(feature_block(rows, starts)[:, : len(SCALED)], columns=list(SCALED))
-    features = features.assign(symbol=rows["symbol"].to_numpy(), gap=gaps(rows, starts))
-    training = features[_before(rows, split.validation_from)]
-    enough = training["symbol"].map(training["symbol"].value_counts()) >= MINIMUM_OWN_ROWS
-    if not enough.any():
+    fitted: list[SeriesStatistics] = []
+    for group in groups_of_series(rows):
+        levels = add_levels(group)
+        starts = starts_of(levels["symbol"])
+        features = pd.DataFrame(feature_block(levels, starts)[:, : len(SCALED)], columns=list(SCALED))
+        features = features.assign(symbol=levels["symbol"].to_numpy(), gap=gaps(levels, starts))
+        training = features[_before(levels, split.validation_from)]
+        enough = training["symbol"].map(training["symbol"].value_counts()) >= MINIMUM_OWN_ROWS
+        if enough.any():
+            fitted.append(SeriesStandardScaler().fit(training[enough]).statistics_)
+    if not fitted:
         raise TooLittleHistory(f"no series has {MINIMUM_OWN_ROWS} rows before {split.validation_from} to train on")
-    statistics: SeriesStatistics = SeriesStandardScaler().fit(training[enough]).statistics_
-    return statistics
+    symbols = [symbol for one in fitted for symbol in one.symbols]
+    order = sorted(range(len(symbols)), key=symbols.__getitem__)
+    mean, scale, gap_scale = (
+        np.concatenate([getattr(one, name) for one in fitted])[order] for name in ("mean", "scale", "gap_scale")
+    )
+    return SeriesStatistics(tuple(symbols[at] for at in order), mean, scale, gap_scale)
 
 
 def train(
@@ -177,9 +215,15 @@ def train(
     """
     require_training("Training")
     examples = _examples(rows, statistics, plan.target)
-    train_x, train_y = examples.between(None, split.validation_from).arrays(plan)
+    learnt_from = examples.between(None, split.validation_from)
+    train_x: WindowArray | DrawnWindows
+    train_y: npt.NDArray[np.float32] | None
+    if plan.drawn == "each epoch" and len(learnt_from.at) > plan.most_windows:
+        train_x, train_y = learnt_from.drawn(plan), None
+    else:
+        train_x, train_y = learnt_from.arrays(plan)
     valid_x, valid_y = examples.between(split.validation_from, split.holdout_from).arrays(plan)
-    if not len(train_y) or not len(valid_y):
+    if not len(learnt_from.at) or not len(valid_y):
         raise TooLittleHistory("no training or no validation row has an earlier row of its series")
     fitted = fit(
         train_x, train_y, valid_x, valid_y, seed=plan.seed, target=plan.target, epochs=plan.epochs,
@@ -251,11 +295,14 @@ def holdout_predictions(rows: pd.DataFrame, split: Split, bundle: ModelBundle) -
 
     Columns of `scoring.score`, and the baselines `last_open` and `last_close` (currency).
     """
-    asked = rows.assign(file=0, line=0, context=_before(rows, split.holdout_from))
-    before = rows.groupby("symbol", sort=False)[["open", "close"]].shift(1)[~asked["context"]]
-    scored = score_rows(asked, bundle, "one_step")
-    scored = scored.assign(last_open=before["open"].to_numpy(), last_close=before["close"].to_numpy())
-    predicted = scored[scored["status"] == PREDICTED]
+    found = []
+    for group in groups_of_series(rows):
+        asked = group.assign(file=0, line=0, context=_before(group, split.holdout_from))
+        before = group.groupby("symbol", sort=False)[["open", "close"]].shift(1)[~asked["context"]]
+        scored = score_rows(asked, bundle, "one_step")
+        scored = scored.assign(last_open=before["open"].to_numpy(), last_close=before["close"].to_numpy())
+        found.append(scored[scored["status"] == PREDICTED])
+    predicted = pd.concat(found, ignore_index=True) if found else rows
     if predicted.empty:
         raise TooLittleHistory(f"no row from {split.holdout_from} on can be predicted, so nothing can be evaluated")
     return predicted
@@ -294,7 +341,7 @@ def _picture(series: Series) -> bytes:
 class _Examples:
     """Rows that can be learnt from: their position `at`, date and target, and what their windows are cut from."""
 
-    scaled: FloatArray
+    inputs: WindowArray
     starts: IntArray
     at: IntArray
     dates: npt.NDArray[np.datetime64]
@@ -304,7 +351,7 @@ class _Examples:
         inside = self.dates < np.datetime64(end)
         if first:
             inside &= self.dates >= np.datetime64(first)
-        return _Examples(self.scaled, self.starts, self.at[inside], self.dates[inside], self.target[inside])
+        return _Examples(self.inputs, self.starts, self.at[inside], self.dates[inside], self.target[inside])
 
     def arrays(self, plan: Plan) -> tuple[WindowArray, npt.NDArray[np.float32]]:
         """Windows (n, 5, 13) and targets (n,), float32; a seeded sample where there are more than the plan takes."""
@@ -312,11 +359,31 @@ class _Examples:
         if len(chosen) > plan.most_windows:
             sample = np.random.default_rng(plan.seed).choice(len(chosen), plan.most_windows, replace=False)
             chosen = np.sort(sample)
-        return windows(self.scaled, self.starts, self.at[chosen]), self.target[chosen].astype(np.float32)
+        return cut(self.inputs, self.starts, self.at[chosen]), self.target[chosen].astype(np.float32)
+
+    def drawn(self, plan: Plan) -> DrawnWindows:
+        """Windows and targets, to be drawn anew for each epoch."""
+        targets = self.target.astype(np.float32)
+        return DrawnWindows(self.inputs, self.starts, self.at, targets, plan.most_windows, plan.seed)
 
 
 def _examples(rows: pd.DataFrame, statistics: SeriesStatistics, target: Target) -> _Examples:
-    rows = add_levels(rows)
+    inputs = np.empty((len(rows), len(FEATURES)), np.float32)
+    starts = np.empty(len(rows), np.int64)
+    at, dates, values = [np.zeros(0, np.int64)], [np.zeros(0, "datetime64[D]")], [np.zeros(0)]
+    begin = 0
+    for group in groups_of_series(rows):
+        some = _examples_of(add_levels(group), statistics, target)
+        end = begin + len(group)
+        inputs[begin:end], starts[begin:end] = some.inputs, some.starts + begin
+        at.append(some.at + begin)
+        dates.append(some.dates)
+        values.append(some.target)
+        begin = end
+    return _Examples(inputs, starts, *(np.concatenate(parts) for parts in (at, dates, values)))
+
+
+def _examples_of(rows: pd.DataFrame, statistics: SeriesStatistics, target: Target) -> _Examples:
     starts = starts_of(rows["symbol"])
     block = feature_block(rows, starts)
     codes = statistics.codes(rows["symbol"])
@@ -328,7 +395,7 @@ def _examples(rows: pd.DataFrame, statistics: SeriesStatistics, target: Target) 
     else:
         values = gaps(rows, starts)[at] / statistics.gap_scale[known]
     dates = rows["date"].to_numpy("datetime64[D]")[at]
-    return _Examples(statistics.scale_block(block, codes), starts, at, dates, values)
+    return _Examples(as_input(statistics.scale_block(block, codes)), starts, at, dates, values)
 
 
 def _before(rows: pd.DataFrame, day: date) -> BoolArray:

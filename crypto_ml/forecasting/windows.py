@@ -1,5 +1,7 @@
 """The five rows before a prediction, as the network takes them."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import numpy.typing as npt
 
@@ -26,10 +28,47 @@ def windows(scaled: FloatArray, starts: IntArray, at: IntArray) -> WindowArray:
     `scaled` is (n, k) in the order of the network's features, `starts` is from `series_starts`. Rows before the first
     row of a series are zeros; so are values that are not finite.
     """
+    return cut(as_input(scaled), starts, at)
+
+
+def cut(inputs: WindowArray, starts: IntArray, at: IntArray) -> WindowArray:
+    """`windows` of rows that are inputs already (see `as_input`)."""
     index, exists = window_rows(starts, at)
-    gathered = as_input(scaled)[index]
+    gathered = inputs[index]
     gathered[~exists] = 0.0
     return gathered
+
+
+@dataclass(frozen=True, eq=False)
+class DrawnWindows:
+    """Very many windows, of which each epoch of a fit takes some others, and which are cut when they are asked for.
+
+    inputs: (n, k) float32, see `as_input`. starts: (n,). at: the m rows whose windows these are. targets: (m,) float32.
+    an_epoch: how many an epoch takes. seed: of the order in which they are taken, which is another in each round.
+    """
+
+    inputs: WindowArray
+    starts: IntArray
+    at: IntArray
+    targets: npt.NDArray[np.float32]
+    an_epoch: int
+    seed: int
+
+    def of_epoch(self, epoch: int) -> IntArray:
+        """Which windows an epoch (counted from 0) takes: `an_epoch` of 0 … m − 1, those taken least so far."""
+        wanted = np.arange(epoch * self.an_epoch, (epoch + 1) * self.an_epoch)
+        rounds = wanted // len(self.at)
+        taken = [
+            np.random.default_rng((self.seed, number)).permutation(len(self.at))[
+                wanted[rounds == number] % len(self.at)
+            ]
+            for number in np.unique(rounds).tolist()
+        ]
+        return np.concatenate(taken)
+
+    def batch(self, chosen: IntArray) -> tuple[WindowArray, npt.NDArray[np.float32]]:
+        """The windows chosen, (b, 5, k), and their targets, (b,)."""
+        return cut(self.inputs, self.starts, self.at[chosen]), self.targets[chosen]
 
 
 def as_input(values: FloatArray) -> WindowArray:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from typing import Any, Final
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 
@@ -78,12 +79,13 @@ def prepare(
     content = write_statistics(statistics)
     scaler_key = f"{MODELS}scalers/{sha256_of(content)}.json"
     store.create_or_same(scaler_key, content, content_type="application/json")
-    days = rows["date"].dt.date
+    days = rows["date"].to_numpy("datetime64[D]")
+    first_valid, first_held = np.datetime64(split.validation_from), np.datetime64(split.holdout_from)
     manifest |= {
         "rows": {
-            "train": int((days < split.validation_from).sum()),
-            "validation": int(((days >= split.validation_from) & (days < split.holdout_from)).sum()),
-            "holdout": int((days >= split.holdout_from).sum()),
+            "train": int((days < first_valid).sum()),
+            "validation": int(((days >= first_valid) & (days < first_held)).sum()),
+            "holdout": int((days >= first_held).sum()),
         },
         "split": {"validation_from": str(split.validation_from), "holdout_from": str(split.holdout_from)},
         "scaler": {"key": scaler_key, "sha256": sha256_of(content)},
@@ -92,7 +94,7 @@ def prepare(
     log = _log(week, store)
     while (entry := log.append(manifest, after=log.last_number())) is None:
         pass
-    return replace(_training_set(entry.document, statistics), days=(days.min(), days.max()))
+    return replace(_training_set(entry.document, statistics), days=(days.min().astype(date), days.max().astype(date)))
 
 
 def why_not_yet(week: str, as_of: date, history: MarketHistory) -> str | None:

@@ -35,7 +35,7 @@ def train_week(week: str, history: MarketHistory, store: ObjectStore, settings: 
         rows,
         training_set.split,
         training_set.statistics,
-        Plan(target=settings.target, epochs=settings.epochs),
+        Plan(target=settings.target, epochs=settings.epochs, drawn="each epoch"),
         label=week,
         manifest=manifest,
         created_at=now.astimezone(UTC).isoformat(),

@@ -29,6 +29,7 @@ from crypto_ml.forecasting.training import (
     split_by_time,
     train,
 )
+from crypto_ml.forecasting.windows import DrawnWindows
 from crypto_ml_tests.forecasting.markets import FIRST_DAY, market, model
 
 DAYS = 100
@@ -224,3 +225,31 @@ def test_a_network_cannot_be_trained_where_no_row_has_a_row_before_it(history: p
             manifest={},
             created_at="now",
         )
+
+
+@given(windows=st.integers(1, 40), an_epoch=st.integers(1, 25), epochs=st.integers(1, 6))
+def test_epochs_take_every_window_equally_often_and_none_twice_in_a_round(
+    windows: int, an_epoch: int, epochs: int
+) -> None:
+    at = np.arange(windows)
+    drawn = DrawnWindows(np.zeros((windows, 2), np.float32), at, at, np.zeros(windows, np.float32), an_epoch, 7)
+    taken = [drawn.of_epoch(epoch) for epoch in range(epochs)]
+    assert {len(one) for one in taken} == {an_epoch}
+    counts = np.bincount(np.concatenate(taken), minlength=windows)
+    assert counts.max() - counts.min() <= 1
+    assert [one.tolist() for one in taken] == [drawn.of_epoch(epoch).tolist() for epoch in range(epochs)]
+
+
+def test_drawn_windows_give_the_same_network_however_the_rows_are_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = simulated(coins=5, days=60)
+    split = split_by_time(rows["date"])
+    found = []
+    for rows_at_once in (10**6, 70):
+        monkeypatch.setattr("crypto_ml.forecasting.training.ROWS_AT_ONCE", rows_at_once)
+        statistics = fit_scaler(rows, split)
+        plan = Plan(epochs=2, most_windows=100, drawn="each epoch")
+        trained = train(rows, split, statistics, plan, label="week", manifest={}, created_at="")
+        found.append((rows_sha256(rows), trained.bundle.sha256, trained.evaluation))
+    assert found[0] == found[1]
+    assert trained.bundle.manifest["about"]["plan"]["drawn"] == "each epoch"
+    assert Plan().drawn == "once"  # what a bundle says that was made before there was a choice
