@@ -71,13 +71,10 @@ def _retrain(symbols: int, epochs: int, windows: int) -> None:
     done("training set named and split")
     statistics = fit_scaler(rows, split)
     done("scaler fitted")
-    plan = Plan(epochs=epochs, most_windows=windows, **_DRAWN)
+    plan = Plan(epochs=epochs, most_windows=windows, drawn="each epoch")
     trained = train(rows, split, statistics, plan, label="bench", manifest={"rows_sha256": digest}, created_at="")
     done(f"trained ({len(trained.loss['loss'])} epochs), exported and evaluated")
     sys.stdout.write(f"retrain: {trained.bundle.version}, {trained.onnx.explanation}\n")
-
-
-_DRAWN: Final = {"drawn": "each epoch"}
 
 
 def _market(symbols: int) -> "pd.DataFrame":

@@ -27,6 +27,7 @@ from crypto_ml.forecasting.columns import Columns
 from crypto_ml.forecasting.intake import IntakeRules, Repeats, name_series, nothing_left, settled_rows, take_in
 from crypto_ml.forecasting.progress import Progress, Tell, tell_nobody
 from crypto_ml.forecasting.refusals import LISTED
+from crypto_ml.forecasting.scaled_by import BY_OWN_ROWS, OWN_SCALED_NAMED, own_scaled_note
 from crypto_ml.forecasting.schema import Recovery
 from crypto_ml.forecasting.scoring import PREDICTED, SEED, score_columns
 from crypto_ml.forecasting.series import LookAlikes
@@ -90,7 +91,8 @@ def score_file(
     """
     out = _usable(out, upload)
     repeats = Repeats()
-    predicted = seed = 0
+    predicted = seed = own_scaled_series = 0
+    own_scaled: list[str] = []
     sorting = TemporaryDirectory(prefix=".crypto_ml-score-", dir=room or out.parent)
     with sorting as name, RowSorter(Path(name)) as sorter, _whole(out) as partial:
         intake = take_in(upload, rules, sorter, FILE, upload.name if called is None else called, tell=tell)
@@ -104,6 +106,8 @@ def score_file(
             for part in _scored(sorter, repeats, bundle, recovery, answer_id) if not intake.refusal else ():
                 file.write(part.lines)
                 predicted, seed = predicted + part.predicted, seed + part.seed
+                own_scaled += part.own_scaled[: max(0, OWN_SCALED_NAMED - len(own_scaled))]
+                own_scaled_series += len(part.own_scaled)
                 tell(Progress("scoring", predicted + seed, intake.accepted_rows, "rows"))
         refused = intake.refused_rows + repeats.contradicting[FILE]
         rejected_rows = _write_refused(sorter, refused, rejected_rows_path(out))
@@ -126,17 +130,23 @@ def score_file(
         rejected_rows=rejected_rows,
         listed=min(refused, LISTED),
         read_as=how.document(),
-        notes=(*how.notes(), *alike.notes(FILE)),
+        notes=(
+            *how.notes(),
+            *((own_scaled_note(own_scaled, own_scaled_series),) if own_scaled else ()),
+            *alike.notes(FILE),
+        ),
     )
 
 
 @dataclass(frozen=True, eq=False)
 class _Scored:
-    """Some rows' predictions as lines of CSV, and how many of them are predicted, and seeds."""
+    """Some rows' predictions as lines of CSV, how many of them are predicted, and seeds, and which series of them were
+    scaled by their own rows."""
 
     lines: pa.Buffer
     predicted: int
     seed: int
+    own_scaled: list[str]
 
 
 def _scored(
@@ -144,26 +154,30 @@ def _scored(
 ) -> Iterator[_Scored]:
     """The predictions of all rows in order: scored and written as CSV by some threads, a few pieces at a time."""
 
-    def scored(part: _Part) -> tuple[pa.Table, bool]:
+    def scored(part: _Part) -> tuple[pa.Table, list[str], bool]:
         rows = part.rows
         made = score_columns(Columns.of(rows), bundle, recovery)
         status = pc.if_else(pa.array(made.made), PREDICTED, SEED)
         ids = prediction_ids(answer_id, rows["line"])
         columns = [rows["symbol"], made.index, rows["date"], made.price, rows["open"], status, ids]
-        return pa.table(columns, schema=PREDICTIONS), part.is_last
+        own = pc.unique(rows["symbol"].filter(pa.array(made.scaled_by == BY_OWN_ROWS)))
+        return pa.table(columns, schema=PREDICTIONS), own.to_pylist(), part.is_last
 
-    def written(tables: Sequence[pa.Table]) -> _Scored:
-        table = pa.concat_tables(tables)
+    def written(parts: Sequence[tuple[pa.Table, list[str]]]) -> _Scored:
+        table = pa.concat_tables(table for table, _ in parts)
         predicted = pc.sum(pc.equal(table["status"], PREDICTED)).as_py()
-        return _Scored(csv_lines(table), predicted, table.num_rows - predicted)
+        own_scaled = [symbol for _, own in parts for symbol in own]
+        return _Scored(csv_lines(table), predicted, table.num_rows - predicted, own_scaled)
 
-    def chunks(parts: Iterable[tuple[pa.Table, bool]]) -> Iterator[list[pa.Table]]:
-        tables: list[pa.Table] = []
-        for table, is_last in parts:
-            tables.append(table)
+    def chunks(
+        parts: Iterable[tuple[pa.Table, list[str], bool]],
+    ) -> Iterator[list[tuple[pa.Table, list[str]]]]:
+        of_chunk: list[tuple[pa.Table, list[str]]] = []
+        for table, own, is_last in parts:
+            of_chunk.append((table, own))
             if is_last:
-                yield tables
-                tables = []
+                yield of_chunk
+                of_chunk = []
 
     with ThreadPoolExecutor(THREADS) as pool:
         parts = chain.from_iterable(map(_parts, settled_rows(sorter, repeats)))

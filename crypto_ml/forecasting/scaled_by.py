@@ -17,6 +17,16 @@ BY_OWN_ROWS: Final = "own rows"
 UNSCALED: Final = ""
 """What scaled a prediction; a seed is not scaled by anything."""
 
+OWN_SCALED_NAMED: Final = 20
+"""Series that are named where it is told which were scaled by their own rows."""
+
+
+def own_scaled_note(first: Sequence[str], count: int) -> str:
+    """What is told of `count` series, `first` the first OWN_SCALED_NAMED of them, that the model does not scale."""
+    more = count - len(first)
+    named = ", ".join(first) + (f" and {more} more" if more > 0 else "")
+    return f"{named}: not known to the model's scaler, scaled by the series' own earlier rows"
+
 
 def is_other_coin(learnt: str | None, slug: str | None) -> bool:
     """Whether a row's slug says that this is not the coin the scaler learnt; None where either is not known."""

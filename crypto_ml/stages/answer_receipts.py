@@ -1,6 +1,6 @@
 """The receipt of an answer: put together before anything is published."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from functools import cache
@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from crypto_ml.digest import sha256_of
 from crypto_ml.forecasting.bundle import MANIFEST, NETWORK, SCALER, TRAINING_MANIFEST, ModelBundle
+from crypto_ml.forecasting.scaled_by import own_scaled_note
 from crypto_ml.forecasting.uploads.read_as import read_as_recorded
 from crypto_ml.ledger.clock import not_before
 from crypto_ml.ledger.code import code_version
@@ -222,10 +223,7 @@ def _notes(cleaned: Cleaned, scored: Scored, decided: Decided) -> list[str]:
     if decided.replaces:
         notes.append(f"replaces answer {decided.replaces}; `crypto-ml corrections` lists what used it")
     if scored.own_scaled:
-        notes.append(
-            f"{_named(scored.own_scaled, scored.own_scaled_series)}: not known to the model's scaler, scaled by the "
-            "series' own earlier rows"
-        )
+        notes.append(own_scaled_note(scored.own_scaled, scored.own_scaled_series))
     if scored.seed:
         rows = "1 row has" if scored.seed == 1 else f"{scored.seed:,} rows have"
         notes.append(f"{rows} too few earlier rows to predict from: pred_open is open there")
@@ -233,11 +231,6 @@ def _notes(cleaned: Cleaned, scored: Scored, decided: Decided) -> list[str]:
     for name, (symbol, slug) in list(cleaned.renamed.items())[:MOST_SYMBOLS_NAMED]:
         notes.append(f"{symbol} is another coin's symbol already, so the series of {slug} is named {name}")
     return notes
-
-
-def _named(symbols: Sequence[str], count: int) -> str:
-    more = count - len(symbols)
-    return ", ".join(symbols) + (f" and {more} more" if more > 0 else "")
 
 
 def _used(bundle: ModelBundle) -> UsedModel:

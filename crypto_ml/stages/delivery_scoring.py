@@ -19,7 +19,7 @@ from crypto_ml.forecasting.folded import FoldedSeries
 from crypto_ml.forecasting.looked_at import LookedAt
 from crypto_ml.forecasting.progress import Progress
 from crypto_ml.forecasting.running import FOLDED_1
-from crypto_ml.forecasting.scaled_by import BY_OWN_ROWS, is_other_coin
+from crypto_ml.forecasting.scaled_by import BY_OWN_ROWS, OWN_SCALED_NAMED, is_other_coin
 from crypto_ml.forecasting.schema import Earlier
 from crypto_ml.forecasting.scoring import SEED, score
 from crypto_ml.forecasting.series import LookAlikes
@@ -36,7 +36,6 @@ from crypto_ml.storage.objects import ObjectStore
 
 PREVIEW_ROWS: Final = 5
 PREDICTED_PARQUET: Final = "predicted.parquet"
-OWN_SCALED_NAMED: Final = 20
 log: Final = logging.getLogger(__name__)
 
 

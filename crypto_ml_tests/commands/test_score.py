@@ -16,6 +16,7 @@ from click.testing import CliRunner, Result
 from crypto_ml.cli import DEBUG, main
 from crypto_ml.forecasting.answers import PREDICTIONS
 from crypto_ml.forecasting.refusals import LISTED
+from crypto_ml.forecasting.scaled_by import OWN_SCALED_NAMED
 from crypto_ml.forecasting.simulation import simulate_market
 from crypto_ml.ledger.registry import Registry
 from crypto_ml.model_out import first_bundle
@@ -236,3 +237,13 @@ def test_the_name_of_the_file_and_of_its_columns_are_used_and_what_was_made_of_t
     assert told[1] == "note: no column says the symbol: every row is BTC, by the name of the file"
     assert json.loads(result.stdout)["read_as"]["symbol"] == "BTC"
     assert score(path, "-o", tmp_path / "out.csv", "--columns", "Apertura").exit_code == 2
+
+
+def test_series_that_the_model_does_not_scale_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "prices.csv"
+    days = [f"2018-03-{day:02}" for day in range(1, 13)]
+    names = [f"OWN{number:02}" for number in range(OWN_SCALED_NAMED + 3)]
+    lines = [f"{name},{day},10,12,9,11,1000" for name in names for day in days]
+    path.write_text("\n".join(["symbol,date,open,high,low,close,market", *lines]))
+    result = score(path, "-o", tmp_path / "out.csv")
+    assert f"note: {', '.join(names[:OWN_SCALED_NAMED])} and 3 more: not known to the model's scaler" in result.stderr
