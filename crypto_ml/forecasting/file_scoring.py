@@ -94,7 +94,8 @@ def score_file(
     predicted = seed = own_scaled_series = 0
     own_scaled: list[str] = []
     sorting = TemporaryDirectory(prefix=".crypto_ml-score-", dir=room or out.parent)
-    with sorting as name, RowSorter(Path(name)) as sorter, _whole(out) as partial:
+    with ThreadPoolExecutor(1) as beside, sorting as name, RowSorter(Path(name)) as sorter, _whole(out) as partial:
+        beside.submit(lambda: bundle.network)  # loaded while the file is read; what is wrong with it is raised below
         intake = take_in(upload, rules, sorter, FILE, upload.name if called is None else called, tell=tell)
         how = intake.read_as or ReadAs()
         read = json.dumps(how.recorded(), sort_keys=True) if how.recorded() else ""

@@ -24,6 +24,9 @@ MOST_BYTES: Final = 64 << 20
 SEGMENT: Final = 100
 """Deliveries whose uploads are written together once more."""
 
+SEGMENTS_AT_ONCE: Final = 2
+"""Segments that are held while they are read: each tells of up to SEGMENT * MOST_FILES uploads."""
+
 NAME: Final = re.compile("[0-9]{8,18}")
 
 Identity = tuple[str, str, int, str]
@@ -126,7 +129,7 @@ class DeliveryLog:
     def catch_up(self) -> set[Identity]:
         """Read the deliveries that were added since the last call; returns the identities of all known uploads."""
         if not self._read_to:
-            for segment in self._segments.entries():
+            for segment in self._segments.entries(at_once=SEGMENTS_AT_ONCE):
                 self._known.update(_identity(upload) for upload in segment.document["uploads"])
                 self._read_to += SEGMENT
         for entry in self._log.entries(self._read_to):

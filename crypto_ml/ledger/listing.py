@@ -45,8 +45,14 @@ class UploadListing:
 
     def learn(self, known: Iterable[Identity]) -> None:
         """Take over what is known of uploads already, so that the ends of folders are right from the first look on."""
+        ends: dict[str, tuple[str, str]] = {}  # of each folder, not counting those below: greatest key, newest moment
         for key, _, _, last_modified in known:
-            self._note(key, datetime.fromisoformat(last_modified))
+            folder = key[: key.rfind("/") + 1]
+            last_key, newest = ends.get(folder, ("", ""))
+            if key > last_key or last_modified > newest:  # moments are UTC, whose order is that of their texts
+                ends[folder] = max(key, last_key), max(last_modified, newest)
+        for last_key, newest in ends.values():
+            self._note(last_key, datetime.fromisoformat(newest))
         self._forget()
 
     def look(self) -> list[Upload]:

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Final
 
+from crypto_ml.forecasting.ahead import ahead
 from crypto_ml.storage.failures import AlreadyExists
 from crypto_ml.storage.objects import ObjectStore
 
@@ -52,14 +53,14 @@ class AppendOnlyLog:
         number = self.last_number()
         return self.read(number) if number else None
 
-    def entries(self, after: int = 0) -> Iterator[Entry]:
-        """The entries after a number, in order."""
+    def entries(self, after: int = 0, at_once: int = READ_AT_ONCE) -> Iterator[Entry]:
+        """The entries after a number, in order; at most `at_once` are read ahead and held."""
         numbers = range(after + 1, self.last_number(after) + 1)
         if len(numbers) <= 1:
             yield from map(self.read, numbers)
             return
-        with ThreadPoolExecutor(READ_AT_ONCE) as pool:
-            yield from pool.map(self.read, numbers)
+        with ThreadPoolExecutor(at_once) as pool:
+            yield from ahead(self.read, numbers, pool, at_once)
 
     def append(self, document: dict[str, Any], *, after: int) -> Entry | None:
         """Add an entry behind number `after`; None where somebody else did so first, and nothing was written."""

@@ -167,7 +167,7 @@ class UploadReader:
         with self._noting:
             skipped = np.array(self._skipped, np.int64)
             lines = np.arange(self._next_line, self._next_line + rows + len(skipped))
-            lines = lines[~np.isin(lines, skipped)][:rows]
+            lines = lines[~np.isin(lines, skipped)][:rows] if len(skipped) else lines
             if rows:
                 self._next_line = int(lines[-1]) + 1
                 self._skipped = array("q", skipped[skipped >= self._next_line].tobytes())
