@@ -56,6 +56,8 @@ class Sizes:
     """Rows that are sorted in memory at once."""
     tail_rows: int = 1_000_000
     """Rows since a book, or since the segments, that are held in memory; where there are more, all is read anew."""
+    swept_rows: int = 131_072
+    """Rows of whole series that are folded at once; a query over few rows takes as long as one over these."""
     few_series: int = 1_000
     """So many series have few rows among those since."""
     due_commits: int = 32
@@ -121,7 +123,7 @@ class SeriesReading:
         if swept is None:
             sorted_rows = self.history.current_batches(ROWS_KEPT.names, symbols=symbols, version=version)
             yield from in_whole_series(
-                (pa.Table.from_batches([batch]).cast(ROWS_KEPT) for batch in sorted_rows), self.sizes.part_rows
+                (pa.Table.from_batches([batch]).cast(ROWS_KEPT) for batch in sorted_rows), self.sizes.swept_rows
             )
             return
         for rows in swept:
@@ -140,7 +142,7 @@ class SeriesReading:
         def swept() -> Iterator[pa.Table]:
             with self.segments.using(base):
                 streams = [self.part_tables(holding(parts, symbols), symbols, version) for parts in segments]
-                yield from in_whole_series(merged([*streams, iter([later])]), self.sizes.part_rows)
+                yield from in_whole_series(merged([*streams, iter([later])]), self.sizes.swept_rows)
 
         return swept()
 

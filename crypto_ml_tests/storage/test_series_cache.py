@@ -30,6 +30,7 @@ TINY = Sizes(
     part_series=2,
     chunk_rows=60,
     tail_rows=150,
+    swept_rows=20,
     few_series=1,
     due_commits=2,
     due_rows=1_000,
