@@ -291,7 +291,8 @@ def rows_before(starts: IntArray, seeds: Seeds | None) -> IntArray:
     before: IntArray = np.arange(len(starts)) - starts
     if seeds is None:
         return before
-    return before + seeds.folded[np.cumsum(before == 0) - 1]
+    folded: IntArray = seeds.folded[np.cumsum(before == 0) - 1]
+    return before + folded
 
 
 @dataclass(frozen=True, eq=False)
