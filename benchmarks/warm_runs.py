@@ -38,7 +38,7 @@ def main(runs: int) -> None:
                 assert site.ended(run_id) == dg.DagsterRunStatus.SUCCESS
                 assert site.worker(run_id), "it was launched the usual way"
                 seconds.append(time.monotonic() - began)
-                memory.append(nursery.memory_full_info().uss)
+                memory.append(nursery.memory_info().rss)
             tenth = max(runs // 10, 1)
             before, after = statistics.median(memory[:tenth]), statistics.median(memory[-tenth:])
             print(
