@@ -6,7 +6,7 @@ from typing import Any
 import dagster as dg
 
 from crypto_ml.defs.warm.dagster_launching import (
-    IN_PROGRESS_RUN_STATUSES,
+    ACTIVE_RUN_STATUSES,
     QueuedRunCoordinator,
     SubmitRunContext,
     TagConcurrencyLimitsCounter,
@@ -51,7 +51,9 @@ class PromptRunCoordinator(QueuedRunCoordinator):
         """Whether all limits would be kept if what is queued were running as well."""
         config = self._instance.get_concurrency_config().run_queue_config
         assert config is not None  # noqa: S101 - this is the coordinator that has one
-        filters = dg.RunsFilter(statuses=[*IN_PROGRESS_RUN_STATUSES, dg.DagsterRunStatus.QUEUED])
+        if config.should_block_op_concurrency_limited_runs and self._instance.event_log_storage.get_pool_limits():
+            return False  # who waits for a place in a pool is for the daemon to say
+        filters = dg.RunsFilter(statuses=[*ACTIVE_RUN_STATUSES, dg.DagsterRunStatus.QUEUED])
         before = list(self._instance.get_runs(filters))
         most = config.max_concurrent_runs
         if most != -1 and len(before) >= most:

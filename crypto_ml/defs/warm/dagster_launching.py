@@ -9,9 +9,8 @@ from dagster._core.events import EngineEventData
 from dagster._core.instance.ref import InstanceRef
 from dagster._core.launcher import CheckRunHealthResult, LaunchRunContext, WorkerStatus
 from dagster._core.launcher.default_run_launcher import DefaultRunLauncher
-from dagster._core.origin import JobPythonOrigin
 from dagster._core.run_coordinator import QueuedRunCoordinator, SubmitRunContext
-from dagster._core.storage.dagster_run import IN_PROGRESS_RUN_STATUSES
+from dagster._core.storage.dagster_run import ACTIVE_RUN_STATUSES
 from dagster._core.storage.tags import HIDDEN_TAG_PREFIX
 from dagster._grpc.impl import core_execute_run
 from dagster._serdes import ConfigurableClassData, deserialize_value, serialize_value
@@ -21,14 +20,13 @@ from dagster._utils.interrupts import capture_interrupts, pop_captured_interrupt
 from dagster._utils.tags import TagConcurrencyLimitsCounter
 
 __all__ = (
+    "ACTIVE_RUN_STATUSES",
     "HIDDEN_TAG_PREFIX",
-    "IN_PROGRESS_RUN_STATUSES",
     "CheckRunHealthResult",
     "ConfigurableClassData",
     "DefaultRunLauncher",
     "EngineEventData",
     "InstanceRef",
-    "JobPythonOrigin",
     "LaunchRunContext",
     "ModuleCodePointer",
     "QueuedRunCoordinator",
