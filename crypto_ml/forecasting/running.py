@@ -289,10 +289,9 @@ def _begins(starts: IntArray) -> IntArray:
 def rows_before(starts: IntArray, seeds: Seeds | None) -> IntArray:
     """How many rows of its series stand before each of n rows, (n,), those that are folded among them."""
     before: IntArray = np.arange(len(starts)) - starts
-    if seeds is None:
-        return before
-    folded: IntArray = seeds.folded[np.cumsum(before == 0) - 1]
-    return before + folded
+    if seeds is not None:
+        before += seeds.folded[np.cumsum(before == 0) - 1]
+    return before
 
 
 @dataclass(frozen=True, eq=False)
