@@ -18,7 +18,6 @@ from crypto_ml.audit.retraining import retrained
 from crypto_ml.audit.rows_read import CACHE_DIFFERS, FOLDED, cache_note, named_where_damaged, uploads_stand
 from crypto_ml.audit.standing import appends_stand, stands
 from crypto_ml.digest import sha256_of, sha256_of_file
-from crypto_ml.forecasting.scaled_by import BY_OWN_ROWS
 from crypto_ml.ledger.code import code_version
 from crypto_ml.ledger.forecasts import ForecastOrder, standing
 from crypto_ml.ledger.formats.forecast_v1 import ForecastReceipt
@@ -117,7 +116,7 @@ def _made_again(evidence: ForecastEvidence, directory: Path, *, full: bool) -> t
     if found.fingerprints.earlier_rows != receipt.fingerprints.earlier_rows:
         of_the_cache, found = found, named_where_damaged(lambda: made(None), version, store)
         note = CACHE_DIFFERS if found.fingerprints != of_the_cache.fingerprints else None
-    elif (found.rows["scaled_by"] == BY_OWN_ROWS).any():
+    elif found.folded_series:
         note = FOLDED
     uploads_stand(uploads, version, store)
     return found, note

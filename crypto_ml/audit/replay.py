@@ -186,7 +186,7 @@ def _scored(evidence: Evidence, cleaned: Cleaned, directory: Path, *, full: bool
     if made.fingerprints.earlier_rows != receipt.fingerprints.earlier_rows:
         of_the_cache, made = made, named_where_damaged(lambda: scored(None), version, store)
         note = CACHE_DIFFERS if made.fingerprints != of_the_cache.fingerprints else None
-    elif made.own_scaled_series:
+    elif made.folded_series:
         note = FOLDED
     uploads_stand(uploads, version, store)
     return made, note

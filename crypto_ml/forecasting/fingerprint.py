@@ -138,6 +138,10 @@ class Witness:
             return rows.hexdigest()
         return hashlib.sha256(f"{earlier} {rows.hexdigest()} {states.hexdigest()}".encode()).hexdigest()
 
+    def folded_series(self, file: int) -> int:
+        """Of how many series of a file the first rows were not seen, but their sums."""
+        return self._states[file].rows if file in self._states else 0
+
     def saw_earlier_rows(self, file: int) -> bool:
         """Whether anything came from history for a file."""
         return self._earlier[file].rows > 0 or file in self._states

@@ -75,7 +75,8 @@ PREDICTED_ROWS: Final = pa.schema(
 @dataclass
 class Scored:
     """The predictions of one file on local disk, and what they are made of. own_scaled: the first OWN_SCALED_NAMED of
-    the series that were scaled by their own rows. look_alikes: what to tell of series that others look like."""
+    the series that were scaled by their own rows. folded_series: of how many of them the first rows came as a state.
+    look_alikes: what to tell of series that others look like."""
 
     path: Path
     fingerprints: Fingerprints = field(default_factory=Fingerprints)
@@ -83,6 +84,7 @@ class Scored:
     seed: int = 0
     own_scaled: list[str] = field(default_factory=list)
     own_scaled_series: int = 0
+    folded_series: int = 0
     preview: list[pd.DataFrame] = field(default_factory=list)
     look_alikes: Sequence[str] = ()
 
@@ -132,6 +134,7 @@ def score_delivery(
             )
     for number, file in scored.items():
         file.look_alikes = list(alike.notes(number))
+        file.folded_series = witness.folded_series(number)
         file.fingerprints = Fingerprints(
             accepted_rows=hashes[number].hexdigest(),
             earlier_rows=witness.earlier_rows(number, sources.earlier) if witness.saw_earlier_rows(number) else None,

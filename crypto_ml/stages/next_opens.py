@@ -63,13 +63,15 @@ class Forecast:
     """The next open of every current symbol, and who is left out.
 
     rows: the columns of `answers.FORECAST` but for `prediction_id`, and `scaled_by`. left_out: the columns of
-    `answers.LEFT_OUT` but for `forecast_id`. Both are sorted by symbol.
+    `answers.LEFT_OUT` but for `forecast_id`. Both are sorted by symbol. folded_series: of how many series the first rows
+    came as a state.
     """
 
     newest_day: date
     rows: pd.DataFrame
     left_out: pd.DataFrame
     fingerprints: Fingerprints
+    folded_series: int = 0
 
     @property
     def target_date(self) -> date:
@@ -127,6 +129,7 @@ def forecast(
         rows.reset_index(drop=True),
         left_out[["symbol", "last_day", "reason"]].reset_index(drop=True),
         Fingerprints(witness.earlier_rows(0, sources.earlier), witness.feature_block[0].hexdigest()),
+        witness.folded_series(0),
     )
 
 

@@ -279,7 +279,7 @@ def test_a_logged_prediction_that_was_changed_lost_doubled_or_added_is_named(roa
 
 EDITS = {
     "forecasting/features.py": ("spread = high - low", "spread = (high - low) * 1.0000001", "features"),
-    "forecasting/cleaning.py": ("np.where(np.isfinite(market), market, 0.0)", "market * 0.0", "cleaned_features"),
+    "forecasting/cleaning.py": ("np.where(finite, market, 0.0)", "market * 0.0", "cleaned_features"),
     "forecasting/scoring.py": ("previous + prediction.change", "previous + prediction.change * 1.001", "predictions"),
     "stages/earlier_rows.py": ("self.first - LOOK_BACK", "self.first - LOOK_BACK + 1", "market_history"),
 }
