@@ -18,7 +18,7 @@ from crypto_ml.storage.delta import GrowingTable, TableRefused
 from crypto_ml.storage.history import SCHEMA, MarketHistory
 from crypto_ml.storage.objects import ObjectStore
 from crypto_ml.storage.series_cache import SeriesCache
-from crypto_ml.storage.series_reading import Sizes
+from crypto_ml.storage.series_reading import DEFINITION, Sizes
 from crypto_ml.storage.sorted_parts import of_series
 
 DAY = date(2018, 1, 1)
@@ -214,21 +214,21 @@ def requests_of(market: Market, symbols: Sequence[str]) -> int:
     return len(asked)
 
 
-def test_a_series_costs_as_many_requests_and_the_cache_as_many_objects_however_many_deliveries_there_were(
+def test_a_series_costs_as_many_requests_however_many_deliveries_there_were_and_old_books_are_thinned(
     store: ObjectStore,
 ) -> None:
     market = Market(store)
-    counted: list[tuple[int, int]] = []
+    counted: list[int] = []
     for number in range(18):
         market.append(SYMBOLS, range(number, number + 1))
         if market.cache.due(market.version):
             market.cache.refresh(market.version)
         if number in {5, 17}:
             market.refresh()
-            counted.append((requests_of(market, ["B"]), len(market.objects())))
-    (requests, objects), (later_requests, later_objects) = counted
-    assert later_requests == requests == 4  # what was written last, the manifest, its commit, the part with the series
-    assert later_objects <= objects + 12 * len(SYMBOLS) // TINY.part_rows + 12 // TINY.every * 4
+            counted.append(requests_of(market, ["B"]))
+    assert counted == [4, 4]  # what was written last, the manifest, the commit it is of, the part with the series
+    assert len(market.objects("segments/")) <= 2
+    assert len(market.objects(f"books/{DEFINITION}/")) <= market.version // TINY.every + TINY.newest_books + 1
 
 
 def test_processes_that_refresh_and_read_at_the_same_time_do_not_disturb_each_other(store: ObjectStore) -> None:
