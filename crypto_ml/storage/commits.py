@@ -21,8 +21,8 @@ from crypto_ml.storage.objects import ObjectStore, rendered
 
 AT_ONCE: Final = 8
 COMMIT: Final = ".json"
-PAGE: Final = 256
-"""Versions that a page tells of: 20,000 versions are 78 pages, and at most 255 commits are read one by one."""
+PAGE: Final = 128
+"""Versions that a page tells of: 20,000 versions are 156 pages, and at most 127 commits are read one by one."""
 CACHE: Final = "cache/"
 """Below it stands what may be removed at any time, and costs only time."""
 
