@@ -28,8 +28,8 @@ ROOMS = ("", "crypto_ml/", "crypto_ml_tests/", "crypto_ml_tests/**/")
 """Below what a document may leave out of a path; tests are named by their file alone."""
 
 STORED = (
-    *("uploads/", "predictions/", "forecasts/", "market_history/", "market_history_cache/", "prediction_log/"),
-    *("raw/", "receipts/", "models/"),
+    *("uploads/", "predictions/", "forecasts/", "market_history/", "prediction_log/"),
+    *("raw/", "receipts/", "models/", "cache/"),
 )
 """What a document names of the bucket, and of no repository."""
 
