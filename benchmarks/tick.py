@@ -3,6 +3,8 @@
 Embedded S3. The objects are a few bytes, named by day and number, and already assigned to deliveries of 1,000. What is
 timed is what `Watch.look` and `Watch.review` do, without the pause in which the sensor waits for uploads.
 
+Then what a new process takes of our own, without the server, to learn of very many uploads that are known.
+
     python -m benchmarks.tick [OBJECTS]
 """
 
@@ -19,13 +21,16 @@ import dagster as dg
 from benchmarks.measure import Missed, median_seconds
 from crypto_ml.defs.watch import Wanted, Watch
 from crypto_ml.ledger.deliveries import DeliveryLog
-from crypto_ml.ledger.layout import answered_key
+from crypto_ml.ledger.layout import KNOWN, answered_key
+from crypto_ml.ledger.listing import UploadListing
+from crypto_ml.ledger.log import AppendOnlyLog
 from crypto_ml.storage.embedded import EmbeddedS3, ensure_bucket
 from crypto_ml.storage.objects import ObjectStore, connect
 
 OBJECTS = 100_000
 PER_DAY = 1_000
 LOOKS = 40
+PER_SEGMENT = 100_000
 TARGET_SECONDS = 2.0
 
 
@@ -57,6 +62,22 @@ def seconds_to_notice(watch: Watch, instance: dg.DagsterInstance, store: ObjectS
     while not look(watch, instance):
         looks += 1
     return time.perf_counter() - began, looks
+
+
+def first_look_that_knows(store: ObjectStore, uploads: int) -> str:
+    """What it takes of our own to learn of so many known uploads, in segments of 100,000; nothing else is there."""
+    first = datetime(2026, 1, 1, tzinfo=UTC)
+    segments = AppendOnlyLog(store, KNOWN)
+    for number in range(uploads // PER_SEGMENT):
+        known = [
+            (f"uploads/{day:%Y-%m-%d}/{at:07d}.csv", "9dd4e461268c8034f5c8564e155c67a6", 1, day.isoformat())
+            for at in range(number * PER_SEGMENT, (number + 1) * PER_SEGMENT)
+            if (day := first + timedelta(days=at // PER_DAY, seconds=at % PER_DAY))
+        ]
+        segments.append({"uploads": known}, after=number)
+    began = time.process_time()
+    UploadListing(store).learn(DeliveryLog(store).catch_up())
+    return f"learning of {uploads:,} known uploads: {time.process_time() - began:.2f} s of processor time"
 
 
 def main() -> None:
@@ -92,6 +113,8 @@ def main() -> None:
         )
         middle = seconds_to_notice(watch, instance, store, "uploads/2026-02-01/000000_late.csv")
         print(f"a new name in an old folder is noticed after {middle[0]:.2f} s of looking, in {middle[1]} looks")
+        for number, uploads in enumerate((100_000, 1_000_000)):
+            print(first_look_that_knows(connect("crypto-ml", f"known-{number}"), uploads))
         if max(seconds) > TARGET_SECONDS or first > TARGET_SECONDS:
             raise Missed(f"a look took {max(*seconds, first):.1f} s; the target is {TARGET_SECONDS:.0f} s")
 

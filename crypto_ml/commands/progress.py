@@ -1,23 +1,18 @@
 """A bar for work that takes long, where somebody looks: on a terminal, and nowhere else."""
 
-import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Final
 
 from crypto_ml.commands.printing import in_rich
 from crypto_ml.forecasting.progress import Progress, Tell, tell_nobody
 from crypto_ml.stages.progress import amount
 
-_ASKED: Final = {"FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"}
-"""Variables by which rich may take for a terminal what is none."""
-
 
 @contextmanager
 def bar() -> Iterator[Tell]:
     """Who shows progress on standard error as a bar that is gone in the end; nobody, where that is no terminal."""
-    if not (sys.stderr.isatty() or _ASKED & os.environ.keys()):  # loading rich takes a tenth of what a small file does
+    if not sys.stderr.isatty():  # loading rich takes a tenth of what a small file does
         yield tell_nobody
         return
     from rich.console import Console
