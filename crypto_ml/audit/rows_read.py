@@ -19,7 +19,7 @@ from crypto_ml.storage.objects import ObjectStore
 
 AT_ONCE: Final = 8
 STAGE: Final = "market_history"
-CACHE_DIFFERS: Final = "market_history_cache/ has other earlier rows than the market history: delete it"
+CACHE_DIFFERS: Final = "cache/series/ has other earlier rows than the market history: delete it"
 FOLDED: Final = "of series scaled by their own rows the sums were read, and not the rows behind them: --full reads all"
 
 T = TypeVar("T")

@@ -23,6 +23,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from crypto_ml.forecasting.running import SeriesBook
+from crypto_ml.storage.commits import CACHE
 from crypto_ml.storage.history import SCHEMA, MarketHistory
 from crypto_ml.storage.kept_objects import CacheDamaged
 from crypto_ml.storage.objects import ObjectStore
@@ -32,7 +33,7 @@ from crypto_ml.storage.series_refresh import Refreshed, SeriesRefresh
 
 log = logging.getLogger(__name__)
 
-KEY: Final = "market_history_cache"
+KEY: Final = f"{CACHE}series"
 
 Result = TypeVar("Result")
 

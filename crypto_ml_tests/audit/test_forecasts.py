@@ -150,7 +150,7 @@ STAGES = {
 NOT_BEHIND_IT = (
     *("uploads/", "predictions/", "raw/uploads/", "raw/together/", "raw/received/", "raw/cleaned/", "prediction_log/"),
     *("receipts/answers/", "receipts/answered/", "receipts/deliveries/", "receipts/known/"),
-    *("market_history/_delta_log/_", "market_history_cache/"),
+    *("market_history/_delta_log/_", "cache/"),
 )
 """What the rows of the history were made from has records of its own; and Delta Lake's hint where to begin, and what
 may be deleted at any time."""

@@ -113,7 +113,7 @@ NOT_BEHIND_IT = (
     "predictions/first",
     "predictions/bad",
     "market_history/_delta_log/_",
-    "market_history_cache/",
+    "cache/",
     "prediction_log/",
 )
 """What the answer to `second` does not rest on: what users own, other answers, Delta Lake's hint where to begin, what
@@ -144,7 +144,7 @@ def test_one_flipped_byte_in_any_object_behind_an_answer_is_noticed_and_its_stag
         road.store.replace(key, content)
         looked.add(belongs[0])
     assert looked == set(STAGES)
-    for key in (one.key for one in list(road.store.list("market_history_cache/"))):
+    for key in (one.key for one in list(road.store.list("cache/"))):
         content = road.store.read(key)
         road.store.replace(key, flipped(content, len(content) // 3))
     assert verdict(road, "second") == "IDENTICAL"

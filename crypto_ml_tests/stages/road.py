@@ -32,7 +32,7 @@ PREFIXES = (
     "predictions/",
     "forecasts/",
     "market_history/",
-    "market_history_cache/",
+    "cache/",
     "prediction_log/",
     "raw/",
     "receipts/",
