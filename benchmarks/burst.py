@@ -1,9 +1,9 @@
 """Ten thousand one-row files at close: from the first PUT to the last report.
 
-Everything runs as in `make demo`: embedded S3, the instance of dagster.yaml, the sensor on, two scoring runs at once. Each
-file is one symbol's day, after a file with twelve earlier days of every symbol. One more single file is dropped behind
-the burst. The comparison in the same run is the same rows as one file. The store's processor time is told apart: it is
-another program, here on the same cores.
+Everything runs as in `make demo`: embedded S3, the instance of dagster.yaml, the sensor on, two scoring runs at once.
+Each file is one symbol's day, after a file with twelve earlier days of every symbol. One more single file is dropped
+behind the burst. The comparison in the same run is the same rows as one file. The store's processor time
+is told apart: it is another program, here on the same cores.
 
 Before that, a delivery of a thousand such files goes down the road in this process, without Dagster: its requests are
 counted, and its processor time is all ours.

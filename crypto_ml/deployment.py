@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from crypto_ml.ledger.registry import Champion, Registry
     from crypto_ml.storage.history import MarketHistory
     from crypto_ml.storage.objects import ObjectStore
-    from crypto_ml.storage.series_cache import SeriesCache
+    from crypto_ml.storage.series.cache import SeriesCache
 
 MOST_BUNDLES: Final = 4
 """Loaded bundles that are kept: the champion, the one before it, and two that somebody compares them with."""
@@ -73,7 +73,7 @@ class Deployment:
     @property
     def series(self) -> "SeriesCache":
         """The earlier rows of any series of the history; one for the process, because it remembers what it has read."""
-        from crypto_ml.storage.series_cache import SeriesCache
+        from crypto_ml.storage.series.cache import SeriesCache
 
         history = self.history
         with self._opening:

@@ -24,7 +24,7 @@ from crypto_ml.stages.earlier_rows import Series
 from crypto_ml.stages.raw_uploads import Kept, Received, read_received
 from crypto_ml.storage.history import MarketHistory
 from crypto_ml.storage.objects import ObjectStore
-from crypto_ml.storage.series_cache import SeriesCache
+from crypto_ml.storage.series.cache import SeriesCache
 
 
 @dataclass(frozen=True)

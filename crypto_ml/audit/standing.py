@@ -8,9 +8,9 @@ from typing import Any, Final
 from crypto_ml.audit.differences import Differs, at_stage
 from crypto_ml.digest import sha256_of
 from crypto_ml.ledger.layout import APPENDS, compactions_prefix
-from crypto_ml.storage.compaction import is_compacted
 from crypto_ml.storage.history import MarketHistory
 from crypto_ml.storage.objects import ObjectStore
+from crypto_ml.storage.tables.compaction import is_compacted
 
 AT_ONCE: Final = 8
 STAGE: Final = "market_history"

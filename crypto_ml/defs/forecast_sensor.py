@@ -18,8 +18,8 @@ from crypto_ml.defs.resources import Platform
 from crypto_ml.errors import CryptoMLError
 from crypto_ml.ledger.forecasts import ForecastOrder, standing
 from crypto_ml.ledger.layout import LATEST_FORECAST
-from crypto_ml.storage.commits import Commit, commits_after
 from crypto_ml.storage.objects import ObjectStore
+from crypto_ml.storage.tables.commits import Commit, commits_after
 
 SECONDS_BETWEEN_LOOKS: Final = 10
 BETWEEN_RUNS: Final = timedelta(minutes=1)

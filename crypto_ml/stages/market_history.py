@@ -18,11 +18,11 @@ from crypto_ml.ledger.retractions import read_retraction, retracted_ids
 from crypto_ml.stages.cleaned_features import Cleaned, download_named
 from crypto_ml.stages.raw_uploads import Received
 from crypto_ml.stages.retraction import carry_out
-from crypto_ml.storage.delta import CommitEvidence
 from crypto_ml.storage.failures import AlreadyExists
 from crypto_ml.storage.history import SCHEMA, MarketHistory
 from crypto_ml.storage.objects import ObjectStore
 from crypto_ml.storage.outofcore import queried
+from crypto_ml.storage.tables.growing import CommitEvidence
 
 MOST_SERIES_SHOWN: Final = 10
 BROUGHT: Final = pa.schema(

@@ -63,8 +63,8 @@ class Forecast:
     """The next open of every current symbol, and who is left out.
 
     rows: the columns of `answers.FORECAST` but for `prediction_id`, and `scaled_by`. left_out: the columns of
-    `answers.LEFT_OUT` but for `forecast_id`. Both are sorted by symbol. folded_series: of how many series the first rows
-    came as a state.
+    `answers.LEFT_OUT` but for `forecast_id`. Both are sorted by symbol. folded_series: of how many
+    series the first rows came as a state.
     """
 
     newest_day: date

@@ -18,8 +18,12 @@ import pyarrow.compute as pc
 from crypto_ml.ledger.formats.reading import read_record
 from crypto_ml.ledger.layout import append_key, compaction_key, compactions_prefix
 from crypto_ml.storage import history, prediction_log
-from crypto_ml.storage.commits import Commit, keep_pages
-from crypto_ml.storage.compaction import (
+from crypto_ml.storage.failures import AlreadyExists, ObjectMissing
+from crypto_ml.storage.history import MarketHistory
+from crypto_ml.storage.objects import ObjectStore
+from crypto_ml.storage.prediction_log import PredictionLog
+from crypto_ml.storage.tables.commits import Commit, keep_pages
+from crypto_ml.storage.tables.compaction import (
     Arranged,
     CompactionEvidence,
     compact,
@@ -28,11 +32,7 @@ from crypto_ml.storage.compaction import (
     small_files,
     without_evidence,
 )
-from crypto_ml.storage.delta import CommitEvidence, GrowingTable
-from crypto_ml.storage.failures import AlreadyExists, ObjectMissing
-from crypto_ml.storage.history import MarketHistory
-from crypto_ml.storage.objects import ObjectStore
-from crypto_ml.storage.prediction_log import PredictionLog
+from crypto_ml.storage.tables.growing import CommitEvidence, GrowingTable
 
 log = logging.getLogger(__name__)
 

@@ -25,12 +25,12 @@ import pyarrow.dataset as ds
 
 from crypto_ml.forecasting.current import ORDERING, VALID, Order, current_sql, order_sql
 from crypto_ml.forecasting.schema import OBSERVATION
-from crypto_ml.storage.commits import RETRACTS
-from crypto_ml.storage.compaction import Arranged
-from crypto_ml.storage.delta import CommitEvidence, GrowingTable, TableRefused
 from crypto_ml.storage.known_series import READ, KnownSeries
 from crypto_ml.storage.objects import ObjectStore
 from crypto_ml.storage.outofcore import BATCH_ROWS, queried
+from crypto_ml.storage.tables.commits import RETRACTS
+from crypto_ml.storage.tables.compaction import Arranged
+from crypto_ml.storage.tables.growing import CommitEvidence, GrowingTable, TableRefused
 
 ARROW_TYPES: Final = {"str": pa.string(), "datetime64[s]": pa.date32(), "float64": pa.float64()}
 """Arrow's type for each dtype of `schema.OBSERVATION`."""

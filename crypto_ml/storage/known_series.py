@@ -24,12 +24,12 @@ import pyarrow.parquet as pq
 
 from crypto_ml.digest import sha256_of
 from crypto_ml.forecasting.current import ORDERING, VALID, order_sql
-from crypto_ml.storage.commits import CACHE, commits_after
-from crypto_ml.storage.delta import GrowingTable
 from crypto_ml.storage.failures import ObjectMissing
 from crypto_ml.storage.objects import ObjectStore
-from crypto_ml.storage.opened import TableState
 from crypto_ml.storage.outofcore import BATCH_ROWS, queried
+from crypto_ml.storage.tables.commits import CACHE, commits_after
+from crypto_ml.storage.tables.growing import GrowingTable
+from crypto_ml.storage.tables.opened import TableState
 
 MOST_STATES: Final = 4
 MOST_ANEW: Final = 1_000

@@ -12,9 +12,9 @@ from typing import Final
 import pyarrow as pa
 import pyarrow.dataset as ds
 
-from crypto_ml.storage.compaction import Arranged
-from crypto_ml.storage.delta import GrowingTable
 from crypto_ml.storage.objects import ObjectStore
+from crypto_ml.storage.tables.compaction import Arranged
+from crypto_ml.storage.tables.growing import GrowingTable
 
 SCHEMA: Final = pa.schema(
     [

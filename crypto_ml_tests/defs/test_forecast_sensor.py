@@ -15,9 +15,9 @@ from crypto_ml.defs.resources import Platform
 from crypto_ml.ledger.forecasts import standing
 from crypto_ml.ledger.layout import LATEST_FORECAST
 from crypto_ml.sample import sample_upload
-from crypto_ml.storage.commits import Commit
+from crypto_ml.storage.tables.commits import Commit
 from crypto_ml_tests.in_process_dagster import InProcessDagster
-from crypto_ml_tests.storage.test_commits import requests
+from crypto_ml_tests.storage.tables.test_commits import requests
 
 LINES = sample_upload().decode().splitlines()
 DAYS = sorted({line.split(",")[3] for line in LINES[1:]})

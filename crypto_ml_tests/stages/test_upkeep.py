@@ -20,12 +20,13 @@ from crypto_ml.ledger.layout import append_key, compaction_key
 from crypto_ml.settings import Settings
 from crypto_ml.stages import upkeep
 from crypto_ml.stages.upkeep import is_due, keep_tables
-from crypto_ml.storage import commits, compaction, history
-from crypto_ml.storage.commits import Commit
-from crypto_ml.storage.compaction import compact
+from crypto_ml.storage import history
 from crypto_ml.storage.failures import AlreadyExists
 from crypto_ml.storage.history import SCHEMA, MarketHistory
 from crypto_ml.storage.objects import ObjectStore, connect
+from crypto_ml.storage.tables import commits, compaction
+from crypto_ml.storage.tables.commits import Commit
+from crypto_ml.storage.tables.compaction import compact
 from crypto_ml_tests.in_process_dagster import InProcessDagster
 
 KNOWN = datetime(2018, 3, 27, tzinfo=UTC)

@@ -16,11 +16,11 @@ from crypto_ml.digest import sha256_of
 from crypto_ml.errors import Unavailable
 from crypto_ml.forecasting.current import Order, rank, valid_rows
 from crypto_ml.forecasting.schema import OBSERVATION
-from crypto_ml.storage.delta import GrowingTable, TableRefused
 from crypto_ml.storage.embedded import EmbeddedS3, ensure_bucket
 from crypto_ml.storage.failures import StoreRefused
 from crypto_ml.storage.history import SCHEMA, MarketHistory
 from crypto_ml.storage.objects import ObjectStore, connect
+from crypto_ml.storage.tables.growing import GrowingTable, TableRefused
 
 DAY = date(2018, 3, 26)
 KNOWN = datetime(2018, 3, 27, tzinfo=UTC)

@@ -9,10 +9,10 @@ import pyarrow as pa
 import pytest
 from deltalake import DeltaTable
 
-from crypto_ml.storage.commits import Commit, commits_after
 from crypto_ml.storage.failures import StoreRefused
 from crypto_ml.storage.history import SCHEMA, MarketHistory
 from crypto_ml.storage.objects import ObjectStore
+from crypto_ml.storage.tables.commits import Commit, commits_after
 from crypto_ml_tests.forecasting.markets import market
 
 KNOWN_AT = datetime(2018, 2, 1, tzinfo=UTC)

@@ -7,8 +7,8 @@ from contextlib import contextmanager
 import pyarrow as pa
 import pytest
 
-from crypto_ml.storage.delta import GrowingTable, TableRefused
 from crypto_ml.storage.objects import ObjectStore, connect
+from crypto_ml.storage.tables.growing import GrowingTable, TableRefused
 
 SCHEMA = pa.schema([pa.field("line", pa.int64(), nullable=False)])
 

@@ -14,12 +14,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from crypto_ml.forecasting.running import SeriesBook, fold
-from crypto_ml.storage.added_rows import Added, AddedFile, batches_of
 from crypto_ml.storage.history import SCHEMA
-from crypto_ml.storage.kept_objects import AT_ONCE, CacheDamaged, at_once, removed
 from crypto_ml.storage.objects import rendered
-from crypto_ml.storage.series_books import advanced, current_of, joined, pieces_of
-from crypto_ml.storage.series_manifests import (
+from crypto_ml.storage.series.added_rows import Added, AddedFile, batches_of
+from crypto_ml.storage.series.books import advanced, current_of, joined, pieces_of
+from crypto_ml.storage.series.kept_objects import AT_ONCE, CacheDamaged, at_once, removed
+from crypto_ml.storage.series.manifests import (
     Book,
     BookPart,
     Listed,
@@ -30,8 +30,16 @@ from crypto_ml.storage.series_manifests import (
     read_hint,
     write_hint,
 )
-from crypto_ml.storage.series_reading import SeriesReading, brought_by
-from crypto_ml.storage.sorted_parts import Part, by_series, encoded, in_whole_series, merged, rows_up_to, whole_series
+from crypto_ml.storage.series.reading import SeriesReading, brought_by
+from crypto_ml.storage.series.sorted_parts import (
+    Part,
+    by_series,
+    encoded,
+    in_whole_series,
+    merged,
+    rows_up_to,
+    whole_series,
+)
 
 log = logging.getLogger(__name__)
 

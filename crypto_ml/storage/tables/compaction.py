@@ -30,13 +30,13 @@ import pyarrow.parquet as pq
 
 from crypto_ml.digest import sha256_of_file
 from crypto_ml.errors import Refused
-from crypto_ml.storage.commits import COMPACTS, Commit, actions_of, commit_key
-from crypto_ml.storage.delta import GrowingTable
 from crypto_ml.storage.failures import AlreadyExists
 from crypto_ml.storage.objects import ObjectStore
-from crypto_ml.storage.opened import TableState
 from crypto_ml.storage.outofcore import BATCH_ROWS, queried
-from crypto_ml.storage.row_sums import RowSum
+from crypto_ml.storage.tables.commits import COMPACTS, Commit, actions_of, commit_key
+from crypto_ml.storage.tables.growing import GrowingTable
+from crypto_ml.storage.tables.opened import TableState
+from crypto_ml.storage.tables.row_sums import RowSum
 
 KIB: Final = 1024
 SIZES: Final = tuple(32 * KIB * 8**level for level in range(5))

@@ -17,9 +17,9 @@ from typing import Any, Final, Generic, TypeVar
 
 from crypto_ml.digest import sha256_of
 from crypto_ml.storage.failures import ObjectMissing, StoreRefused
-from crypto_ml.storage.kept_objects import CacheDamaged, removed, verified
 from crypto_ml.storage.objects import ObjectStore, rendered
-from crypto_ml.storage.sorted_parts import Part
+from crypto_ml.storage.series.kept_objects import CacheDamaged, removed, verified
+from crypto_ml.storage.series.sorted_parts import Part
 
 log = logging.getLogger(__name__)
 

@@ -1,7 +1,7 @@
 """How series are read from the cache beside the market history, and from what the commits since it added.
 
 What belongs here: which kept objects serve at a version, and how they and the later rows come to the answer. What keeps
-them up to date is `series_refresh`; what they are says `series_cache`.
+them up to date is `refresh`; what they are says `cache`.
 """
 
 import json
@@ -18,14 +18,13 @@ import pyarrow.compute as pc
 
 from crypto_ml.digest import sha256_of
 from crypto_ml.forecasting.running import FOLDED_1, ROWS_KEPT, STATE, SeriesBook, fold
-from crypto_ml.storage.added_rows import Added, AddedFile, added_by, batches_of
-from crypto_ml.storage.delta import TableRefused
 from crypto_ml.storage.failures import ObjectMissing
 from crypto_ml.storage.history import SCHEMA, MarketHistory
-from crypto_ml.storage.kept_objects import KeptInMemory, KeptObjects, at_once
 from crypto_ml.storage.objects import ObjectStore
-from crypto_ml.storage.series_books import advanced, current_of, joined, only
-from crypto_ml.storage.series_manifests import (
+from crypto_ml.storage.series.added_rows import Added, AddedFile, added_by, batches_of
+from crypto_ml.storage.series.books import advanced, current_of, joined, only
+from crypto_ml.storage.series.kept_objects import KeptInMemory, KeptObjects, at_once
+from crypto_ml.storage.series.manifests import (
     Book,
     BookPart,
     KnownManifests,
@@ -36,7 +35,8 @@ from crypto_ml.storage.series_manifests import (
     read_hint,
     read_segments,
 )
-from crypto_ml.storage.sorted_parts import Part, by_series, decoded, holding, in_whole_series, merged, of_series
+from crypto_ml.storage.series.sorted_parts import Part, by_series, decoded, holding, in_whole_series, merged, of_series
+from crypto_ml.storage.tables.growing import TableRefused
 
 COMMIT: Final = "commit"
 STORED: Final = SCHEMA.append(pa.field(COMMIT, pa.int64(), nullable=False))

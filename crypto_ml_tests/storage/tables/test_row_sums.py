@@ -6,7 +6,7 @@ import pyarrow as pa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crypto_ml.storage.row_sums import RowSum
+from crypto_ml.storage.tables.row_sums import RowSum
 
 SCHEMA = pa.schema(
     [

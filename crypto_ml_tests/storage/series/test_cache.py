@@ -14,12 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crypto_ml.forecasting.running import ROWS_KEPT, fold
-from crypto_ml.storage.delta import GrowingTable, TableRefused
 from crypto_ml.storage.history import SCHEMA, MarketHistory
 from crypto_ml.storage.objects import ObjectStore
-from crypto_ml.storage.series_cache import SeriesCache
-from crypto_ml.storage.series_reading import DEFINITION, Sizes
-from crypto_ml.storage.sorted_parts import of_series
+from crypto_ml.storage.series.cache import SeriesCache
+from crypto_ml.storage.series.reading import DEFINITION, Sizes
+from crypto_ml.storage.series.sorted_parts import of_series
+from crypto_ml.storage.tables.growing import GrowingTable, TableRefused
 
 DAY = date(2018, 1, 1)
 KNOWN = datetime(2026, 1, 1, tzinfo=UTC)

@@ -23,13 +23,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from crypto_ml.forecasting.running import SeriesBook
-from crypto_ml.storage.commits import CACHE
 from crypto_ml.storage.history import SCHEMA, MarketHistory
-from crypto_ml.storage.kept_objects import CacheDamaged
 from crypto_ml.storage.objects import ObjectStore
 from crypto_ml.storage.outofcore import BATCH_ROWS
-from crypto_ml.storage.series_reading import SeriesReading, Sizes
-from crypto_ml.storage.series_refresh import Refreshed, SeriesRefresh
+from crypto_ml.storage.series.kept_objects import CacheDamaged
+from crypto_ml.storage.series.reading import SeriesReading, Sizes
+from crypto_ml.storage.series.refresh import Refreshed, SeriesRefresh
+from crypto_ml.storage.tables.commits import CACHE
 
 log = logging.getLogger(__name__)
 

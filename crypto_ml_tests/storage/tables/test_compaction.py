@@ -10,9 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crypto_ml.digest import sha256_of
-from crypto_ml.storage import compaction, history, prediction_log
-from crypto_ml.storage.commits import Commit, commit_key, commits_after
-from crypto_ml.storage.compaction import (
+from crypto_ml.storage import history, prediction_log
+from crypto_ml.storage.history import SCHEMA, MarketHistory
+from crypto_ml.storage.objects import ObjectStore, connect
+from crypto_ml.storage.prediction_log import PredictionLog
+from crypto_ml.storage.tables import compaction
+from crypto_ml.storage.tables.commits import Commit, commit_key, commits_after
+from crypto_ml.storage.tables.compaction import (
     SIZES,
     TINY_TOGETHER,
     TOGETHER,
@@ -24,10 +28,7 @@ from crypto_ml.storage.compaction import (
     is_compacted,
     without_evidence,
 )
-from crypto_ml.storage.delta import CommitEvidence
-from crypto_ml.storage.history import SCHEMA, MarketHistory
-from crypto_ml.storage.objects import ObjectStore, connect
-from crypto_ml.storage.prediction_log import PredictionLog
+from crypto_ml.storage.tables.growing import CommitEvidence
 
 DAY = date(2018, 3, 26)
 KNOWN = datetime(2018, 3, 27, tzinfo=UTC)

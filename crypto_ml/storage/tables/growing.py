@@ -26,11 +26,11 @@ from deltalake.exceptions import (
 
 from crypto_ml.digest import sha256_of
 from crypto_ml.errors import Refused
-from crypto_ml.storage.commits import Commit, actions_of, commit_key, commits_back_from, log_of
 from crypto_ml.storage.failures import StoreNotUsable, StoreUnavailable
 from crypto_ml.storage.objects import ObjectStore
-from crypto_ml.storage.opened import PATIENCE, OpenedTable, TableState, UnknownVersionError, opened
 from crypto_ml.storage.outofcore import BATCH_ROWS
+from crypto_ml.storage.tables.commits import Commit, actions_of, commit_key, commits_back_from, log_of
+from crypto_ml.storage.tables.opened import PATIENCE, OpenedTable, TableState, UnknownVersionError, opened
 
 TABLE_PROPERTIES: Final = {
     "delta.appendOnly": "true",

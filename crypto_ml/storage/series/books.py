@@ -15,7 +15,7 @@ from crypto_ml.forecasting.current import current_sql
 from crypto_ml.forecasting.running import ROWS_KEPT, STATE, SeriesBook, fold
 from crypto_ml.storage.history import SCHEMA
 from crypto_ml.storage.outofcore import queried
-from crypto_ml.storage.sorted_parts import by_series, of_series, series_and_days
+from crypto_ml.storage.series.sorted_parts import by_series, of_series, series_and_days
 
 EMPTY = SeriesBook(STATE.empty_table(), ROWS_KEPT.empty_table())
 

@@ -1,0 +1,1 @@
+"""Delta Lake tables that only grow: opened, appended to, put together, and what their logs say."""
