@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from deltalake import DeltaTable
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from crypto_ml.forecasting.running import ROWS_KEPT, fold
@@ -29,7 +29,7 @@ TINY = Sizes(
     part_rows=20,
     part_series=2,
     chunk_rows=60,
-    tail_rows=150,
+    tail_rows=240,
     swept_rows=20,
     few_series=1,
     due_commits=2,
@@ -177,6 +177,7 @@ refreshes = st.sampled_from([("refresh",), ("refresh a little",)])
 
 
 @settings(max_examples=6)
+@example([("append", ["A"], range(45, 60)), ("retract", 1), ("refresh",), ("clean again", 1)], ["A"], 0)
 @given(st.lists(appends | others | refreshes, min_size=6, max_size=14), some_symbols, number)
 def test_series_come_out_of_the_cache_as_the_history_has_them_whatever_became_of_either(
     store: ObjectStore, happened: list[tuple[Any, ...]], asked: list[str], then: int
