@@ -28,7 +28,7 @@ def main(runs: int) -> None:
     with TemporaryDirectory(prefix="crypto_ml-runs-") as name:
         os.environ["PYTHONPATH"] = os.pathsep.join([name, os.environ.get("PYTHONPATH", "")])
         sys.path.insert(0, name)
-        with WarmSite.at(Path(name)) as site:
+        with WarmSite.at(Path(name), "warm_runs_code") as site:
             site.warm()
             nursery = psutil.Process(site.nursery_pid)
             memory, seconds = [], []

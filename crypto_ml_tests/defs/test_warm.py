@@ -1,9 +1,11 @@
 """Runs that begin in a process that is ready: everything else about them is as with Dagster's own launcher."""
 
+import json
 import os
 import signal
 import subprocess
 import sys
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,11 +24,13 @@ pytestmark = pytest.mark.skipif(not SUPPORTED, reason="warm processes are forked
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WarmSite]:
-    directory = tmp_path_factory.mktemp("warm")
+    directory, module = tmp_path_factory.mktemp("warm"), f"warm_{uuid.uuid4().hex[:8]}"
+    (directory / ".env").write_text("WARM_TEST_GIVEN=by .env\n")
     with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DAGSTER_PROJECT_ENV_FILE_PATHS", json.dumps({module: str(directory)}))
         patch.setenv("PYTHONPATH", f"{directory}{os.pathsep}{REPOSITORY}")
         patch.syspath_prepend(str(directory))
-        with WarmSite.at(directory) as made:
+        with WarmSite.at(directory, module) as made:
             made.warm()
             yield made
 
@@ -38,7 +42,7 @@ def test_a_run_looks_as_any_other_and_is_in_a_process_of_its_own(site: WarmSite)
     assert worker and other and worker != other
     said = site.said(first)
     assert f"Started process for run (pid: {worker.pid})" in said
-    assert "said: the first text" in said
+    assert "said: the first text; given: by .env" in said
     until(lambda: f"Process for run exited (pid: {worker.pid})" in site.said(first), "no end is reported")
     until(lambda: not worker.alive, "the process of an ended run stays")
     captured = list((site.home / "storage" / first / "compute_logs").glob("*.out"))

@@ -1,7 +1,6 @@
 """A real instance with the launcher and the coordinator of dagster.yaml, and a code location of its own to run."""
 
 import textwrap
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -67,9 +66,9 @@ class WarmSite:
 
     @classmethod
     @contextmanager
-    def at(cls, directory: Path) -> Iterator["WarmSite"]:
-        """One whose code is in a module of a new name, on the path of all processes started from here."""
-        module, home = f"warm_{uuid.uuid4().hex[:8]}", directory / "home"
+    def at(cls, directory: Path, module: str) -> Iterator["WarmSite"]:
+        """One whose code is in a module below the directory, which is on the path of all its processes."""
+        home = directory / "home"
         code = directory / module / "__init__.py"
         for folder in (home, code.parent):
             folder.mkdir()
