@@ -51,7 +51,7 @@ def upkeep_when_due(platform: Platform) -> dg.RunRequest | dg.SkipReason:
     from crypto_ml.stages.upkeep import is_due
 
     try:
-        due = is_due(platform.deployment.store)
+        due = is_due(platform.deployment)
     except CryptoMLError as error:
         return dg.SkipReason(visible(f"could not look at the tables: {error}"))
     return dg.RunRequest() if due else dg.SkipReason("nothing to put together")

@@ -1,9 +1,10 @@
 """Upkeep of the tables: many small data files put together, so that reading does not grow with the number of appends.
 
 Nothing that was written is removed, every version stays what it was, and no answer waits for it. Of each table in this
-order: what a run before this one did not come to record is recorded; files are put together (`storage.compaction`), and
-what each such version did is recorded, once; and what its log says of many versions is put into pages
-(`storage.commits`), which are a cache.
+order: what a run before this one did not come to record is recorded; files are put together
+(`storage.tables.compaction`), and what each such version did is recorded, once; and what its log says of many versions
+is put into pages (`storage.tables.commits`), which are a cache. Behind the tables comes the cache of series, which an
+answer brings forward by itself only where that is little work.
 """
 
 import logging
@@ -15,6 +16,7 @@ from typing import Final
 
 import pyarrow.compute as pc
 
+from crypto_ml.deployment import Deployment
 from crypto_ml.ledger.formats.reading import read_record
 from crypto_ml.ledger.layout import append_key, compaction_key, compactions_prefix
 from crypto_ml.storage import history, prediction_log
@@ -22,6 +24,7 @@ from crypto_ml.storage.failures import AlreadyExists, ObjectMissing
 from crypto_ml.storage.history import MarketHistory
 from crypto_ml.storage.objects import ObjectStore
 from crypto_ml.storage.prediction_log import PredictionLog
+from crypto_ml.storage.series.refresh import Refreshed
 from crypto_ml.storage.tables.commits import Commit, keep_pages
 from crypto_ml.storage.tables.compaction import (
     Arranged,
@@ -75,11 +78,23 @@ def keep_tables(store: ObjectStore) -> list[Kept]:
     return kept
 
 
-def is_due(store: ObjectStore) -> bool:
-    """Whether there are files to put together."""
+def keep_series(deployment: Deployment) -> Refreshed | None:
+    """Bring the cache of series up to the history as it is now, however much that is; None where little has come since.
+    Failures as for `SeriesCache.book`."""
+    version = deployment.history.version()
+    if version is None or not deployment.series.due(version):
+        return None
+    return deployment.series.refresh(version)
+
+
+def is_due(deployment: Deployment) -> bool:
+    """Whether there are files to put together, or the cache of series is behind."""
+    version = deployment.history.version()
+    if version is not None and deployment.series.due(version):
+        return True
     return any(
         bool(groups_of(state.files, arranged.apart))
-        for table, arranged in _tables(store)
+        for table, arranged in _tables(deployment.store)
         if (state := table.at()) is not None
     )
 

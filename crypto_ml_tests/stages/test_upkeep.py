@@ -7,6 +7,7 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import dagster as dg
+import numpy as np
 import pyarrow as pa
 import pytest
 
@@ -19,7 +20,7 @@ from crypto_ml.deployment import Deployment
 from crypto_ml.ledger.layout import append_key, compaction_key
 from crypto_ml.settings import Settings
 from crypto_ml.stages import upkeep
-from crypto_ml.stages.upkeep import is_due, keep_tables
+from crypto_ml.stages.upkeep import is_due, keep_series, keep_tables
 from crypto_ml.storage import history
 from crypto_ml.storage.failures import AlreadyExists
 from crypto_ml.storage.history import SCHEMA, MarketHistory
@@ -75,16 +76,16 @@ def kept_by(of: MarketHistory) -> Mapping[str, str]:
 
 def test_what_was_put_together_is_recorded_vouched_for_and_read_back_through_pages(store: ObjectStore) -> None:
     of = MarketHistory(store)
-    assert not is_due(store)
+    assert not is_due(Deployment(Settings(), store=store))
     assert [one.after.files for one in keep_tables(store)] == [0, 0]
     for number in range(1, 4):
         append(of, number)
-    assert is_due(store)
+    assert is_due(Deployment(Settings(), store=store))
     done, log = keep_tables(store)
     assert (done.before.files, done.after.files, done.before.version, done.after.version) == (3, 1, 3, 4)
     assert (len(done.compactions), done.healed, done.pages) == (1, 0, 2)
     assert log.compactions == ()
-    assert not is_due(store)
+    assert not is_due(Deployment(Settings(), store=store))
     assert [(one.compactions, one.pages) for one in keep_tables(store)] == [((), 0), ((), 0)]
     assert appends_stand(4, store) == {1, 2, 3, 4}
     later = MarketHistory(connect(store.bucket, store.prefix))
@@ -133,6 +134,31 @@ def test_a_compaction_whose_run_died_before_its_record_is_recorded_by_the_next_o
     assert [one.healed for one in keep_tables(store)] == [1, 0]
     assert appends_stand(4, store) == {1, 2, 3, 4}
     assert [one.healed for one in keep_tables(store)] == [0, 0]
+
+
+def test_upkeep_brings_the_cache_of_series_forward_however_much_has_come(store: ObjectStore) -> None:
+    deployment = Deployment(Settings(), store=store)
+    assert keep_series(deployment) is None
+    days, symbols = 1_000, 100
+    rows = pa.table(
+        {
+            "symbol": np.repeat([f"S{number:03}" for number in range(symbols)], days),
+            "date": np.tile(np.datetime64("2018-01-01") + np.arange(days), symbols),
+            **{name: np.ones(days * symbols) for name in ("open", "high", "low", "close", "market", "volume")},
+            "slug": pa.nulls(days * symbols, pa.string()),
+            "known_at": pa.repeat(pa.scalar(KNOWN), days * symbols),
+            "upload_id": pa.repeat("1.0", days * symbols),
+            "line": np.arange(days * symbols),
+            "cleaning": pa.repeat(pa.scalar(1, pa.int32()), days * symbols),
+            "void": pa.nulls(days * symbols, pa.bool_()),
+        }
+    )
+    version = deployment.history.append(rows, append_id="id1", known_at=KNOWN)
+    assert is_due(deployment)
+    refreshed = keep_series(deployment)
+    assert refreshed is not None
+    assert (refreshed.version, refreshed.book, refreshed.rows) == (version, version, days * symbols)
+    assert not is_due(deployment)
 
 
 def test_the_asset_tells_what_it_did_the_schedule_asks_when_it_is_due_and_doctor_when_it_is_overdue(

@@ -1,5 +1,6 @@
 """table_upkeep: the tables kept in good order, so that reading them does not grow with the number of deliveries."""
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final
 
 import dagster as dg
@@ -25,12 +26,14 @@ MOST_LISTED: Final = 20
     owners=["team:data"],
 )
 def table_upkeep(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult:
-    """Small files of the market history and of the log of predictions put together, with proof that no row changed."""
-    from crypto_ml.stages.upkeep import keep_tables
+    """Small files of the market history and of the log of predictions put together, with proof that no row changed;
+    and the cache of series brought forward."""
+    from crypto_ml.stages.upkeep import keep_series, keep_tables
 
     with explained():
         store = platform.deployment.store
         kept = keep_tables(store)
+        refreshed = keep_series(platform.deployment)
     records_of = [compaction_key(one.table, found.version) for one in kept for found in one.compactions]
     for one in kept:
         context.log.info(
@@ -38,6 +41,7 @@ def table_upkeep(context: dg.AssetExecutionContext, platform: Platform) -> dg.Ma
         )
     return dg.MaterializeResult(
         metadata={
+            **({f"series_{name}": value for name, value in asdict(refreshed).items()} if refreshed else {}),
             "tables": records([_row(one) for one in kept]),
             "compactions": links(records_of[-MOST_LISTED:], store),
             **{name: value for one in kept for name, value in _numbers(one).items()},

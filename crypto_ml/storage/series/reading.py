@@ -75,6 +75,10 @@ class Sizes:
     memory_bytes: int = 128 * 1024 * 1024
 
 
+NOTHING: Final = Segments(-1, "", ())
+"""What stands before anything was kept."""
+
+
 class SeriesReading:
     """What reads series for `SeriesCache`; its methods raise CacheDamaged where something is to be done without."""
 
@@ -261,7 +265,7 @@ class SeriesReading:
         behind = self.sizes.due_commits - 1
         book = self.books.at(version, behind, self.hint)
         return any(
-            base is None or self.much_since(base, version)
+            self.much_since(base or NOTHING, version)
             for base in (book, self.segments.at(version, behind, self.hint, later=True))
         )
 

@@ -30,7 +30,7 @@ from crypto_ml.storage.series.manifests import (
     read_hint,
     write_hint,
 )
-from crypto_ml.storage.series.reading import SeriesReading, brought_by
+from crypto_ml.storage.series.reading import NOTHING, SeriesReading, brought_by
 from crypto_ml.storage.series.sorted_parts import (
     Part,
     by_series,
@@ -113,7 +113,7 @@ class SeriesRefresh:
     def _extended(self, version: int, most_rows: int | None, done: _Done) -> Segments:
         """The segments with what the commits up to a version added; every million rows or so they are a state to go on
         from, also for another process."""
-        base = self._reading.segments.at(version, 0, self._reading.hint, later=True) or Segments(-1, "", ())
+        base = self._reading.segments.at(version, 0, self._reading.hint, later=True) or NOTHING
         if most_rows is not None and not self._reading.much_since(base, version):
             return base  # where a book has to wait for a refresh without a limit, these do not grow by each delivery
         while base.version < version and (most_rows is None or done.rows < most_rows):
