@@ -17,7 +17,7 @@ from crypto_ml.errors import CryptoMLError
 from crypto_ml.visible import visible
 
 DEBUG: Final = "CRYPTO_ML_DEBUG"
-SECONDS_UNTIL_AGAIN: Final = 0.5
+SECONDS_UNTIL_AGAIN: Final = 0.1
 
 
 class Failed(click.ClickException):

@@ -9,7 +9,7 @@ import io
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -53,6 +53,12 @@ class Run:
 
         until(answered, f"no answer to {key}")
 
+    def drop_together(self, files: Mapping[str, bytes]) -> None:
+        """Drop files that were never there, one right after the other, and wait for their outcomes."""
+        for key, body in files.items():
+            self.store.replace(f"uploads/{key}", body)
+        until(lambda: all(read_report(f"uploads/{key}", self.store) for key in files), "not all were answered")
+
     def launch(self, job: str, *arguments: str, until_there: Callable[[], Any]) -> None:
         """Launch a job as a person would, and wait for what it brings."""
         command = [sys.executable, "-m", "dagster", "job", "launch", "-m", "crypto_ml.definitions", "-j", job]
@@ -90,6 +96,8 @@ def live(run: Run) -> None:
     run.drop("own.csv", csv(own))
     run.drop("semicolons.csv", with_decimal_commas(own.assign(symbol="GER")))
     run.drop("table.parquet", parquet(own.assign(symbol="PAR")))
+    next_day = rows[(rows["date"] == days[-5]) & (rows["symbol"] == early["symbol"].iloc[0])]
+    run.drop_together({f"day/{name}.csv": csv(next_day.assign(symbol=name)) for name in ("OWN", "GER", "PAR")})
     run.drop("wrong.csv", csv(own.assign(symbol=RETRACTED)))
     crypto_ml("retract", "uploads/wrong.csv", "--by", "data team", "--why", "a coin that there is not")
     registry = Registry(run.store)

@@ -157,13 +157,15 @@ def test_everything_that_was_answered_and_forecast_before_and_after_comes_out_ag
     (key,) = [found.key for found in store.list("raw/appends/retraction-")]
     content = store.read(key)
     store.replace(key, content.replace(b'"version": ', b'"version": 0'))
-    assert "market_history" in str(replay(answers.receipts[0].answer_id, store))
+    assert "market_history" in str(replay(answers.receipts[0].answer_id, store, full=True))
     store.replace(key, content)
     objects = [one for one in json.loads(content)["objects"] if one.endswith(".parquet")]
     good = store.read(objects[0])
     store.replace(objects[0], good[:-9] + bytes([good[-9] ^ 1]) + good[-8:])
-    assert str(replay(answers.receipts[0].answer_id, store)).startswith("DIFFERS AT market_history: ")
-    assert str(replay(taken.used.answers[1].name, store)) == "IDENTICAL"  # it was given before there were such rows
+    assert str(replay(answers.receipts[0].answer_id, store, full=True)).startswith("DIFFERS AT market_history: ")
+    assert (
+        str(replay(taken.used.answers[1].name, store, full=True)) == "IDENTICAL"
+    )  # it was given before there were such rows
     store.replace(objects[0], good)
 
 
