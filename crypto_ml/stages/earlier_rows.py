@@ -11,7 +11,7 @@ bits, and so does a history read from its beginning (`FromHistory`). What was an
 (`earlier_rows`), and has them again when it is replayed.
 """
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import Final, Protocol
@@ -111,6 +111,10 @@ class Series(Protocol):
     def book(self, symbols: Collection[str] | None, version: int) -> SeriesBook:
         """The folded form of the current rows of some series, in the order `delivered`, at a version of the history."""
 
+    def at_hand(self, symbols: Collection[str], version: int) -> tuple[SeriesBook, Sequence[str]]:
+        """The book of some series, and the names of those that it leaves out, because it would take reading all of
+        their rows."""
+
     def rows(
         self,
         columns: Collection[str] | None = None,
@@ -129,8 +133,12 @@ class FromHistory:
     def __init__(self, history: MarketHistory) -> None:
         self._history = history
 
+    def at_hand(self, symbols: Collection[str], version: int) -> tuple[SeriesBook, Sequence[str]]:
+        """See `Series`; every series is at hand."""
+        return self.book(symbols, version), ()
+
     def book(self, symbols: Collection[str] | None, version: int) -> SeriesBook:
-        """See `Series`; memory is bounded by the book and one batch of rows."""
+        """See `storage.series.cache`; memory is bounded by the book and one batch of rows."""
         batches = self._history.current_batches(ROWS_KEPT.names, symbols=symbols, version=version)
         books = [SeriesBook(STATE.empty_table(), ROWS_KEPT.empty_table())]
         for batch in batches:  # sorted, so that only the last series of a batch goes on in the next
@@ -211,13 +219,14 @@ def folded_earlier_rows(
     symbols = sorted({*spans["symbol"], *also})
     for begin in range(0, len(symbols), SERIES_AT_ONCE):
         some = symbols[begin : begin + SERIES_AT_ONCE]
-        book = series.book(some, version)
+        book, changed = series.at_hand(some, version)
         if seen is not None:
-            seen(book.states["symbol"].to_pylist())
+            seen([*book.states["symbol"].to_pylist(), *changed])
         asked = _Asked.of(spans, book, scaler_coins)
         for first in range(0, len(asked.spans), SPANS_AT_ONCE):
             yield asked.part(first, first + SPANS_AT_ONCE).from_book(book)
         yield from _from_rows(series, asked.elsewhere(), version)
+        yield from _from_all_rows(series, _with_coins(spans[spans["symbol"].isin(set(changed))], scaler_coins), version)
 
 
 SERIES_AT_ONCE: Final = 20_000
@@ -253,8 +262,7 @@ class _Asked:
         names = book.states["symbol"].combine_chunks()
         series = pc.index_in(pa.array(spans["symbol"], pa.string()), value_set=names)
         there = series.is_valid().to_numpy(zero_copy_only=False)
-        known = {"known_to_scaler": spans["symbol"].isin(set(coins)), "scalers_slug": spans["symbol"].map(dict(coins))}
-        spans, code = spans.assign(**known)[there], series.drop_null().to_numpy().astype(np.int64)
+        spans, code = _with_coins(spans, coins)[there], series.drop_null().to_numpy().astype(np.int64)
         of_row = pc.index_in(book.rows["symbol"], value_set=names).to_numpy().astype(np.int64)
         keys = (of_row << DAY_BITS) + book.rows["date"].cast(pa.int32()).to_numpy()
         begins = np.searchsorted(of_row, np.arange(len(names) + 1))
@@ -312,6 +320,12 @@ class _Asked:
             went_on = fold(states.filter(pa.array(on)), behind, kept=LOOK_BACK).states
             states = pa.concat_tables([states.filter(pa.array(~on)), went_on]).sort_by("symbol")
         return EarlierRows(rows, _states_of(states, self.spans.iloc[_spans_of(states)]), found["upload_id"])
+
+
+def _with_coins(spans: pd.DataFrame, coins: Mapping[str, str | None]) -> pd.DataFrame:
+    """Spans, with whether the scaler knows the series, and the slug of the coin that it knows."""
+    known = spans["symbol"].isin(set(coins))
+    return spans.assign(known_to_scaler=known, scalers_slug=spans["symbol"].map(dict(coins)))
 
 
 DAY_BITS: Final = 32
@@ -413,6 +427,13 @@ def _from_rows(series: Series, asked: _Asked, version: int) -> Iterator[EarlierR
         short = late & ~none_before & (found < LOOK_BACK) & (asked.first_day < since)
     if (whole := ~late | short).any():
         yield from _folded(series, _numbered(asked.spans, whole), version, np.zeros(len(first), np.int64))
+
+
+def _from_all_rows(series: Series, spans: pd.DataFrame, version: int) -> Iterator[EarlierRows]:
+    """What stood before spans (`_with_coins`), from all rows of their series."""
+    if not spans.empty:
+        every = np.ones(len(spans), bool)
+        yield from _folded(series, _numbered(spans, every), version, np.zeros(len(spans), np.int64))
 
 
 _EPOCH: Final = date(1970, 1, 1)

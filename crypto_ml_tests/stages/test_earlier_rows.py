@@ -34,6 +34,10 @@ class InMemory:
         self._rows = rows.append_column("void", pa.nulls(rows.num_rows, pa.bool_()))
         self.rows_read = 0
         self.kept = KEPT
+        self.changed: frozenset[str] = frozenset()
+
+    def at_hand(self, symbols: Collection[str], version: int) -> tuple[SeriesBook, list[str]]:
+        return self.book(set(symbols) - self.changed, version), sorted(self.changed & set(symbols))
 
     def book(self, symbols: Collection[str] | None, version: int) -> SeriesBook:
         del version
@@ -132,15 +136,19 @@ def from_all_rows(rows: pd.DataFrame, asked: pd.DataFrame, bundle: ModelBundle) 
 
 
 @settings(max_examples=max(10, settings().max_examples // 3), phases=[Phase.generate])
-@given(drawn=asked_of_markets(), slug=st.sampled_from([None, "bitcoin"]))
+@given(
+    drawn=asked_of_markets(),
+    slug=st.sampled_from([None, "bitcoin"]),
+    changed=st.frozensets(st.sampled_from(["BTC", "ETH", "NEW", "é"])),
+)
 def test_from_book_or_rows_predictions_are_those_of_all_rows_to_the_last_bit_and_what_is_hashed_is_the_same(
-    drawn: tuple[pd.DataFrame, pd.DataFrame], slug: str | None
+    drawn: tuple[pd.DataFrame, pd.DataFrame], slug: str | None, changed: frozenset[str]
 ) -> None:
     rows, asked = drawn
     bundle = with_slug(slug)
     series = InMemory(history_rows(rows))
     expected, hashes = from_all_rows(rows, asked, bundle), set()
-    for kept in (LOOK_BACK, KEPT, 10_000):
+    for kept, series.changed in ((LOOK_BACK, frozenset()), (KEPT, changed), (10_000, frozenset())):
         series.kept = kept
         earlier = folded_before(series, asked, bundle)
         assert all(pc.all(pc.greater(one.states["folded"], 0)).as_py() is not False for one in earlier)

@@ -6,7 +6,7 @@ them up to date is `refresh`; what they are says `cache`.
 
 import json
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,6 +93,21 @@ class SeriesReading:
         self._memory = KeptInMemory(sizes.memory_bytes)
 
     def book(self, symbols: Sequence[str] | None, version: int) -> SeriesBook:
+        return self._book(symbols, version, lambda some: self.anew(some, version))
+
+    def at_hand(self, symbols: Sequence[str], version: int) -> tuple[SeriesBook, list[str]]:
+        """See `SeriesCache.at_hand`."""
+        changed: list[str] = []
+
+        def left(some: Sequence[str]) -> SeriesBook:
+            changed.extend(some)
+            return SeriesBook(STATE.empty_table(), ROWS_KEPT.empty_table())
+
+        return self._book(symbols, version, left), changed
+
+    def _book(
+        self, symbols: Sequence[str] | None, version: int, of_changed: Callable[[Sequence[str]], SeriesBook]
+    ) -> SeriesBook:
         base = self.books.at(version, self.sizes.due_commits, self.hint)
         if base is None:
             return self.anew(symbols, version)
@@ -103,7 +118,7 @@ class SeriesReading:
             parts = holding(base.parts, symbols)
             book = joined([only(piece, symbols) for piece in at_once(self.book_part, parts)])
         later = self.rows_of(since, symbols)
-        return advanced(book, later, base.retracted, lambda some: self.anew(some, version))
+        return advanced(book, later, base.retracted, of_changed)
 
     def book_part(self, part: BookPart) -> SeriesBook:
         kept: SeriesBook | None = self._memory.get(part.name)
