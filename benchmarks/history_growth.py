@@ -2,8 +2,9 @@
 
 A file of one symbol, a daily file of 10,000 symbols and the real market of 29,999 rows (where CRYPTO_ML_SHARED leads
 to it) are dropped into deployments whose history is of 10, 365 and 3,650 daily deliveries of 10,000 symbols, and of
-20,000 deliveries of 3 rows; `answer_delivery` takes each down the whole road. Every kind of file has a process of its
-own, which has answered one such file before, as one that stays has. What is compared with is the shortest history.
+20,000 deliveries of 3 rows, once upkeep has been there; `answer_delivery` takes each down the whole road. Every kind of
+file has a process of its own, which has answered one such file before, as one that stays has. What is compared with is
+the shortest history.
 
     python -m benchmarks.history_growth [DELIVERIESxROWS …]     (10x10000 365x10000 3650x10000 20000x3)
 
@@ -52,7 +53,7 @@ def main() -> None:
             fill(grown, server.environment)
             built = _child("build", grown, server.environment)
             sys.stdout.write(
-                f"{grown.name()}: the cache brought up to date in {built['seconds']:.0f} s, "
+                f"{grown.name()}: upkeep, with everything to do, took {built['seconds']:.0f} s, "
                 f"{built['processor_seconds']:.0f} s of processor time, peak {built['peak_bytes'] / 1e9:.2f} GB\n"
             )
             for kind in kinds:
@@ -113,6 +114,7 @@ def _measured(kind: str, grown: Grown) -> dict[str, float]:
 
     from crypto_ml.deployment import Deployment
     from crypto_ml.settings import Settings
+    from crypto_ml.stages.upkeep import keep_series, keep_tables
 
     deployment = Deployment(Settings.from_environment())
     seconds, processor, requests = [], [], []
@@ -120,7 +122,8 @@ def _measured(kind: str, grown: Grown) -> dict[str, float]:
     assert version is not None
     if kind == "build":
         began, used = time.perf_counter(), time.process_time()
-        deployment.series.refresh(version)
+        keep_tables(deployment.store)
+        keep_series(deployment)
         seconds, processor, requests = [time.perf_counter() - began], [time.process_time() - used], [0]
     for number in range(REPEATS + 1 if kind != "build" else 0):
         delivery = _dropped(kind, grown, deployment)
