@@ -10,6 +10,7 @@ import os
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Final
 
@@ -117,7 +118,8 @@ class QuickClient:
             region=self._client.meta.region_name,
             virtual_hosted_style_request=False,
             conditional_put="etag",
-            credential_provider=self._credentials,
+            # of nothing that leads back to the store: the collector does not see through it
+            credential_provider=partial(_credentials, self._client),
             client_options={
                 "allow_http": plain,
                 "connect_timeout": timedelta(seconds=5),
@@ -127,17 +129,18 @@ class QuickClient:
             retry_config={"max_retries": 0, "retry_timeout": PATIENCE},
         )
 
-    def _credentials(self) -> "S3Credential":
-        found = self._client._get_credentials()  # type: ignore[attr-defined]
-        if found is None:
-            raise NoCredentialsError
-        keys = found.get_frozen_credentials()
-        return {
-            "access_key_id": keys.access_key,
-            "secret_access_key": keys.secret_key,
-            "token": keys.token,
-            "expires_at": datetime.now(UTC) + FRESH,
-        }
+
+def _credentials(client: "S3Client") -> "S3Credential":
+    found = client._get_credentials()  # type: ignore[attr-defined]
+    if found is None:
+        raise NoCredentialsError
+    keys = found.get_frozen_credentials()
+    return {
+        "access_key_id": keys.access_key,
+        "secret_access_key": keys.secret_key,
+        "token": keys.token,
+        "expires_at": datetime.now(UTC) + FRESH,
+    }
 
 
 _first_user: list[int] = []
