@@ -343,7 +343,7 @@ def test_files_that_are_alike_are_taken_in_as_each_would_be_by_itself(
         with RowSorter(directory / "one") as one, RowSorter(directory / "other") as other:
             expected = take_in_all(enumerate(paths), rules, one)
             found = take_in_alike(dict(enumerate(contents)), rules, other, directory)
-            assert len(found) >= plain - 2 * len(odd) * LEAST_ALIKE
+            assert len(found) >= plain - (2 * len(odd) + 1) * LEAST_ALIKE  # a few are left to the other way
             found |= take_in_all(((n, path) for n, path in enumerate(paths) if n not in found), rules, other)
             assert found == expected
             assert everything(one) == everything(other)
