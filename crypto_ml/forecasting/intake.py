@@ -208,7 +208,7 @@ def _take_in(
     def cleaned_rows(table: pa.Table) -> tuple[pa.Table, CleanedRows]:
         return table, clean_rows(table, writing, rules.today)
 
-    for table, cleaned in ahead(cleaned_rows, chain(first, tables), pool):
+    for table, cleaned in ahead(cleaned_rows, chain(first, tables), pool, THREADS):
         ask_dates = dates is None and cleaned.other_dates
         ask_numbers = numbers is None and cleaned.other_numbers and isinstance(reader, UploadReader)
         if ask_dates or ask_numbers:
