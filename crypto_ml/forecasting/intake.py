@@ -27,7 +27,7 @@ from crypto_ml.forecasting.series import series_names
 from crypto_ml.forecasting.settling import Settled, Settling
 from crypto_ml.forecasting.sorting import Files, RowSorter, as_frame, rows_of, whole_series, with_file
 from crypto_ml.forecasting.uploads.dates import DateEvidence, DateStyle, has_other_dates, read_dates
-from crypto_ml.forecasting.uploads.intraday import ISO_DAY, Intraday
+from crypto_ml.forecasting.uploads.intraday import Intraday
 from crypto_ml.forecasting.uploads.numbers import NUMBERS, NumberEvidence, NumberStyle
 from crypto_ml.forecasting.uploads.parquet import ParquetReader, is_parquet
 from crypto_ml.forecasting.uploads.read_as import ReadAs, read_as
@@ -106,14 +106,15 @@ def take_in(
     """
     try:
         with ThreadPoolExecutor(THREADS) as pool:
-            intake = _take_in(_reader(path, rules, name), rules, sorter, file, tell, pool=pool)
+            intake = _take_in(reader_of(path, rules, name), rules, sorter, file, tell, pool=pool)
     except UnreadableUpload as refused:
         sorter.discard(file)
         return FileIntake(refusal=visible(str(refused)))
     return intake if intake.accepted_rows else replace(intake, refusal=nothing_left(sorter, file))
 
 
-def _reader(path: Path, rules: IntakeRules, name: str) -> Reader:
+def reader_of(path: Path, rules: IntakeRules, name: str) -> Reader:
+    """What reads a file, by its first bytes. name: what it is called. Raises UnreadableUpload."""
     kind = ParquetReader if is_parquet(path) else UploadReader
     return kind(path, rules.max_bytes, name=name, asked=rules.columns)
 
@@ -131,7 +132,7 @@ def take_in_all(
     Small files are cleaned together, which changes nothing but the time it takes.
     """
     intakes: dict[int, FileIntake] = {}
-    together: list[_SmallFile] = []
+    together: list[SmallFile] = []
     text = 0
     for file, path in uploads:
         small, name = None, (names or {}).get(file, "")
@@ -147,9 +148,9 @@ def take_in_all(
         together.append(small)
         text += small.bytes
         if len(together) >= MOST_TOGETHER or text >= MOST_TEXT_TOGETHER:
-            intakes |= _take_in_together(together, rules, sorter)
+            intakes |= take_in_together(together, rules, sorter)
             together, text = [], 0
-    return intakes | _take_in_together(together, rules, sorter)
+    return intakes | take_in_together(together, rules, sorter)
 
 
 def nothing_left(sorter: RowSorter, file: int) -> str:
@@ -196,7 +197,7 @@ def _take_in(
 
     def refuse_ragged() -> None:
         nonlocal refused
-        refused += _refuse(sorter, _ragged(reader), file)
+        refused += _refuse(sorter, ragged_rows(reader), file)
 
     reader.when_many = refuse_ragged
     tables = iter(reader)
@@ -226,7 +227,7 @@ def _take_in(
     refuse_ragged()
     intraday.refuse()
     order = style.order if dates is not None and dates.orders else None
-    found = _read_as(reader, writing.numbers, dates.told(order) if dates else [])
+    found = how_read(reader, writing.numbers, dates.told(order) if dates else [])
     return FileIntake(received + refused, refused, order, tuple(reader.ignored), read_as=found)
 
 
@@ -236,14 +237,15 @@ def _how_far(reader: Reader, rows: int) -> Progress:
     return Progress("reading", rows, None, "rows")
 
 
-def _read_as(reader: Reader, numbers: NumberStyle, dates: Sequence[str]) -> ReadAs:
+def how_read(reader: Reader, numbers: NumberStyle, dates: Sequence[str]) -> ReadAs:
+    """As what a reader's file was read, with its style of numbers, and what is told of its dates."""
     if isinstance(reader, UploadReader):
         return read_as(reader.header, reader.encoding, reader.layout, numbers, dates)
     return read_as(None, "utf-8", reader.layout, numbers, dates)
 
 
 @dataclass(frozen=True)
-class _SmallFile:
+class SmallFile:
     """A file that was read whole: its number, its rows as text, its ragged lines, the columns that were ignored."""
 
     file: int
@@ -258,10 +260,10 @@ class _SmallFile:
         return int(self.rows.nbytes + self.ragged.nbytes) + sum(map(sys.getsizeof, self.ignored))
 
 
-def _read_small(file: int, path: Path, rules: IntakeRules, name: str) -> _SmallFile | None:
+def _read_small(file: int, path: Path, rules: IntakeRules, name: str) -> SmallFile | None:
     """A small file, or None where it expands to a large one, or where the whole of the file decides how its dates or
     numbers are read."""
-    reader = _reader(path, rules, name)
+    reader = reader_of(path, rules, name)
     if not isinstance(reader, UploadReader) or reader.header.delimiter != ",":
         return None
     tables: list[pa.Table] = []
@@ -282,14 +284,14 @@ def _read_small(file: int, path: Path, rules: IntakeRules, name: str) -> _SmallF
     if many_ragged or not tables:
         return None
     intraday.refuse()
-    found = _read_as(reader, PLAIN.numbers, [])
-    return _SmallFile(file, pa.concat_tables(tables), _ragged(reader), tuple(reader.ignored), found)
+    found = how_read(reader, PLAIN.numbers, [])
+    return SmallFile(file, pa.concat_tables(tables), ragged_rows(reader), tuple(reader.ignored), found)
 
 
-def _take_in_together(small: Sequence[_SmallFile], rules: IntakeRules, sorter: RowSorter) -> dict[int, FileIntake]:
+def take_in_together(small: Sequence[SmallFile], rules: IntakeRules, sorter: RowSorter) -> dict[int, FileIntake]:
     """Clean files that were read whole, those with the same columns in one go."""
     received, refused = Counter[int](), Counter[int]()
-    by_columns: dict[tuple[str, ...], list[_SmallFile]] = {}
+    by_columns: dict[tuple[str, ...], list[SmallFile]] = {}
     for one in small:
         by_columns.setdefault(tuple(one.rows.column_names), []).append(one)
     for alike in by_columns.values():
@@ -323,7 +325,7 @@ def _refuse(sorter: RowSorter, rows: pa.Table, file: Files) -> int:
     return int(rows.num_rows)
 
 
-def _ragged(reader: Reader) -> pa.Table:
+def ragged_rows(reader: Reader) -> pa.Table:
     """The lines that did not fit the header since this was last asked: `line`, `reason` and `text`."""
     lines = reader.take_ragged()
     rows = {
@@ -428,87 +430,3 @@ def name_series(sorter: RowSorter, known: Callable[[Collection[str]], Mapping[st
             holder = next([coin] for coin in (*holder, *coins) if coin[0] == last)
 
     return sorter.rename(names())
-
-
-LEAST_ALIKE: Final = 8
-"""Files with the same header that are read as one; of fewer each is read by itself."""
-
-_UNUSUAL: Final = (b'"', b"\r", b"\0", b"ustar")
-"""What may mean that a text is to be read otherwise than line by line, each ended by a line feed."""
-
-
-@dataclass(frozen=True)
-class _Plain:
-    """The rows of a small file in ASCII, of which each line has as many commas as its header."""
-
-    file: int
-    rows: bytes
-    lines: int
-
-
-def take_in_alike(
-    contents: Mapping[int, bytes], rules: IntakeRules, sorter: RowSorter, directory: Path
-) -> dict[int, FileIntake]:
-    """Take in those of some small files that are plain CSV and have many others' header, all of them as if they were
-    one. What comes out is what `take_in_all` makes of them, to which everything else is left.
-
-    contents: the bytes by the file's number. directory: for what is read.
-    """
-    alike: dict[bytes, list[_Plain]] = {}
-    for file, content in contents.items():
-        header, _, rows = content.partition(b"\n")
-        if plain := _plain(file, header, rows):
-            alike.setdefault(header, []).append(plain)
-    intakes: dict[int, FileIntake] = {}
-    for header, files in alike.items():
-        for begin in range(0, len(files), MOST_TOGETHER):
-            some = _read_alike(header, files[begin : begin + MOST_TOGETHER], rules, directory / "alike")
-            intakes |= _take_in_together(some, rules, sorter)
-    return intakes
-
-
-def _plain(file: int, header: bytes, rows: bytes) -> _Plain | None:
-    whole = len(header) + len(rows) <= SMALL_BYTES and bool(rows) and header.isascii() and rows.isascii()
-    if not whole or any(mark in header or mark in rows for mark in _UNUSUAL):
-        return None
-    lines = rows.removesuffix(b"\n").split(b"\n")
-    commas = header.count(b",")
-    if not all(line.count(b",") == commas and line.strip(b", \t") for line in lines):
-        return None
-    return _Plain(file, rows if rows.endswith(b"\n") else rows + b"\n", len(lines))
-
-
-def _read_alike(header: bytes, files: Sequence[_Plain], rules: IntakeRules, path: Path) -> list[_SmallFile]:
-    """Those of the files that are plain CSV. Where one of them is not, each half is looked at by itself."""
-    if len(files) < LEAST_ALIKE or sum(len(one.rows) for one in files) > MOST_TEXT_TOGETHER:
-        return []
-    path.write_bytes(b"\n".join([header, b"".join(one.rows for one in files)]))
-    try:
-        reader = _reader(path, rules, "")
-        if not isinstance(reader, UploadReader) or (reader.header.delimiter, reader.header.line) != (",", 1):
-            return []
-        if reader.layout.symbol is not None:  # the name of each file says of which coin it is
-            return []
-        rows = pa.concat_tables(list(reader))
-    except UnreadableUpload:
-        return []
-    finally:
-        path.unlink()
-    if rows.num_rows != sum(one.lines for one in files) or not _is_usual(rows):
-        half = len(files) // 2
-        return [*_read_alike(header, files[:half], rules, path), *_read_alike(header, files[half:], rules, path)]
-    lines = np.concatenate([np.arange(2, one.lines + 2) for one in files])
-    rows = rows.set_column(rows.column_names.index("line"), "line", pa.array(lines, pa.int64()))
-    read, ragged, ignored = _read_as(reader, PLAIN.numbers, []), _ragged(reader), tuple(reader.ignored)
-    small, begin = [], 0
-    for one in files:
-        small.append(_SmallFile(one.file, rows.slice(begin, one.lines), ragged, ignored, read))
-        begin += one.lines
-    return small
-
-
-def _is_usual(rows: pa.Table) -> bool:
-    """Whether no value asks for a look at its whole file: none is written otherwise, and no date has a time of day."""
-    dates = rows["date"]
-    longest = pc.max(pc.binary_length(dates)).as_py() or 0
-    return longest <= ISO_DAY and not pc.any(pc.utf8_is_digit(dates)).as_py() and is_plain(rows)

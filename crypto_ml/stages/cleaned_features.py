@@ -21,6 +21,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from crypto_ml.digest import sha256_of, sha256_of_file
+from crypto_ml.forecasting.alike import take_in_alike
 from crypto_ml.forecasting.bundle import ModelBundle
 from crypto_ml.forecasting.current import Order
 from crypto_ml.forecasting.features import add_levels
@@ -31,7 +32,6 @@ from crypto_ml.forecasting.intake import (
     name_series,
     nothing_left,
     settled_chunks,
-    take_in_alike,
     take_in_all,
 )
 from crypto_ml.forecasting.refusals import LISTED

@@ -17,16 +17,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crypto_ml.forecasting import intake
+from crypto_ml.forecasting.alike import LEAST_ALIKE, take_in_alike
 from crypto_ml.forecasting.cleaning import FORMULA_STARTS
 from crypto_ml.forecasting.intake import (
-    LEAST_ALIKE,
     FileIntake,
     IntakeRules,
     Repeats,
     name_series,
     settled_chunks,
     take_in,
-    take_in_alike,
     take_in_all,
 )
 from crypto_ml.forecasting.refusals import LISTED, REFUSED
