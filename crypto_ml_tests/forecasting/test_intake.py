@@ -221,13 +221,13 @@ def test_small_files_that_expand_to_large_ones_are_not_held_together(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     together: list[int] = []
-    taken_in_together = intake._take_in_together
+    taken_in_together = intake.take_in_together
 
-    def note(small: Sequence[intake._SmallFile], rules: IntakeRules, sorter: RowSorter) -> dict[int, FileIntake]:
+    def note(small: Sequence[intake.SmallFile], rules: IntakeRules, sorter: RowSorter) -> dict[int, FileIntake]:
         together.append(sum(one.bytes for one in small))
         return taken_in_together(small, rules, sorter)
 
-    monkeypatch.setattr(intake, "_take_in_together", note)
+    monkeypatch.setattr(intake, "take_in_together", note)
     monkeypatch.setattr(intake, "MOST_TEXT_TOGETHER", 1_000_000)
     contents = [
         *(gzip.compress(csv(*[line(symbol=f"S{number}")] * 50_000)) for number in range(3)),
