@@ -8,6 +8,9 @@ from crypto_ml.digest import sha256_of
 from crypto_ml.storage.limits import LONGEST_KEY
 
 UPLOADS: Final = "uploads/"
+ASKED: Final = "requests/"
+"""What the bodies of requests are named by, where a file has its key: nothing stands below it in the bucket."""
+
 PREDICTIONS: Final = "predictions/"
 FORECASTS: Final = "forecasts/"
 LATEST_FORECAST: Final = "forecasts/latest.csv"
@@ -21,6 +24,10 @@ ANSWERS: Final = "receipts/answers/"
 ANSWERED: Final = "receipts/answered/"
 RETRIES: Final = "receipts/retries/"
 RETRACTIONS: Final = "receipts/retractions/"
+REQUESTS: Final = "receipts/requests/"
+CLAIMS: Final = "receipts/claims/"
+SETTLED: Final = "receipts/settled/"
+SWEPT: Final = "receipts/swept/"
 FORECAST_RECEIPTS: Final = "receipts/forecasts/"
 MODELS: Final = "models/"
 TRAINING_SETS: Final = "models/training_sets/"

@@ -26,6 +26,7 @@ from crypto_ml.ledger.formats.receipt_v2 import (
 from crypto_ml.ledger.layout import bundle_prefix, received_key
 from crypto_ml.ledger.registry import Registry
 from crypto_ml.ledger.reports import Report
+from crypto_ml.ledger.requests import is_request
 from crypto_ml.ledger.software import software
 from crypto_ml.stages.cleaned_features import Cleaned, CleanedFile
 from crypto_ml.stages.delivery_scoring import Scored, Sources
@@ -185,8 +186,8 @@ def evidence_of(received: Received, cleaned: Cleaned, sources: Sources) -> dict[
 
 
 def version_written(cleaned: Cleaned, store: ObjectStore) -> int | None:
-    """The version of the history that the delivery's rows stand in; None where it brought none."""
-    if not cleaned.accepted_rows:
+    """The version of the history that the delivery's rows stand in; None where it brought none, as requests do."""
+    if not cleaned.accepted_rows or is_request(cleaned.delivery):
         return None
     try:
         return read_append(cleaned, store).version

@@ -37,10 +37,12 @@ from crypto_ml.forecasting.intake import (
 from crypto_ml.forecasting.refusals import LISTED
 from crypto_ml.forecasting.refusals import REFUSED as REFUSED_SCHEMA
 from crypto_ml.forecasting.sorting import ROWS, RowSorter
+from crypto_ml.forecasting.uploads.json_records import as_csv
 from crypto_ml.forecasting.uploads.layouts import columns_given
 from crypto_ml.ledger.code import code_version
 from crypto_ml.ledger.formats.reading import read_record
 from crypto_ml.ledger.layout import cleaned_prefix, cleanings_prefix
+from crypto_ml.ledger.requests import is_json, is_request
 from crypto_ml.settings import Settings
 from crypto_ml.stages.progress import logged
 from crypto_ml.stages.raw_uploads import Kept, Received
@@ -229,11 +231,14 @@ def _never_deleted() -> Iterator[None]:
 
 
 def _together(received: Received, store: ObjectStore) -> dict[int, bytes]:
-    """The bytes of those files that are kept together, by number."""
+    """The bytes of those files that are kept together, by number; records in JSON as the CSV that they are read as."""
     kept = {n: one for n, file in enumerate(received.files) if (one := received.kept(n)) and not file.outcome}
     parts = {number: one for number, one in kept.items() if one.begin is not None}
     objects = {key: read_named(key, store) for key in {one.key for one in parts.values()}}
-    return {number: objects[one.key][one.begin : (one.begin or 0) + one.size] for number, one in parts.items()}
+    contents = {n: objects[one.key][one.begin : (one.begin or 0) + one.size] for n, one in parts.items()}
+    if not is_request(received.delivery):
+        return contents
+    return {n: as_csv(found) if is_json(received.files[n].upload.key) else found for n, found in contents.items()}
 
 
 def _uploads(

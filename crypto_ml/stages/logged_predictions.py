@@ -11,14 +11,23 @@ import pyarrow.parquet as pq
 
 from crypto_ml.digest import sha256_of
 from crypto_ml.ledger.formats.receipt_v2 import Receipt
+from crypto_ml.ledger.requests import is_request, predicted_key
 from crypto_ml.storage.objects import ObjectStore
 from crypto_ml.storage.prediction_log import SCHEMA, PredictionLog
 
 ROAD: Final = "upload"
+REQUEST_ROAD: Final = "request"
+
+
+def road_of(delivery: str) -> str:
+    """By what road the predictions of a delivery came."""
+    return REQUEST_ROAD if is_request(delivery) else ROAD
 
 
 def log_predictions(receipts: Mapping[int, Receipt], predicted: Path, store: ObjectStore) -> None:
     """Append the predicted rows of a delivery's answers, once, whatever run comes to this point and how often.
+
+    Those of requests are kept beside their receipts until somebody settles them (see `settled_requests`).
 
     receipts: by number of the file, those written already. predicted: the rows, in the columns of
     `delivery_scoring.PREDICTED_ROWS`.
@@ -32,8 +41,11 @@ def log_predictions(receipts: Mapping[int, Receipt], predicted: Path, store: Obj
         return
     names = "\n".join(sorted(receipt.answer_id for receipt in made.values()))
     delivery = next(iter(made.values())).inputs.delivery
+    if is_request(delivery):
+        store.upload_file(predicted, predicted_key(delivery), create_only=True)
+        return
     with pq.ParquetFile(predicted) as rows:
-        reader = pa.RecordBatchReader.from_batches(SCHEMA, _named(rows, made))
+        reader = pa.RecordBatchReader.from_batches(SCHEMA, logged_rows(rows, made))
         log.append(reader, append_id=f"{delivery}-{sha256_of(names.encode())[:16]}")
 
 
@@ -41,8 +53,9 @@ def _counts(receipt: Receipt) -> bool:
     return receipt.outcome == "PREDICTED"
 
 
-def _named(rows: pq.ParquetFile, made: Mapping[int, Receipt]) -> Iterator[pa.RecordBatch]:
-    """The rows of the answers that are made, each with its answer's name, model and time."""
+def logged_rows(rows: pq.ParquetFile, made: Mapping[int, Receipt]) -> Iterator[pa.RecordBatch]:
+    """The predicted rows of answers of one delivery as the log has them: with the answer's name, model and time."""
+    road = road_of(next(iter(made.values())).inputs.delivery)
     numbers = pa.array(list(made), pa.int32())
     said = {
         "answer_id": pa.array([receipt.answer_id for receipt in made.values()]),
@@ -57,5 +70,5 @@ def _named(rows: pq.ParquetFile, made: Mapping[int, Receipt]) -> Iterator[pa.Rec
         at = pc.index_in(wanted["file"], numbers)
         columns = {name: values.take(at) for name, values in said.items()}
         columns |= {name: wanted[name] for name in ("line", "symbol", "date", "pred_open")}
-        columns["road"] = pa.repeat(ROAD, wanted.num_rows)
+        columns["road"] = pa.repeat(road, wanted.num_rows)
         yield from pa.table({name: columns[name] for name in SCHEMA.names}).cast(SCHEMA).combine_chunks().to_batches()

@@ -1,0 +1,70 @@
+"""Which answers to requests were settled: that their predictions are in the log, and which deliveries these were.
+
+Each record has a name that its writer makes of the moment, as deliveries of requests have, so any number of processes
+write them without asking each other; whoever follows them looks a little before where it was last.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Final
+
+from crypto_ml.ledger.formats.reading import read_record, too_new
+from crypto_ml.ledger.layout import SETTLED, SWEPT
+from crypto_ml.ledger.requests import first_of, time_of
+from crypto_ml.storage.failures import AlreadyExists
+from crypto_ml.storage.objects import ObjectStore
+
+FORMAT: Final = 1
+
+
+@dataclass(frozen=True)
+class SettledDelivery:
+    """The requests of one delivery: their answers, how many of them were rejected as a whole, their rows, the model."""
+
+    delivery: str
+    answers: Sequence[str]
+    rejected: int
+    received_rows: int
+    predicted_rows: int
+    refused_rows: int
+    model_version: str
+
+
+@dataclass(frozen=True)
+class Settlement:
+    """What was settled at once. name: 18 digits, of which the first 13 are the milliseconds since 1970."""
+
+    name: str
+    deliveries: Sequence[SettledDelivery]
+    format: int = FORMAT
+
+
+def record_settlement(settlement: Settlement, store: ObjectStore) -> None:
+    """Write down what was settled."""
+    store.create_json(f"{SETTLED}{settlement.name}.json", asdict(settlement))
+
+
+def settlements(store: ObjectStore, after: str | None = None) -> Iterator[Settlement]:
+    """What was settled, in the order of the names, behind one of them. Raises RecordDamaged, RecordTooNew."""
+    for found in store.list(SETTLED, start_after=None if after is None else f"{SETTLED}{after}.json"):
+        settlement = read_record(Settlement, store.read_json(found.key), store.uri(found.key))
+        if settlement.format > FORMAT:
+            raise too_new("record of what was settled", store.uri(found.key), settlement.format, FORMAT)
+        yield settlement
+
+
+def record_sweep(until: datetime, store: ObjectStore) -> None:
+    """Write down up to which moment whatever was left behind is settled."""
+    try:
+        store.create_json(f"{SWEPT}{first_of(until)}.json", {"format": FORMAT})
+    except AlreadyExists:  # two swept up to the very same moment
+        return
+
+
+def last_sweep(store: ObjectStore) -> datetime | None:
+    """Up to which moment whatever was left behind is settled; None where nobody has swept."""
+    last = None
+    for found in store.list(SWEPT):
+        last = found.key.removeprefix(SWEPT).removesuffix(".json")
+    return None if last is None else time_of(last)

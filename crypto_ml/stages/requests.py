@@ -1,0 +1,213 @@
+"""Requests answered down the road of files: the same cleaning, the same scoring, the same receipts.
+
+What the road writes for them gathers in a pack, which is stored as one object before anybody has an answer; so an
+answer that was given is one that can be traced and replayed, whatever becomes of who gave it. Where no answer is to be
+recorded, everything is the same but for the storing.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from functools import cached_property
+from typing import Any, Final, Literal
+
+import pyarrow as pa
+import pyarrow.csv as pa_csv
+
+from crypto_ml.deployment import Deployment
+from crypto_ml.digest import sha256_of
+from crypto_ml.forecasting.answers import PREDICTIONS, REJECTED_ROWS
+from crypto_ml.forecasting.bundle import MANIFEST, ModelBundle
+from crypto_ml.forecasting.uploads.json_records import as_csv
+from crypto_ml.ledger.clock import not_before
+from crypto_ml.ledger.deliveries import Upload, delivery_key
+from crypto_ml.ledger.formats.receipt_v2 import Outcome, Receipt
+from crypto_ml.ledger.layout import bundle_prefix, received_key, together_key
+from crypto_ml.ledger.receipts import receipts_of
+from crypto_ml.ledger.registry import Champion
+from crypto_ml.ledger.reports import report_key_of
+from crypto_ml.ledger.requests import ZIP, asked_key, new_delivery, pack_key, seen_with
+from crypto_ml.settings import Settings
+from crypto_ml.stages.cleaned_features import KnownCoins, clean
+from crypto_ml.stages.delivery_scoring import Sources
+from crypto_ml.stages.earlier_rows import Series
+from crypto_ml.stages.predictions import answer
+from crypto_ml.stages.raw_uploads import FORMAT, Received, ReceivedFile
+from crypto_ml.storage.failures import AlreadyExists
+from crypto_ml.storage.history import MarketHistory
+from crypto_ml.storage.objects import ObjectStore
+from crypto_ml.storage.packed import PackedStore
+
+RUN: Final = "crypto-ml serve"
+"""What receipts name in the place of a run of Dagster."""
+
+NO_LINES: Final = pa_csv.ReadOptions(use_threads=False)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The body of one request. json: a record, or a list of records. name: the request's own id, of characters that a
+    key may have."""
+
+    body: bytes
+    kind: Literal["csv", "json"]
+    name: str
+
+    def check(self) -> None:
+        """Raises UnreadableUpload where the body is to be JSON and is no records."""
+        if self.kind == "json":
+            as_csv(self.body)
+
+
+@dataclass(frozen=True, eq=False)
+class Serving:
+    """What requests are answered with: model, approval and the state of the history, looked up once for many of them.
+
+    known: the objects behind it that are written once, with their bytes.
+    """
+
+    champion: Champion
+    bundle: ModelBundle
+    history: MarketHistory
+    history_version: int | None
+    series: Series
+    settings: Settings
+    known: Mapping[str, bytes]
+
+    @classmethod
+    def of(cls, deployment: Deployment) -> "Serving":
+        """What a deployment serves with now. Raises what reading it raises (Refused, Unavailable)."""
+        champion, history, store = deployment.champion(), deployment.history, deployment.store
+        bundle = deployment.bundle(champion.version)
+        keys = (deployment.registry.pointer_key(champion.pointer), bundle_prefix(bundle.version) + MANIFEST)
+        return cls(
+            champion,
+            bundle,
+            history,
+            history.version(),
+            deployment.series,
+            deployment.settings,
+            {key: store.read(key) for key in keys},
+        )
+
+    def is_current(self, deployment: Deployment) -> bool:
+        """Whether a deployment still serves with this. Raises what reading it raises."""
+        return (
+            deployment.champion().pointer == self.champion.pointer
+            and deployment.history.version() == self.history_version
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Reply:
+    """The answer to one request. reason: why it was rejected as a whole. report: what the report on it says.
+
+    pack: what was written of it, under its ordinary keys.
+    """
+
+    delivery: str
+    answer_id: str
+    outcome: Outcome
+    reason: str | None
+    report: Mapping[str, Any]
+    pack: ObjectStore
+    recorded: bool
+
+    @cached_property
+    def predictions_csv(self) -> bytes:
+        """The predictions as a file of them is; empty where there are none."""
+        return self._published("predictions")
+
+    @cached_property
+    def predictions(self) -> pa.Table:
+        """The predictions in the columns of `answers.PREDICTIONS`, sorted by symbol and date."""
+        return _table(self.predictions_csv, PREDICTIONS)
+
+    @cached_property
+    def refused_rows(self) -> pa.Table:
+        """The refused rows in the columns of `answers.REJECTED_ROWS`."""
+        return _table(self._published("rejected_rows"), REJECTED_ROWS)
+
+    def _published(self, what: str) -> bytes:
+        key = self.report[what]
+        return self.pack.read(key) if key else b""
+
+
+def answer_requests(
+    asked: Sequence[Asked],
+    serving: Serving,
+    deployment: Deployment,
+    *,
+    now: datetime,
+    delivery: str | None = None,
+    record: bool = True,
+) -> list[Reply]:
+    """Answer requests together, each as the only file of its sender would be; whoever has a reply has one that stands.
+
+    delivery: its name, where somebody has named it before; where its pack stands already, what stands is returned.
+    The bodies have been checked (`Asked.check`). Raises what the road raises: Unavailable where it is worth another
+    try, Refused where it is not; nothing was answered then.
+    """
+    name = delivery or new_delivery(now)
+    store = deployment.store
+    pack = PackedStore(store, name, known=serving.known)
+    received = _received(name, asked, pack, now)
+    coins = KnownCoins(serving.history, serving.history_version, serving.bundle)
+    cleaned = clean(received, coins, pack, serving.settings)
+    sources = Sources(
+        pack,
+        serving.history,
+        serving.history_version,
+        serving.bundle,
+        serving.champion,
+        serving.settings,
+        RUN,
+        series=serving.series,
+    )
+    receipts = answer(received, cleaned, sources).receipts
+    if record:
+        try:
+            store.create(pack_key(name), pack.rendered(), content_type=ZIP)
+        except AlreadyExists:  # somebody answered in this name before, or this very write came twice
+            return read_replies(name, store)
+    return [_reply(receipt, pack, recorded=record) for receipt in receipts]
+
+
+def read_replies(delivery: str, store: ObjectStore) -> list[Reply]:
+    """The answers to requests, in the order in which they were asked. Raises ObjectMissing, PackDamaged."""
+    pack = seen_with(delivery, store)
+    receipts = {receipt.upload.key: receipt for receipt in receipts_of(delivery, pack)}
+    order = pack.read_json(delivery_key(delivery))["uploads"]
+    return [_reply(receipts[upload["key"]], pack, recorded=True) for upload in order]
+
+
+def _received(delivery: str, asked: Sequence[Asked], pack: PackedStore, now: datetime) -> Received:
+    """The bodies as uploads that were received, kept together, with the records that those have."""
+    at = not_before(now)
+    files, begin = [], 0
+    for number, one in enumerate(asked):
+        sha256 = sha256_of(one.body)
+        key = asked_key(delivery, number, one.name, one.kind)
+        files.append(ReceivedFile(Upload(key, sha256, len(one.body), at), sha256, begin=begin))
+        begin += len(one.body)
+    everything = b"".join(one.body for one in asked)
+    together = sha256_of(everything)
+    received = Received(delivery, at, at, files, together, FORMAT)
+    pack.create_json(delivery_key(delivery), {"noticed_at": at, "uploads": [asdict(file.upload) for file in files]})
+    pack.create(together_key(delivery, together), everything)
+    pack.create_json(received_key(delivery), asdict(received))
+    return received
+
+
+def _reply(receipt: Receipt, pack: ObjectStore, *, recorded: bool) -> Reply:
+    report = pack.read_json(report_key_of(receipt, pack))
+    return Reply(receipt.inputs.delivery, receipt.answer_id, receipt.outcome, receipt.reason, report, pack, recorded)
+
+
+def _table(content: bytes, schema: pa.Schema) -> pa.Table:
+    """A file that `append_csv` wrote."""
+    if not content:
+        return schema.empty_table()
+    options = pa_csv.ConvertOptions(column_types=schema, strings_can_be_null=False)
+    parse = pa_csv.ParseOptions(newlines_in_values=True)
+    return pa_csv.read_csv(pa.BufferReader(content), NO_LINES, parse, options)
