@@ -1,7 +1,6 @@
 """What stands beside the predictions for the person who dropped the file: its receipt, in their words."""
 
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Final
@@ -11,10 +10,10 @@ from pydantic_core import to_json
 from crypto_ml.ledger.formats import receipt_v1, report_v1, report_v2
 from crypto_ml.ledger.formats.receipt_v2 import Outcome, Receipt
 from crypto_ml.ledger.layout import JSON, PREDICTIONS, answer_keys
+from crypto_ml.storage.at_once import at_once
 from crypto_ml.storage.failures import ObjectMissing
 from crypto_ml.storage.objects import ObjectStore
 
-AT_ONCE: Final = 8
 FEW: Final = 20
 LISTED_FOR_EACH: Final = 5
 """Listed keys that cost no more than a question for one: a thousand are one request."""
@@ -95,7 +94,7 @@ def read_reports(keys: Sequence[str], store: ObjectStore) -> dict[str, Report]:
     if len(asked) > FEW:
         there = _listed([answer_keys(key, store.room).report for key in asked], store)
         asked = [key for key in asked if there is None or answer_keys(key, store.room).report in there]
-    with ThreadPoolExecutor(AT_ONCE) as pool:
+    with at_once(len(asked), store) as pool:
         found = zip(asked, pool.map(lambda key: read_report(key, store), asked), strict=True)
         return {key: report for key, report in found if report}
 

@@ -1,7 +1,6 @@
 """The receipt of an answer: put together before anything is published."""
 
 from collections.abc import Collection, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from functools import cache
 from typing import Any, Final
@@ -33,10 +32,10 @@ from crypto_ml.stages.delivery_scoring import Scored, Sources
 from crypto_ml.stages.market_history import append_id, read_append
 from crypto_ml.stages.outcomes import Decided, Situation, Standing
 from crypto_ml.stages.raw_uploads import Received, ReceivedFile
+from crypto_ml.storage.at_once import at_once
 from crypto_ml.storage.failures import ObjectMissing
 from crypto_ml.storage.objects import ObjectStore
 
-AT_ONCE: Final = 8
 MOST_SYMBOLS_NAMED: Final = 20
 
 
@@ -179,7 +178,7 @@ def evidence_of(received: Received, cleaned: Cleaned, sources: Sources) -> dict[
         "champion": registry.pointer_key(sources.champion.pointer),
         "bundle": bundle_prefix(sources.bundle.version) + MANIFEST,
     }
-    with ThreadPoolExecutor(AT_ONCE) as pool:
+    with at_once(len(keys), sources.store) as pool:
         hashes = pool.map(lambda key: sha256_of(sources.store.read(key)), keys.values())
     found = {part: Vouched(key, sha256) for (part, key), sha256 in zip(keys.items(), hashes, strict=True)}
     return {**found, "accepted": Vouched(cleaned.accepted_key, cleaned.accepted_sha256)}

@@ -4,13 +4,12 @@ For the whole delivery in this order: gather what stands, decide about each uplo
 Where what stands changed before it could be written, the uploads it concerns are gathered and decided about again.
 """
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Final, TypeVar
+from typing import TypeVar
 
 import pandas as pd
 
@@ -45,9 +44,9 @@ from crypto_ml.stages.publication import (
     refused_rows_file,
 )
 from crypto_ml.stages.raw_uploads import Received
+from crypto_ml.storage.at_once import at_once
 from crypto_ml.storage.objects import ObjectStore
 
-AT_ONCE: Final = 8
 T = TypeVar("T")
 
 
@@ -181,12 +180,12 @@ def _write(
     prepared = {number: _prepared(delivery, number, one, standing) for number, one in decided.items()}
 
     repeats = [number for number, one in prepared.items() if one.publishing == "repeat"]
-    stand = _each(repeats, lambda number: put_again(prepared[number], delivery.directory, store), failed)
+    stand = _each(repeats, lambda number: put_again(prepared[number], delivery.directory, store), failed, store)
     going = {number: one for number, one in prepared.items() if number not in repeats or stand.get(number)}
     known = _recorded(delivery, going, failed)
-    out = _each(known, lambda number: publish_files(known[number], store), failed)
+    out = _each(known, lambda number: publish_files(known[number], store), failed, store)
     log_predictions({number: known[number].receipt for number in out}, delivery.directory / PREDICTED_PARQUET, store)
-    _each(out, lambda number: publish_report(out[number], store), failed)
+    _each(out, lambda number: publish_report(out[number], store), failed, store)
     return {number: one for number, one in out.items() if number not in failed}
 
 
@@ -196,7 +195,7 @@ def _recorded(
     """The answers with their receipts, which stand by now: those of a delivery of several uploads as one object."""
     rescored, store = partial(_rescored, delivery), delivery.store
     if len(delivery.received.files) == 1:
-        return _each(prepared, lambda number: record(prepared[number], partial(rescored, number), store), failed)
+        return _each(prepared, lambda number: record(prepared[number], partial(rescored, number), store), failed, store)
     try:
         return record_together(prepared, rescored, delivery.received.delivery, store) if prepared else {}
     except CryptoMLError as error:
@@ -237,10 +236,12 @@ def _rescored(delivery: _Delivery, number: int, answer_id: str) -> Path:
     return score_delivery(delivery.cleaned, {number: answer_id}, delivery.sources, directory, number)[number].path
 
 
-def _each(numbers: Iterable[int], work: Callable[[int], T], failed: dict[int, CryptoMLError]) -> dict[int, T]:
+def _each(
+    numbers: Collection[int], work: Callable[[int], T], failed: dict[int, CryptoMLError], store: ObjectStore
+) -> dict[int, T]:
     """Do something for each of some uploads; one that fails is noted and keeps no other from its own."""
     done: dict[int, T] = {}
-    with ThreadPoolExecutor(AT_ONCE) as pool:
+    with at_once(len(numbers), store) as pool:
         working = {number: pool.submit(work, number) for number in numbers}
         for number, result in working.items():
             try:

@@ -73,6 +73,9 @@ class ObjectStore:
     quick: where small objects are read and written by another client first, made for the same bucket.
     """
 
+    waits: bool = True
+    """Whether most of what is asked of it is asked of the bucket, over a network."""
+
     def __init__(self, client: "S3Client", bucket: str, prefix: str = "", quick: QuickClient | None = None) -> None:
         self.client = client
         self.bucket = bucket

@@ -38,6 +38,8 @@ class PackedStore(ObjectStore):
     again. Not for two threads that write one key.
     """
 
+    waits = False
+
     def __init__(
         self,
         base: ObjectStore,
