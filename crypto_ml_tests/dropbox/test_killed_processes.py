@@ -67,7 +67,8 @@ def test_a_machine_that_goes_down_right_after_a_drop_loses_and_doubles_nothing(s
 
 def test_a_delivery_whose_every_worker_is_killed_is_given_up_on_and_the_next_file_is_answered(site: Site) -> None:
     closed = site.markers()
-    site.store.replace("uploads/poison.csv", sample_upload())
+    # so large that no run gets to its end before it is looked at, however busy the machine
+    site.store.replace("uploads/poison.csv", upload(market({f"C{number}": 1_000 for number in range(300)})))
 
     def kill_workers() -> bool:
         # one that is killed before its run has begun never came to the file, and does not count
