@@ -6,15 +6,21 @@ A file of a million bad rows is bad in the same way a million times; its list wo
 import heapq
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from threading import RLock
 from typing import Final
 
-import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from crypto_ml.forecasting.database import Database
+
 LISTED: Final = 10_000
 """Refused rows of a file that are listed, the first ones by line: more than anybody reads, some MB at the most."""
+
+MOST_HELD: Final = 20_000
+MOST_HELD_BYTES: Final = 8 << 20
+"""Rows, and their bytes, that are kept in memory."""
 
 ROWS_AT_ONCE: Final = 100_000
 REASONS_OF_ONE_DAY: Final = 100
@@ -42,17 +48,22 @@ class _Tally:
 class Refusals:
     """Takes refused rows in any order; gives back the first LISTED of each file by line, and counts of all by reason.
 
-    connection: to the database that keeps the rows.
+    The first MOST_HELD that are to be kept are held in memory, more in the database.
     """
 
-    def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
-        self._connection = connection
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._rows: _HeldRefusals | _StoredRefusals = _HeldRefusals()
         self._files: dict[int, _Tally] = {}
-        connection.register("empty", REFUSED.empty_table())
-        connection.execute("CREATE TABLE refused AS SELECT * FROM empty")
+        self._adding = RLock()
+        """What reads a file in another thread adds ragged lines."""
 
     def add(self, rows: pa.Table) -> None:
         """Count rows with the columns of REFUSED, and keep those that may be listed."""
+        with self._adding:
+            self._add(rows)
+
+    def _add(self, rows: pa.Table) -> None:
         counted = rows.group_by(["file", "reason"]).aggregate([("line", "count"), ("line", "min")])
         for row in counted.to_pylist():
             reasons = self._tally(row["file"]).reasons
@@ -63,6 +74,10 @@ class Refusals:
     def add_days(self, days: pa.Table, rows: pa.Table) -> None:
         """Count the rows of contradicted days (see `settling.Settled.contradictions`), each of which comes once, and
         keep those of `rows` that may be listed."""
+        with self._adding:
+            self._add_days(days, rows)
+
+    def _add_days(self, days: pa.Table, rows: pa.Table) -> None:
         for file in pc.unique(days["file"]).to_pylist():
             tally, own = self._tally(file), days.filter(pc.equal(days["file"], file))
             found = zip(*(own[name].to_pylist() for name in ("rows", "line", "reason")), strict=True)
@@ -74,9 +89,7 @@ class Refusals:
         """The refused rows of a file that are listed, in order of lines, with the columns of REFUSED."""
         if self._tally(file).kept > LISTED:
             self._trim(file)
-        with self._connection.cursor() as cursor:
-            found = cursor.sql("SELECT * FROM refused WHERE file = ? ORDER BY line", params=[file])
-            yield from found.to_arrow_reader(ROWS_AT_ONCE)
+        yield from self._rows.listed(file)
 
     def commonest_reasons(self, file: int, most: int) -> list[tuple[str, int]]:
         """The reasons for which most rows of a file were refused (at most REASONS_OF_ONE_DAY), and how many."""
@@ -86,9 +99,9 @@ class Refusals:
 
     def discard(self, file: int) -> None:
         """Take back the refused rows of a file."""
-        self._files.pop(file, None)
-        with self._connection.cursor() as cursor:
-            cursor.execute("DELETE FROM refused WHERE file = ?", [file])
+        with self._adding:
+            self._files.pop(file, None)
+            self._rows.discard(file)
 
     def _tally(self, file: int) -> _Tally:
         return self._files.setdefault(file, _Tally())
@@ -106,9 +119,7 @@ class Refusals:
                 wanted[own] = lines[own] <= last
             self._tally(file).kept += int(wanted[own].sum())
         if wanted.any():
-            with self._connection.cursor() as cursor:
-                cursor.register("incoming", rows.filter(wanted))
-                cursor.execute(f"INSERT INTO refused SELECT {', '.join(REFUSED.names)} FROM incoming")  # noqa: S608
+            self._hold(rows.filter(wanted))
         for file in np.unique(files[wanted]).tolist():
             tally = self._tally(file)
             if tally.kept >= (LISTED if tally.last_line is None else 2 * LISTED):
@@ -117,9 +128,85 @@ class Refusals:
     def _trim(self, file: int) -> None:
         """Keep no more rows of a file than are listed."""
         tally = self._tally(file)
+        tally.kept, tally.last_line = self._rows.trim(file)
+
+    def _hold(self, rows: pa.Table) -> None:
+        if isinstance(self._rows, _HeldRefusals) and not self._rows.has_room(rows):
+            held, self._rows = self._rows, _StoredRefusals(self._database)
+            self._rows.add(held.rows)
+        self._rows.add(rows)
+
+
+class _HeldRefusals:
+    """Some refused rows in memory."""
+
+    def __init__(self) -> None:
+        self._tables: list[pa.Table] = []
+        self._count, self._bytes = 0, 0
+
+    def has_room(self, rows: pa.Table) -> bool:
+        """Whether these rows may be added."""
+        return bool(self._count + rows.num_rows <= MOST_HELD and self._bytes + rows.nbytes <= MOST_HELD_BYTES)
+
+    @property
+    def rows(self) -> pa.Table:
+        """All of them, in any order."""
+        if len(self._tables) != 1:
+            self._tables = [pa.concat_tables([REFUSED.empty_table(), *self._tables]).combine_chunks()]
+        return self._tables[0]
+
+    def add(self, rows: pa.Table) -> None:
+        self._tables.append(rows.select(REFUSED.names).cast(REFUSED))
+        self._count, self._bytes = self._count + rows.num_rows, self._bytes + rows.nbytes
+
+    def listed(self, file: int) -> Iterator[pa.RecordBatch]:
+        yield from self._of(file).combine_chunks().to_batches()
+
+    def discard(self, file: int) -> None:
+        left = self.rows.filter(pc.not_equal(self.rows["file"], file))
+        self._tables, self._count, self._bytes = [left], left.num_rows, left.nbytes
+
+    def trim(self, file: int) -> tuple[int, int | None]:
+        """Keep the first LISTED rows of a file; returns how many these are, and the last one's line."""
+        own = self._of(file).slice(0, LISTED)
+        self.discard(file)
+        self.add(own)
+        return own.num_rows, pc.max(own["line"]).as_py()
+
+    def _of(self, file: int) -> pa.Table:
+        """The rows of a file by line."""
+        return self.rows.filter(pc.equal(self.rows["file"], file)).sort_by("line")
+
+
+class _StoredRefusals:
+    """Any number of refused rows in a database."""
+
+    def __init__(self, database: Database) -> None:
+        self._connection = database.connection()
         with self._connection.cursor() as cursor:
-            ((tally.kept, tally.last_line),) = cursor.execute(
+            cursor.register("empty", REFUSED.empty_table())
+            cursor.execute("CREATE TABLE refused AS SELECT * FROM empty")
+
+    def add(self, rows: pa.Table) -> None:
+        with self._connection.cursor() as cursor:
+            cursor.register("incoming", rows)
+            cursor.execute(f"INSERT INTO refused SELECT {', '.join(REFUSED.names)} FROM incoming")  # noqa: S608
+
+    def listed(self, file: int) -> Iterator[pa.RecordBatch]:
+        with self._connection.cursor() as cursor:
+            found = cursor.sql("SELECT * FROM refused WHERE file = ? ORDER BY line", params=[file])
+            yield from found.to_arrow_reader(ROWS_AT_ONCE)
+
+    def discard(self, file: int) -> None:
+        with self._connection.cursor() as cursor:
+            cursor.execute("DELETE FROM refused WHERE file = ?", [file])
+
+    def trim(self, file: int) -> tuple[int, int | None]:
+        """Keep the first LISTED rows of a file; returns how many these are, and the last one's line."""
+        with self._connection.cursor() as cursor:
+            ((kept, last_line),) = cursor.execute(
                 "SELECT count(*), max(line) FROM (SELECT line FROM refused WHERE file = ? ORDER BY line LIMIT ?)",
                 [file, LISTED],
             ).fetchall()
-            cursor.execute("DELETE FROM refused WHERE file = ? AND line > ?", [file, tally.last_line])
+            cursor.execute("DELETE FROM refused WHERE file = ? AND line > ?", [file, last_line])
+        return kept, last_line

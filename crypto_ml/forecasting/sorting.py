@@ -1,19 +1,21 @@
 """Rows of any number, sorted on local disk: memory is bounded by a chunk, not by a file.
 
-The sort itself is DuckDB's, which spills to disk beyond its memory limit.
+Many rows are sorted by DuckDB, which spills to disk beyond its memory limit, and few in memory: the same rows, in the
+same order.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
-import duckdb
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from crypto_ml.forecasting.database import Database
 from crypto_ml.forecasting.refusals import Refusals
 from crypto_ml.forecasting.schema import OBSERVATION, PRICES
 
@@ -48,28 +50,36 @@ _SPANS: Final = """
     WHERE NOT context GROUP BY ALL ORDER BY ALL
 """
 
+SPANS: Final = pa.schema(
+    [
+        ("file", pa.int32()),
+        ("symbol", pa.string()),
+        ("first", pa.date32()),
+        ("last", pa.date32()),
+        ("rows", pa.int64()),
+    ]
+)
+"""The first and the last day of a series of a file, and how many rows it has."""
+
+Names = Mapping[tuple[str, str], str]
+"""(symbol, slug) → the name of a series."""
+
+MOST_HELD: Final = 65_536
+MOST_HELD_BYTES: Final = 32 << 20
+"""Rows, and their bytes, that are sorted in memory: opening a database takes longer than sorting ten thousand."""
+
 
 class RowSorter:
     """Takes tables with the columns of `ROWS` in any order and gives them back by file, symbol, date and line.
 
-    What is refused instead is in `refusals`, which may be added to while rows are read.
+    What is refused instead is in `refusals`, which may be added to while rows are read. The first MOST_HELD rows are
+    held in memory; where more come, all are handed to a database.
     """
 
     def __init__(self, directory: Path) -> None:
-        directory.mkdir(parents=True, exist_ok=True)
-        self._connection = duckdb.connect(
-            ":memory:",  # beyond the limit it is written to the disk all the same, and nothing has to be kept
-            config={
-                "memory_limit": MEMORY_LIMIT,
-                "threads": 2,
-                "preserve_insertion_order": False,
-                "temp_directory": str(directory / "spill"),
-            },
-        )
-        self._connection.execute("SET enable_progress_bar = false")  # it would go to standard output, among the data
-        self._connection.register("empty", ROWS.empty_table())
-        self._connection.execute("CREATE TABLE rows AS SELECT * FROM empty")
-        self.refusals = Refusals(self._connection)
+        self._database = Database(directory, MEMORY_LIMIT)
+        self._rows: _HeldRows | _StoredRows = _HeldRows()
+        self.refusals = Refusals(self._database)
 
     def __enter__(self) -> Self:
         return self
@@ -77,22 +87,240 @@ class RowSorter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._connection.close()
+        self._database.close()
 
     def add(self, rows: pa.Table | pa.RecordBatch | pa.RecordBatchReader) -> None:
         """Take in rows with the columns of `ROWS`, in any order."""
-        self._connection.register("incoming", rows)
-        self._connection.execute(f"INSERT INTO rows SELECT {', '.join(ROWS.names)} FROM incoming")  # noqa: S608
-        self._connection.unregister("incoming")
+        if isinstance(rows, pa.RecordBatchReader):
+            for batch in rows:
+                self.add(batch)
+            return
+        if isinstance(self._rows, _HeldRows) and not self._rows.has_room(rows):
+            self._store()
+        self._rows.add(rows)
 
     def discard(self, file: int) -> None:
         """Take back the rows of a file, refused ones too."""
-        self._connection.execute("DELETE FROM rows WHERE file = ?", [file])
+        self._rows.discard(file)
         self.refusals.discard(file)
 
     def coins(self) -> Iterator[list[tuple[str, str]]]:
         """Each (symbol, slug) there is, for rows that have a slug: symbols in order, slugs in that in which they first
         appear. At most COINS_AT_ONCE come at once, so that a file may have as many as it has rows."""
+        yield from self._rows.coins()
+
+    def rename(self, names: Iterable[Names]) -> dict[str, tuple[str, str]]:
+        """Give rows the name of their series, from (symbol, slug) → name for those not named by their symbol alone.
+
+        Returns name → (symbol, slug) of the first MOST_RENAMED_SHOWN of them, in the order in which they first appear.
+        """
+        return self._rows.rename(names)
+
+    def alike(self) -> Iterator[tuple[int, list[str]]]:
+        """For each file the symbols of its own rows that differ in nothing but capitals; of very many the first."""
+        if isinstance(self._rows, _HeldRows) and not self._rows.is_ascii():
+            self._store()  # which letters are capitals of which is for one library to say
+        yield from self._rows.alike()
+
+    def spans(self) -> "pd.DataFrame":
+        """For each `file` and `symbol` the `first` and `last` date and the number of `rows` that are not context."""
+        spans: pd.DataFrame = pa.concat_tables([SPANS.empty_table(), *self.span_tables()]).to_pandas(
+            date_as_object=False
+        )
+        return spans
+
+    def spans_in_parts(self) -> Iterator["pd.DataFrame"]:
+        """`spans`, about SPANS_AT_ONCE at a time; rows may be added in between."""
+        for part in self.span_tables():
+            yield part.to_pandas(date_as_object=False)
+
+    def span_tables(self) -> Iterator[pa.Table]:
+        """`spans_in_parts` as tables, in the columns of SPANS."""
+        yield from self._rows.spans()
+
+    def batches(self) -> Iterator[pa.Table]:
+        """All rows, sorted, in tables of about CHUNK_ROWS rows that are cut anywhere."""
+        yield from self._rows.batches(CHUNK_ROWS)
+
+    def chunks(self, rows_per_chunk: int = CHUNK_ROWS) -> Iterator["pd.DataFrame"]:
+        """`chunk_tables` as frames."""
+        return map(as_frame, self.chunk_tables(rows_per_chunk))
+
+    def chunk_tables(self, rows_per_chunk: int = CHUNK_ROWS) -> Iterator[pa.Table]:
+        """All rows, sorted, in tables of about `rows_per_chunk` rows; no series of a file is cut in two.
+
+        A row of context gives way to a row of its own file for the same series and date. A series is held whole, so
+        its days must be settled (see `settling`).
+        """
+        batches = self._rows.batches(rows_per_chunk)
+        for chunk in whole_series(((batch, batch) for batch in batches), rows_per_chunk):
+            yield _without_outranked(chunk)
+
+    def _store(self) -> None:
+        stored = _StoredRows(self._database)
+        if isinstance(self._rows, _HeldRows):
+            stored.add(self._rows.table())
+        self._rows = stored
+
+
+class _HeldRows:
+    """Some rows in memory."""
+
+    def __init__(self) -> None:
+        self._tables: list[pa.Table] = []
+        self._count, self._bytes = 0, 0
+        self._sorted: pa.Table | None = None
+
+    def has_room(self, rows: pa.Table | pa.RecordBatch) -> bool:
+        """Whether these rows may be added."""
+        return bool(self._count + rows.num_rows <= MOST_HELD and self._bytes + rows.nbytes <= MOST_HELD_BYTES)
+
+    def add(self, rows: pa.Table | pa.RecordBatch) -> None:
+        if not rows.num_rows:
+            return
+        table = pa.Table.from_batches([rows]) if isinstance(rows, pa.RecordBatch) else rows
+        if table.schema != ROWS:
+            table = table.select(ROWS.names).cast(ROWS)
+        self._tables.append(table)
+        self._count, self._bytes, self._sorted = self._count + table.num_rows, self._bytes + table.nbytes, None
+
+    def discard(self, file: int) -> None:
+        rows = self.table()
+        self._hold(rows.filter(pc.not_equal(rows["file"], file)))
+
+    def coins(self) -> Iterator[list[tuple[str, str]]]:
+        coins = self._coins().sort_by(
+            [("symbol", "ascending"), ("file_min", "ascending"), ("line_min", "ascending"), ("slug", "ascending")]
+        )
+        for begin in range(0, coins.num_rows, COINS_AT_ONCE):
+            some = coins.slice(begin, COINS_AT_ONCE)
+            yield list(zip(some["symbol"].to_pylist(), some["slug"].to_pylist(), strict=True))
+
+    def rename(self, names: Iterable[Names]) -> dict[str, tuple[str, str]]:
+        named = {coin: name for some in names for coin, name in some.items()}
+        if not named:
+            return {}
+        first = self._coins().sort_by(
+            [("file_min", "ascending"), ("line_min", "ascending"), ("symbol", "ascending"), ("slug", "ascending")]
+        )
+        coins = zip(first["symbol"].to_pylist(), first["slug"].to_pylist(), strict=True)
+        shown = {named[coin]: coin for coin in islice((coin for coin in coins if coin in named), MOST_RENAMED_SHOWN)}
+        rows = self.table()
+        of_rows = zip(rows["symbol"].to_pylist(), rows["slug"].to_pylist(), strict=True)
+        symbols = pa.array([named.get(coin, coin[0]) for coin in of_rows], pa.string())
+        self._hold(rows.set_column(ROWS.get_field_index("symbol"), ROWS.field("symbol"), symbols))
+        return shown
+
+    def _coins(self) -> pa.Table:
+        """Each `symbol` and `slug`, and the first file and line (`file_min`, `line_min`)."""
+        rows = self.table()
+        named = rows.filter(pc.is_valid(rows["slug"])) if rows["slug"].null_count else rows
+        if not named.num_rows:
+            return _NO_COINS
+        return named.group_by(["symbol", "slug"], use_threads=False).aggregate([("file", "min"), ("line", "min")])
+
+    def is_ascii(self) -> bool:
+        """Whether all symbols are."""
+        return bool(pc.all(pc.string_is_ascii(self.table()["symbol"]), min_count=0).as_py())
+
+    def alike(self) -> Iterator[tuple[int, list[str]]]:
+        spelled: dict[tuple[int, str], list[str]] = {}
+        for spans in self.spans():
+            for file, symbol in zip(spans["file"].to_pylist(), spans["symbol"].to_pylist(), strict=True):
+                spelled.setdefault((file, symbol.lower()), []).append(symbol)
+        found = sorted((file, symbols) for (file, _), symbols in spelled.items() if len(symbols) > 1)
+        yield from found[:MOST_RENAMED_SHOWN]
+
+    def spans(self) -> Iterator[pa.Table]:
+        rows = self._in_order()
+        if pc.any(rows["context"]).as_py():
+            rows = rows.filter(pc.invert(rows["context"]))
+        if not rows.num_rows:
+            return
+        begins = np.flatnonzero(_changes(rows))
+        ends = np.append(begins[1:], rows.num_rows)
+        at, last = pa.array(begins), pa.array(ends - 1)
+        columns = [rows["file"].take(at), rows["symbol"].take(at), rows["date"].take(at), rows["date"].take(last)]
+        spans = pa.table([*columns, pa.array(ends - begins)], schema=SPANS)
+        for begin in range(0, spans.num_rows, SPANS_AT_ONCE):
+            yield spans.slice(begin, SPANS_AT_ONCE)
+
+    def batches(self, rows_per_batch: int) -> Iterator[pa.Table]:
+        rows = self._in_order()
+        for begin in range(0, rows.num_rows, rows_per_batch):
+            yield rows.slice(begin, rows_per_batch)
+
+    def _hold(self, rows: pa.Table) -> None:
+        self._tables, self._sorted = [rows], None
+        self._count, self._bytes = rows.num_rows, rows.nbytes
+
+    def table(self) -> pa.Table:
+        """All of them, in any order."""
+        if len(self._tables) != 1:
+            self._tables = [pa.concat_tables([ROWS.empty_table(), *self._tables]).combine_chunks()]
+        return self._tables[0]
+
+    def _in_order(self) -> pa.Table:
+        if self._sorted is None:
+            rows = self.table()
+            order = _order(rows)
+            self._sorted = rows if order is None else rows.take(pa.array(order))
+            self._tables = [self._sorted]
+        return self._sorted
+
+
+_NO_COINS: Final = pa.table({"symbol": [], "slug": [], "file_min": [], "line_min": []})
+
+
+def _order(rows: pa.Table) -> npt.NDArray[np.intp] | None:
+    """The order of rows by file, symbol, date, context and line; None where they stand in it."""
+    if rows.num_rows < 2:
+        return None
+    coded = pc.dictionary_encode(rows["symbol"]).combine_chunks()
+    rank = np.empty(len(coded.dictionary), np.int64)
+    rank[pc.sort_indices(coded.dictionary).to_numpy()] = np.arange(len(rank))
+    series = (rows["file"].to_numpy().astype(np.int64) << _SYMBOL_BITS) + rank[coded.indices.to_numpy()]
+    context = rows["context"].to_numpy().astype(np.int64)
+    days = (rows["date"].cast(pa.int32()).to_numpy().astype(np.int64) << 1) + context
+    lines = rows["line"].to_numpy()
+    in_order = (series[1:] > series[:-1]) | (
+        (series[1:] == series[:-1]) & ((days[1:] > days[:-1]) | ((days[1:] == days[:-1]) & (lines[1:] >= lines[:-1])))
+    )
+    return None if in_order.all() else np.lexsort((lines, days, series))
+
+
+_SYMBOL_BITS: Final = 31
+
+
+def _changes(rows: pa.Table) -> npt.NDArray[np.bool_]:
+    """Where a row of sorted ones is the first of its file and symbol, shape (n,)."""
+    first = np.ones(rows.num_rows, bool)
+    if rows.num_rows > 1:
+        symbols, files = (
+            pc.dictionary_encode(rows["symbol"]).combine_chunks().indices.to_numpy(),
+            rows["file"].to_numpy(),
+        )
+        first[1:] = (symbols[1:] != symbols[:-1]) | (files[1:] != files[:-1])
+    return first
+
+
+class _StoredRows:
+    """Any number of rows in a database, which spills to disk beyond its memory limit."""
+
+    def __init__(self, database: Database) -> None:
+        self._connection = database.connection()
+        self._connection.register("empty", ROWS.empty_table())
+        self._connection.execute("CREATE TABLE rows AS SELECT * FROM empty")
+
+    def add(self, rows: pa.Table | pa.RecordBatch) -> None:
+        self._connection.register("incoming", rows)
+        self._connection.execute(f"INSERT INTO rows SELECT {', '.join(ROWS.names)} FROM incoming")  # noqa: S608
+        self._connection.unregister("incoming")
+
+    def discard(self, file: int) -> None:
+        self._connection.execute("DELETE FROM rows WHERE file = ?", [file])
+
+    def coins(self) -> Iterator[list[tuple[str, str]]]:
         with self._connection.cursor() as cursor:
             found = cursor.execute(
                 "SELECT symbol, slug FROM rows WHERE slug IS NOT NULL GROUP BY ALL "
@@ -101,11 +329,7 @@ class RowSorter:
             while coins := found.fetchmany(COINS_AT_ONCE):
                 yield coins
 
-    def rename(self, names: Iterable[Mapping[tuple[str, str], str]]) -> dict[str, tuple[str, str]]:
-        """Give rows the name of their series, from (symbol, slug) → name for those not named by their symbol alone.
-
-        Returns name → (symbol, slug) of the first MOST_RENAMED_SHOWN of them, in the order in which they first appear.
-        """
+    def rename(self, names: Iterable[Names]) -> dict[str, tuple[str, str]]:
         self._connection.execute("CREATE OR REPLACE TABLE named (symbol VARCHAR, slug VARCHAR, name VARCHAR)")
         for some in names:
             if some:
@@ -129,43 +353,18 @@ class RowSorter:
         return {name: (symbol, slug) for name, symbol, slug in first}
 
     def alike(self) -> Iterator[tuple[int, list[str]]]:
-        """For each file the symbols of its own rows that differ in nothing but capitals; of very many the first."""
         yield from self._connection.execute(
             "SELECT file, list_sort(list(DISTINCT symbol)) FROM rows WHERE NOT context GROUP BY file, lower(symbol) "
             "HAVING min(symbol) <> max(symbol) ORDER BY ALL LIMIT ?",
             [MOST_RENAMED_SHOWN],
         ).fetchall()
 
-    def spans(self) -> "pd.DataFrame":
-        """For each `file` and `symbol` the `first` and `last` date and the number of `rows` that are not context."""
-        return self._connection.execute(_SPANS).df()
-
-    def spans_in_parts(self) -> Iterator["pd.DataFrame"]:
-        """`spans`, about SPANS_AT_ONCE at a time; rows may be added in between."""
-        for part in self.span_tables():
-            yield part.to_pandas(date_as_object=False)
-
-    def span_tables(self) -> Iterator[pa.Table]:
-        """`spans_in_parts` as tables."""
+    def spans(self) -> Iterator[pa.Table]:
         with self._connection.cursor() as cursor:
             for part in cursor.sql(_SPANS).to_arrow_reader(SPANS_AT_ONCE):
-                yield pa.Table.from_batches([part])
+                yield pa.Table.from_batches([part]).cast(SPANS)
 
-    def batches(self) -> Iterator[pa.Table]:
-        """All rows, sorted, in tables of about CHUNK_ROWS rows that are cut anywhere."""
-        yield from self._batches(CHUNK_ROWS)
-
-    def chunks(self, rows_per_chunk: int = CHUNK_ROWS) -> Iterator["pd.DataFrame"]:
-        """All rows, sorted, in frames of about `rows_per_chunk` rows; no series of a file is cut in two.
-
-        A row of context gives way to a row of its own file for the same series and date. A series is held whole, so
-        its days must be settled (see `settling`).
-        """
-        batches = self._batches(rows_per_chunk)
-        for chunk in whole_series(((batch, batch) for batch in batches), rows_per_chunk):
-            yield _without_outranked(as_frame(chunk))
-
-    def _batches(self, rows_per_batch: int) -> Iterator[pa.Table]:
+    def batches(self, rows_per_batch: int) -> Iterator[pa.Table]:
         query = "SELECT * FROM rows ORDER BY file, symbol, date, context, line"
         for batch in self._connection.sql(query).to_arrow_reader(rows_per_batch):
             if batch.num_rows:
@@ -198,13 +397,14 @@ def whole_series(batches: Iterable[tuple[pa.Table, pa.Table]], rows_per_chunk: i
         yield rest
 
 
-def _without_outranked(frame: "pd.DataFrame") -> "pd.DataFrame":
-    context = frame["context"].to_numpy(bool)
-    if not context.any():
-        return frame
-    outranked = context & frame.duplicated(["file", "symbol", "date"], keep="first").to_numpy(bool)
-    kept: pd.DataFrame = frame[~outranked].reset_index(drop=True)
-    return kept
+def _without_outranked(rows: pa.Table) -> pa.Table:
+    context = rows["context"].to_numpy().astype(bool)
+    if not context.any() or rows.num_rows < 2:
+        return rows
+    day = rows["date"].cast(pa.int32()).to_numpy()
+    outranked = np.zeros(len(context), bool)
+    outranked[1:] = context[1:] & (day[1:] == day[:-1]) & ~_changes(rows)[1:]
+    return rows.filter(pa.array(~outranked)) if outranked.any() else rows
 
 
 def _last_series(table: pa.Table) -> tuple[int, str]:

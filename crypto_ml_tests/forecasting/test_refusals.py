@@ -7,28 +7,31 @@ from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import duckdb
 import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from crypto_ml.forecasting import refusals as module
+from crypto_ml.forecasting.database import Database
 from crypto_ml.forecasting.refusals import REFUSED, Refusals
 
 Row = tuple[int, int, str]
 FEW = 5
 
 
+HELD = pytest.mark.parametrize("held", [0, 7, 20_000])
+"""How many rows may be in memory."""
+
+
 @contextmanager
-def refusals() -> Iterator[Refusals]:
-    with (
-        TemporaryDirectory() as name,
-        duckdb.connect(Path(name) / "rows.duckdb") as connection,
-        pytest.MonkeyPatch.context() as patch,
-    ):
+def refusals(held: int) -> Iterator[Refusals]:
+    with TemporaryDirectory() as name, pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "LISTED", FEW)
-        yield Refusals(connection)
+        patch.setattr(module, "MOST_HELD", held)
+        database = Database(Path(name), "100MB")
+        yield Refusals(database)
+        database.close()
 
 
 def table(rows: list[Row]) -> pa.Table:
@@ -49,11 +52,11 @@ ROWS = st.lists(
 )
 
 
-@given(rows=ROWS, cuts=st.sets(st.integers(1, 60)))
+@given(rows=ROWS, cuts=st.sets(st.integers(1, 60)), held=st.sampled_from([0, 7, 20_000]))
 def test_the_first_rows_are_listed_and_all_are_counted_in_whatever_order_they_come(
-    rows: list[Row], cuts: set[int]
+    rows: list[Row], cuts: set[int], held: int
 ) -> None:
-    with refusals() as kept:
+    with refusals(held) as kept:
         bounds = sorted({0, *(cut for cut in cuts if cut < len(rows)), len(rows)})
         for begin, end in pairwise(bounds):
             kept.add(table(rows[begin:end]))
@@ -66,16 +69,17 @@ def test_the_first_rows_are_listed_and_all_are_counted_in_whatever_order_they_co
 
 
 def test_what_is_not_listed_is_not_kept_on_disk_either() -> None:
-    with refusals() as kept:
+    with refusals(0) as kept:
         for begin in range(2, 2_002, 100):
             kept.add(table([(0, line, "why") for line in range(begin, begin + 100)]))
-        assert kept._connection.execute("SELECT count(*) FROM refused").fetchall() == [(FEW,)]
+        assert kept._database.connection().execute("SELECT count(*) FROM refused").fetchall() == [(FEW,)]
         assert kept.commonest_reasons(0, 1) == [("why", 2_000)]
 
 
-def test_days_that_contradict_themselves_are_counted_with_the_rows_that_are_not_named() -> None:
+@HELD
+def test_days_that_contradict_themselves_are_counted_with_the_rows_that_are_not_named(held: int) -> None:
     days = pa.table({"file": [0, 0, 1], "reason": ["day 9", "day 2", "day 3"], "line": [9, 2, 3], "rows": [40, 40, 2]})
-    with refusals() as kept:
+    with refusals(held) as kept:
         kept.add(table([(0, line, "bad") for line in range(10, 10 + 2 * FEW)]))
         kept.add_days(
             days, table([(0, 9, "day 9"), (0, 2, "day 2"), (0, 30, "day 2"), (1, 3, "day 3"), (1, 4, "day 3")])
@@ -85,8 +89,9 @@ def test_days_that_contradict_themselves_are_counted_with_the_rows_that_are_not_
         assert kept.commonest_reasons(1, 3) == [("day 3", 2)]
 
 
-def test_a_discarded_file_leaves_nothing_behind() -> None:
-    with refusals() as kept:
+@HELD
+def test_a_discarded_file_leaves_nothing_behind(held: int) -> None:
+    with refusals(held) as kept:
         kept.add(table([(file, line, "why") for file in (0, 1) for line in range(2, 40)]))
         kept.discard(0)
         assert (listed(kept, 0), kept.commonest_reasons(0, 1)) == ([], [])

@@ -3,20 +3,29 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import date
+from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from crypto_ml.forecasting import sorting
 from crypto_ml.forecasting.schema import OBSERVATION
 from crypto_ml.forecasting.sorting import ROWS, RowSorter, as_rows
 from crypto_ml_tests.forecasting.markets import market
 
 NAMES = ["A", "B", "a", "A:b", " x", "é", "e\u0301", "Z", "~", "\uffee", "😀", "\U00010000", "ß", "", "10", "9"]
+
+
+@pytest.fixture(params=[0, 65_536], ids=["stored", "held"], autouse=True)
+def held(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everything here holds for rows in a database, and for rows in memory."""
+    monkeypatch.setattr(sorting, "MOST_HELD", request.param)
 
 
 @contextmanager
@@ -155,8 +164,9 @@ def test_of_very_many_renamed_series_the_first_are_shown_and_all_renamed(monkeyp
 def test_spans_in_parts_are_the_same_spans_though_rows_are_added_in_between(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("crypto_ml.forecasting.sorting.SPANS_AT_ONCE", 2_048)
     names = [f"S{number:05d}" for number in range(5_000)]
+    rows = as_rows(market({"A": 1}), file=0).take(pa.array(np.zeros(len(names), int)))
     with sorter() as sort:
-        sort.add(as_rows(market(dict.fromkeys(names, 1)), file=0))
+        sort.add(rows.set_column(ROWS.get_field_index("symbol"), "symbol", pa.array(names)))
         whole, parts = sort.spans(), []
         for part in sort.spans_in_parts():
             parts.append(part)
@@ -173,3 +183,51 @@ def test_spans_are_of_the_rows_asked_about() -> None:
         spans = sort.spans()
     assert spans[["file", "symbol", "rows"]].values.tolist() == [[0, "A", 3], [0, "B", 1]]
     assert spans["last"].dt.date.tolist() == [date(2018, 1, 3), date(2018, 1, 1)]
+
+
+COINS = ["A", "a", "B", "é", "É", "A:b"]
+
+
+@settings(max_examples=15)
+@given(
+    rows=st.lists(
+        st.tuples(
+            st.integers(0, 2),
+            st.sampled_from(COINS[:3]) | st.sampled_from(COINS),
+            st.integers(0, 3),
+            st.sampled_from([None, "x", "y"]),
+            st.booleans(),
+        ),
+        max_size=30,
+    ),
+    cuts=st.sets(st.integers(1, 30)),
+    most=st.integers(0, 30),
+    discarded=st.sampled_from([None, 1]),
+)
+def test_in_memory_rows_come_out_as_from_a_database(
+    rows: list[tuple[int, str, int, str | None, bool]], cuts: set[int], most: int, discarded: int | None
+) -> None:
+    values = {name: np.arange(len(rows), dtype=float) for name in ("open", "high", "low", "close", "market", "volume")}
+    file, symbol, day, slug, context = zip(*rows, strict=True) if rows else ([], [], [], [], [])
+    lines = np.random.default_rng(len(rows)).permutation(len(rows))
+    columns = {"file": file, "symbol": symbol, "date": pa.array(day, pa.int32()).cast(pa.date32()), **values}
+    table = pa.table({**columns, "slug": slug, "line": lines, "context": context}, ROWS)
+    bounds = sorted({0, *(cut for cut in cuts if cut < len(rows)), len(rows)})
+
+    def everything(held: int) -> str:
+        with pytest.MonkeyPatch.context() as patch, sorter() as sort:
+            patch.setattr(sorting, "MOST_HELD", held)
+            for begin, end in pairwise(bounds):
+                sort.add(table.slice(begin, end - begin))
+            if discarded is not None:
+                sort.discard(discarded)
+            coins = list(sort.coins())
+            names = {coin: f"{coin[0]}:{coin[1]}" for some in coins for coin in some if coin[1] == "y"}
+            renamed = list(sort.rename([names]).items())
+            said = [coins, renamed, list(sort.alike()), [part.to_pylist() for part in sort.span_tables()]]
+            batches, chunks = (
+                pa.concat_tables([ROWS.empty_table(), *some()]) for some in (sort.batches, sort.chunk_tables)
+            )
+            return repr([*said, batches.to_pylist(), chunks.to_pylist()])
+
+    assert everything(most) == everything(0)
