@@ -11,7 +11,8 @@ from typing import Any, Final
 from crypto_ml.errors import Refused
 from crypto_ml.ledger.forecasts import ForecastOrder
 from crypto_ml.ledger.formats import report_v1
-from crypto_ml.ledger.layout import FORECASTS, PREDICTIONS, UPLOADS, answer_keys
+from crypto_ml.ledger.layout import ASKED, FORECASTS, PREDICTIONS, UPLOADS, answer_keys
+from crypto_ml.ledger.requests import delivery_in, seen_with
 from crypto_ml.storage.failures import ObjectMissing
 from crypto_ml.storage.objects import ORDER, ObjectStore
 
@@ -48,7 +49,7 @@ class Reference:
 
 def resolve(text: str, store: ObjectStore, *, symbol: str | None = None, day: date | None = None) -> Reference:
     """What a text names: a prediction id, the id of an answer or forecast, or a key or s3:// address below uploads/,
-    predictions/ or forecasts/.
+    predictions/ or forecasts/; of a request also the key that its receipt or report names.
 
     A key names the answer that stands there now. Raises UnknownAnswer.
     """
@@ -97,6 +98,10 @@ def _report(key: str, store: ObjectStore) -> dict[str, Any] | None:
             report: dict[str, Any] = store.read_json(report_key)
             if not key.startswith(UPLOADS) or report["upload"]["key"] == key:
                 return report
+    if delivery := delivery_in(key):
+        with suppress(ObjectMissing):
+            of_request: dict[str, Any] = seen_with(delivery, store).read_json(_report_keys(key, store.room)[0])
+            return of_request
     return None
 
 
@@ -104,6 +109,8 @@ def _report_keys(key: str, room: int) -> list[str]:
     """Where the report may be that a key leads to: where it is put today, and where 0.1 put it."""
     if key.startswith(UPLOADS):
         return [answer_keys(key, room).report, report_v1.report_key(key)]
+    if key.startswith(ASKED) and delivery_in(key):
+        return [answer_keys(key, room).report]
     if key.startswith(PREDICTIONS):
         for ending in ENDINGS:
             if key.endswith(tuple(mark + ending for mark in MARKS)):

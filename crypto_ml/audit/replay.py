@@ -8,6 +8,7 @@ rows), `trained_model` (the bundle), `features`, `predictions` (the numbers, and
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final, Literal
@@ -28,11 +29,12 @@ from crypto_ml.ledger.layout import answered_key, receipt_key
 from crypto_ml.ledger.receipts import read_receipt
 from crypto_ml.ledger.registry import Registry
 from crypto_ml.ledger.reports import read_report_of, report_key_of
+from crypto_ml.ledger.settlements import is_settled
 from crypto_ml.ledger.software import software
 from crypto_ml.stages.cleaned_features import REFUSED, Cleaned, KnownCoins, clean_into
 from crypto_ml.stages.delivery_scoring import PREDICTED_PARQUET, Scored, score_delivery
 from crypto_ml.stages.earlier_rows import Series
-from crypto_ml.stages.logged_predictions import ROAD
+from crypto_ml.stages.logged_predictions import road_of
 from crypto_ml.stages.publication import refused_rows_file
 from crypto_ml.storage.objects import ObjectStore
 
@@ -46,6 +48,10 @@ PART_STAGES: Final = {
     "champion": "champion_model",
     "bundle": "trained_model",
 }
+
+NOT_SETTLED: Final = (
+    "its rows are not in prediction_log yet: they come within seconds, or where its process died with the next sweep"
+)
 
 Outcome = Literal["IDENTICAL", "EQUAL", "DIFFERS"]
 
@@ -129,7 +135,7 @@ def _evidence_stands(evidence: Evidence) -> None:
     with ThreadPoolExecutor(AT_ONCE) as pool:
         for looked in [pool.submit(look, part) for part in PART_STAGES if part in receipt.evidence]:
             looked.result()
-    registry = Registry(store, evidence.settings.environment)
+    registry = Registry(evidence.bucket, evidence.settings.environment)
     pointed = at_stage("champion_model", lambda: registry.entry(receipt.inputs.champion_pointer))
     if not pointed.is_repeated_by(receipt.champion):
         raise Differs("champion_model", "the entry of the pointer is not the one the receipt repeats")
@@ -156,7 +162,7 @@ def _clean(evidence: Evidence, directory: Path) -> Cleaned:
     """The delivery cleaned again. Raises Differs where its files come out otherwise."""
     before = evidence.cleaned
     named_by = before.named_by
-    champion = at_stage("trained_model", lambda: Registry(evidence.store).load(named_by["champion"]))
+    champion = at_stage("trained_model", lambda: Registry(evidence.bucket).load(named_by["champion"]))
     coins = KnownCoins(evidence.history, named_by["history_version"], champion, evidence.receipt.inputs.current)
     cleaned = clean_into(directory, evidence.received, coins, evidence.store, evidence.settings)
     if dict(cleaned.files) != dict(before.files):
@@ -169,7 +175,7 @@ def _clean(evidence: Evidence, directory: Path) -> Cleaned:
 
 def _scored(evidence: Evidence, cleaned: Cleaned, directory: Path, *, full: bool) -> tuple[Scored, str | None]:
     """The upload scored again, and what there is to say of what was read for it. Raises Differs."""
-    receipt, store, version = evidence.receipt, evidence.store, evidence.receipt.history.read
+    receipt, store, version = evidence.receipt, evidence.bucket, evidence.receipt.history.read
     names, uploads = {evidence.file: receipt.answer_id}, set[str]()
 
     def scored(series: Series | None) -> Scored:
@@ -198,12 +204,13 @@ def _of_the_cache(evidence: Evidence, version: int) -> str | None:
 
 
 def _history_stands(evidence: Evidence, *, full: bool) -> None:
-    """Every append up to the version that was read is still what was written; or else the delivery's own."""
-    version, store = evidence.receipt.history.read, evidence.store
+    """Every append up to the version that was read is still what was written; or else the delivery's own, where it has
+    one: the rows of requests are in no version."""
+    version, store = evidence.receipt.history.read, evidence.bucket
     if version is None:
         return
-    own = evidence.receipt.inputs.delivery
-    recorded = appends_stand(version, store) if full else uploads_stand([own], version, store)
+    own = [] if evidence.is_request else [evidence.receipt.inputs.delivery]
+    recorded = appends_stand(version, store) if full else uploads_stand(own, version, store)
     written = evidence.receipt.history.written
     if written is not None and written not in recorded:
         raise Differs("market_history", f"what version {written} wrote is not recorded any more")
@@ -271,12 +278,14 @@ def _log_stands(evidence: Evidence, directory: Path, *, exactly: bool) -> str | 
         return None
     made = as_logged(
         pd.read_parquet(directory / PREDICTED_PARQUET),
-        road=ROAD,
+        road=road_of(receipt.inputs.delivery),
         model_version=receipt.model.version,
         made_at=receipt.timings.answered_at,
     )
-    if logged_as_made(receipt.answer_id, made, store, exactly=exactly):
+    if logged_as_made(receipt.answer_id, made, evidence.bucket, exactly=exactly):
         return None
+    if evidence.is_request and not is_settled(receipt.inputs.delivery, evidence.bucket, datetime.now(UTC)):
+        return NOT_SETTLED
     if (receipt.recorded or {}).get("format") == receipt_v1.FORMAT:
         return "it has no rows in prediction_log, which 0.1 did not have"
     report = read_report_of(receipt, store)

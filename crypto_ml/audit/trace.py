@@ -20,6 +20,7 @@ from crypto_ml.forecasting.scaled_by import BY_MODEL, BY_OWN_ROWS
 from crypto_ml.forecasting.schema import LOOK_BACK
 from crypto_ml.forecasting.scoring import score
 from crypto_ml.forecasting.sorting import RowSorter
+from crypto_ml.forecasting.uploads.json_records import FIRST_LINE
 from crypto_ml.ledger.deliveries import DeliveryLog
 from crypto_ml.ledger.formats.receipt_v2 import Receipt
 from crypto_ml.ledger.formats.retraction_v1 import Retraction
@@ -27,6 +28,7 @@ from crypto_ml.ledger.layout import receipt_key
 from crypto_ml.ledger.receipts import document
 from crypto_ml.ledger.registry import repeated_champion
 from crypto_ml.ledger.reports import read_report_of
+from crypto_ml.ledger.requests import addresses_of, asked_name, delivery_in, is_json, is_request, pack_key
 from crypto_ml.ledger.retractions import retractions
 from crypto_ml.stages.delivery_scoring import add_earlier_rows
 from crypto_ml.stages.earlier_rows import current_of
@@ -53,7 +55,8 @@ class EarlierRow:
 class TracedRow:
     """One predicted number: what stood in the upload, and each earlier row its prediction was made from, oldest first.
 
-    as_received: the line of the upload, byte for byte. scaled_by: `model`, `own rows`, or nothing where it is a seed.
+    as_received: the line of the upload, byte for byte; of JSON the record, on one line. scaled_by: `model`, `own rows`,
+    or nothing where it is a seed.
     """
 
     prediction_id: str
@@ -73,7 +76,8 @@ class Trace:
     """An answer's receipt, what was trained into its model, whether what was published still stands, and one row.
 
     kept: where the bytes of the upload are, None where they could not be had. retracted: upload id →
-    retraction, of the upload and of those that the row's earlier rows came from.
+    retraction, of the upload and of those that the row's earlier rows came from. pack: the one object in which all of
+    this stands where a request was answered, under the keys that the receipt names; None where a file was.
     """
 
     receipt: Receipt
@@ -82,6 +86,7 @@ class Trace:
     row: TracedRow | None
     kept: Kept | None = None
     retracted: Mapping[str, Retraction] = field(default_factory=dict)
+    pack: str | None = None
 
     def document(self) -> dict[str, Any]:
         """The trace as JSON has it."""
@@ -92,6 +97,7 @@ class Trace:
             "row": asdict(self.row) if self.row else None,
             "kept": asdict(self.kept) if self.kept else None,
             "retracted": {upload: asdict(one) for upload, one in self.retracted.items()},
+            "pack": self.pack,
         }
         return found
 
@@ -102,15 +108,28 @@ def trace(reference: Reference, store: ObjectStore) -> Trace:
         try:
             evidence = Evidence.of(reference.answer_id, store, Path(name))
         except ObjectMissing as missing:
-            key = store.uri(receipt_key(reference.answer_id))
-            raise UnknownAnswer(f"there is no answer {reference.answer_id}: no receipt {key}") from missing
+            raise UnknownAnswer(_no_answer(reference.answer_id, store)) from missing
         row = trace_rows(evidence, [reference])[0] if reference.is_row else None
         trained_on = evidence.bundle.document(TRAINING_MANIFEST)
         had = evidence.receipt.inputs.upload_sha256 is not None
         own = {evidence.upload_id: evidence.receipt.upload.key} if had else {}
         retracted = retracted_of([*own, *(one.upload_id for one in row.earlier_rows)] if row else own, store)
         kept = evidence.kept if had else None
-        return Trace(evidence.receipt, published_now(evidence.receipt, store), trained_on, row, kept, retracted)
+        published, pack = published_now(evidence), pack_key(evidence.receipt.inputs.delivery)
+        in_pack = pack if evidence.is_request else None
+        return Trace(evidence.receipt, published, trained_on, row, kept, retracted, in_pack)
+
+
+def _no_answer(answer_id: str, store: ObjectStore) -> str:
+    delivery, key = answer_id.partition("-")[0], receipt_key(answer_id)
+    if not is_request(delivery):
+        return f"there is no answer {answer_id}: no receipt {store.uri(key)}"
+    pack = store.uri(pack_key(delivery))
+    if store.head(pack_key(delivery)) is None:
+        return (
+            f"there is no answer {answer_id}: nothing was answered as {pack}; was it asked for without being recorded?"
+        )
+    return f"there is no answer {answer_id}: the requests that were answered as {pack} have others"
 
 
 def retracted_of(uploads: Iterable[str], store: ObjectStore) -> dict[str, Retraction]:
@@ -120,14 +139,15 @@ def retracted_of(uploads: Iterable[str], store: ObjectStore) -> dict[str, Retrac
     return {upload: one for upload, one in found.items() if upload in asked}
 
 
-def published_now(receipt: Receipt, store: ObjectStore) -> str:
+def published_now(evidence: Evidence) -> str:
     """What became of the predictions that the receipt vouches for."""
+    receipt, store = evidence.receipt, evidence.store
     published = receipt.published.get("predictions")
     if published is None:
         return "nothing was published"
     try:
         if sha256_of(store.read(published.key)) == published.sha256:
-            return "stands unchanged"
+            return "in the answer to the request" if evidence.is_request else "stands unchanged"
     except ObjectMissing:
         return "was deleted"
     report = read_report_of(receipt, store)
@@ -246,35 +266,58 @@ def told_earlier_rows(rows: Sequence[EarlierRow], scaled_by: str, retracted: Map
     for earlier in rows[-LOOK_BACK:]:
         prices = " ".join(f"{name} {earlier.observed[name]!r}" for name in OBSERVED[:4])
         since = f", retracted {retracted[earlier.upload_id].at}" if earlier.upload_id in retracted else ""
-        yield f"    {earlier.date}  {prices}  from line {earlier.line} of {earlier.upload}, {earlier.known_at}{since}"
+        upload = f"request {asked_name(earlier.upload)}" if delivery_in(earlier.upload) else earlier.upload
+        yield f"    {earlier.date}  {prices}  from line {earlier.line} of {upload}, {earlier.known_at}{since}"
     if len(rows) > LOOK_BACK:
         yield f"    and {len(rows) - LOOK_BACK} before those, which scale it (--json lists them)"
+
+
+def _told_upload(found: Trace, store: ObjectStore) -> Iterator[str]:
+    """The file that was answered, and what became of its rows."""
+    receipt, timings = found.receipt, found.receipt.timings
+    yield f"upload          {store.uri(receipt.upload.key)}  ETag {receipt.upload.etag}, {receipt.upload.size} bytes"
+    for one in found.retracted.values():
+        if (one.delivery, one.upload.key) == (receipt.inputs.delivery, receipt.upload.key):
+            yield f"  retracted     by {one.by} at {one.at}, because: {one.why}"
+    yield from _told_rows(found, store)
+    yield f"  delivery      {receipt.inputs.delivery}, uploaded {timings.uploaded_at}, " + (
+        f"received {timings.received_at}, answered {timings.answered_at}"
+    )
+    yield f"market history  read at version {receipt.history.read}, these rows in version {receipt.history.written}"
+
+
+def _told_request(found: Trace, place: ObjectStore) -> Iterator[str]:
+    """The request that was answered; its own id is what whoever asked was given in the header of the answer."""
+    receipt, timings = found.receipt, found.receipt.timings
+    name = asked_name(receipt.upload.key)
+    yield f"request         {name}  sha256 {receipt.inputs.upload_sha256}, {receipt.upload.size} bytes"
+    yield from _told_rows(found, place)
+    yield f"  delivery      {receipt.inputs.delivery}, received {timings.received_at}, answered {timings.answered_at}"
+    yield f"market history  read at version {receipt.history.read}; the rows of requests do not become part of it"
+
+
+def _told_rows(found: Trace, place: ObjectStore) -> Iterator[str]:
+    if found.kept:
+        yield f"  kept as       {found.kept.told(place)}"
+    rows = found.receipt.rows
+    yield f"  rows          {rows.received} received, {rows.accepted} accepted, {rows.refused} refused"
 
 
 def told(found: Trace, store: ObjectStore) -> Iterator[str]:
     """A trace in lines for people, from the number back to the approval."""
     receipt, row = found.receipt, found.row
+    place = addresses_of(receipt.inputs.delivery, store)
     if row:
+        record = f"record {row.line - FIRST_LINE + 1}, as " if found.pack and is_json(receipt.upload.key) else ""
         yield f"{row.symbol} {row.date}: pred_open {row.pred_open!r}, val_open {row.val_open!r} ({row.status})"
         yield f"  prediction    {row.prediction_id}"
-        yield f"  as received   line {row.line}: {row.as_received}"
+        yield f"  as received   {record}line {row.line}: {row.as_received}"
         yield from told_earlier_rows(row.earlier_rows, row.scaled_by, found.retracted)
     yield f"answer          {receipt.answer_id}: {receipt.outcome}" + (f", {receipt.reason}" if receipt.reason else "")
     for what, vouched in receipt.published.items():
-        yield f"  {what:<13} {store.uri(vouched.key)}  sha256 {vouched.sha256}"
+        yield f"  {what:<13} {place.uri(vouched.key)}  sha256 {vouched.sha256}"
     yield f"  published     {found.published}"
-    yield f"upload          {store.uri(receipt.upload.key)}  ETag {receipt.upload.etag}, {receipt.upload.size} bytes"
-    for one in found.retracted.values():
-        if (one.delivery, one.upload.key) == (receipt.inputs.delivery, receipt.upload.key):
-            yield f"  retracted     by {one.by} at {one.at}, because: {one.why}"
-    if found.kept:
-        yield f"  kept as       {found.kept.told(store)}"
-    rows = receipt.rows
-    yield f"  rows          {rows.received} received, {rows.accepted} accepted, {rows.refused} refused"
-    yield f"  delivery      {receipt.inputs.delivery}, uploaded {receipt.timings.uploaded_at}, " + (
-        f"received {receipt.timings.received_at}, answered {receipt.timings.answered_at}"
-    )
-    yield f"market history  read at version {receipt.history.read}, these rows in version {receipt.history.written}"
+    yield from (_told_request if found.pack else _told_upload)(found, place)
     yield f"model           {receipt.model.version}  sha256 {receipt.model.sha256}"
     trained = found.trained_on
     yield f"  trained on    {trained.get('source', 'not recorded')}" + (

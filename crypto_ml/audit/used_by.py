@@ -93,7 +93,7 @@ def _answers_that_used(rows: Rows, store: ObjectStore, directory: Path) -> Itera
             if receipt.upload.key == key and receipt.outcome == "PREDICTED" and rows.counted_at(receipt.history.read):
                 room = directory / receipt.answer_id
                 room.mkdir()
-                used = tuple(_predictions_from(Evidence(receipt, store, room), rows))
+                used = tuple(_predictions_from(Evidence(receipt, store, store, room), rows))
                 if used:
                     yield UsedBy(receipt.answer_id, key, used)
 

@@ -6,8 +6,11 @@ same moment are one delivery, as files are. Its name needs no look at any other:
 digits by chance; those of files count from 1 and are shorter.
 """
 
+import json
+import re
 import secrets
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from itertools import count
 from typing import Final
 
 from crypto_ml.digest import sha256_of
@@ -22,6 +25,10 @@ DIGITS: Final = 18
 BY_CHANCE: Final = 5
 ZIP: Final = "application/zip"
 CLAIM_FORMAT: Final = 1
+ABANDONED: Final = timedelta(minutes=10)
+"""Time after which a claim that has no answer never gets one from who made it. Less than what a sweep leaves alone."""
+
+IN_A_KEY: Final = re.compile(r"(?:predictions/)?requests/(\d{18})/")
 
 
 class KeyTaken(Refused):
@@ -38,6 +45,12 @@ def is_request(delivery: str) -> bool:
     return len(delivery) == DIGITS and delivery.isdecimal()
 
 
+def delivery_in(key: str) -> str | None:
+    """The delivery of requests that a key is of, which stands in its pack: the body of a request, or its answer."""
+    found = IN_A_KEY.match(key)
+    return found[1] if found else None
+
+
 def first_of(moment: datetime) -> str:
     """The least name of a moment."""
     return f"{int(moment.timestamp() * 1000):0{DIGITS - BY_CHANCE}d}{0:0{BY_CHANCE}d}"
@@ -51,6 +64,11 @@ def time_of(name: str) -> datetime:
 def pack_key(delivery: str) -> str:
     """Where everything stands that was written of the requests of a delivery."""
     return f"{REQUESTS}{delivery}.zip"
+
+
+def asked_name(key: str) -> str:
+    """What an asker knows of the key of a request: its own id, and whether it was CSV or JSON."""
+    return key.rpartition("/")[2].partition("-")[2]
 
 
 def asked_key(delivery: str, number: int, name: str, ending: str) -> str:
@@ -76,24 +94,38 @@ def seen_with(delivery: str, store: ObjectStore) -> ObjectStore:
     return PackedStore.opened(store, delivery, pack_key(delivery)) if is_request(delivery) else store
 
 
-def claim_key(asker: str, key: str) -> str:
+def addresses_of(delivery: str, store: ObjectStore) -> ObjectStore:
+    """Where what was written of a delivery is, for people (`uri`); nothing is read."""
+    return PackedStore(store, delivery, key=pack_key(delivery)) if is_request(delivery) else store
+
+
+def claim_key(asker: str, key: str, attempt: int = 1) -> str:
     """Where it is recorded which delivery answers the requests that an asker sends with one idempotency key."""
-    return f"{CLAIMS}{sha256_of(f'{asker} {key}'.encode())}.json"
+    name = sha256_of(json.dumps([asker, key]).encode())
+    return f"{CLAIMS}{name}.json" if attempt == 1 else f"{CLAIMS}{name}-{attempt}.json"
 
 
 def claim(asker: str, key: str, body: bytes, now: datetime, store: ObjectStore) -> str:
-    """The delivery that answers whatever an asker sends with an idempotency key: named by whoever is first, for ever.
+    """The delivery that answers whatever an asker sends with an idempotency key: named by whoever is first.
 
-    Raises KeyTaken where the key came with another body before.
+    It stands for ever once it is answered. Where it never was, because whoever claimed it died, it is claimed anew
+    after ABANDONED: nobody would look for the pack of a name that old (see `settled_requests`). Raises KeyTaken where
+    the key came with another body before.
     """
-    where, body_sha256 = claim_key(asker, key), sha256_of(body)
-    try:
+    body_sha256 = sha256_of(body)
+    for attempt in count(1):
+        where = claim_key(asker, key, attempt)
         document = {"format": CLAIM_FORMAT, "body_sha256": body_sha256, "delivery": new_delivery(now)}
-        store.create_json(where, document)
-    except AlreadyExists:
-        document = store.read_json(where)
+        try:
+            store.create_json(where, document)
+            return str(document["delivery"])
+        except AlreadyExists:
+            document = store.read_json(where)
         if document["format"] > CLAIM_FORMAT:
-            raise too_new("claim", store.uri(where), document["format"], CLAIM_FORMAT) from None
-    if document["body_sha256"] != body_sha256:
-        raise KeyTaken("this idempotency key came with another body before; send another key with this one")
-    return str(document["delivery"])
+            raise too_new("claim", store.uri(where), document["format"], CLAIM_FORMAT)
+        if document["body_sha256"] != body_sha256:
+            raise KeyTaken("this idempotency key came with another body before; send another key with this one")
+        delivery = str(document["delivery"])
+        if now - time_of(delivery) < ABANDONED or store.head(pack_key(delivery)):
+            return delivery
+    raise AssertionError  # counting never ends

@@ -6,7 +6,7 @@ write them without asking each other; whoever follows them looks a little before
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 
 from crypto_ml.ledger.formats.reading import read_record, too_new
@@ -16,6 +16,11 @@ from crypto_ml.storage.failures import AlreadyExists
 from crypto_ml.storage.objects import ObjectStore
 
 FORMAT: Final = 1
+LATE: Final = timedelta(minutes=15)
+"""How far the clocks of those who answer may be apart, and how long a pack may be on its way to the store."""
+
+RECENT: Final = (timedelta(hours=1), timedelta(days=7))
+"""How far a look for the last sweep goes back at first: sweeps are written down every few minutes, for ever."""
 
 
 @dataclass(frozen=True)
@@ -62,9 +67,23 @@ def record_sweep(until: datetime, store: ObjectStore) -> None:
         return
 
 
-def last_sweep(store: ObjectStore) -> datetime | None:
+def last_sweep(store: ObjectStore, now: datetime) -> datetime | None:
     """Up to which moment whatever was left behind is settled; None where nobody has swept."""
-    last = None
-    for found in store.list(SWEPT):
-        last = found.key.removeprefix(SWEPT).removesuffix(".json")
-    return None if last is None else time_of(last)
+    for begin in (*(f"{SWEPT}{first_of(now - before)}" for before in RECENT), None):
+        last = None
+        for found in store.list(SWEPT, start_after=begin):
+            last = found.key.removeprefix(SWEPT).removesuffix(".json")
+        if last is not None:
+            return time_of(last)
+    return None
+
+
+def is_settled(delivery: str, store: ObjectStore, now: datetime) -> bool:
+    """Whether what the requests of a delivery predicted has been logged. Costs the settlements since, or since the last
+    sweep. Raises RecordDamaged, RecordTooNew."""
+    asked, swept = time_of(delivery), last_sweep(store, now)
+    if swept is not None and swept - LATE > asked:
+        return True
+    return any(
+        one.delivery == delivery for found in settlements(store, first_of(asked - LATE)) for one in found.deliveries
+    )

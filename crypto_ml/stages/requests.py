@@ -102,7 +102,8 @@ class Serving:
 class Reply:
     """The answer to one request. reason: why it was rejected as a whole. report: what the report on it says.
 
-    pack: what was written of it, under its ordinary keys.
+    pack: what was written of it, under its ordinary keys. stored: whether whoever holds this reply stored the pack, and
+    so has to see to it that it is settled.
     """
 
     delivery: str
@@ -112,6 +113,7 @@ class Reply:
     report: Mapping[str, Any]
     pack: ObjectStore
     recorded: bool
+    stored: bool = False
 
     @cached_property
     def predictions_csv(self) -> bytes:
@@ -166,11 +168,15 @@ def answer_requests(
     )
     receipts = answer(received, cleaned, sources).receipts
     if record:
+        content = pack.rendered()
         try:
-            store.create(pack_key(name), pack.rendered(), content_type=ZIP)
-        except AlreadyExists:  # somebody answered in this name before, or this very write came twice
-            return read_replies(name, store)
-    return [_reply(receipt, pack, recorded=record) for receipt in receipts]
+            store.create(pack_key(name), content, content_type=ZIP)
+        except AlreadyExists:
+            if delivery is not None:  # somebody answered in this name before
+                return read_replies(name, store)
+            if store.read(pack_key(name)) != content:  # another process took the same name in the same millisecond
+                return answer_requests(asked, serving, deployment, now=now)
+    return [_reply(receipt, pack, recorded=record, stored=record) for receipt in receipts]
 
 
 def read_replies(delivery: str, store: ObjectStore) -> list[Reply]:
@@ -199,9 +205,9 @@ def _received(delivery: str, asked: Sequence[Asked], pack: PackedStore, now: dat
     return received
 
 
-def _reply(receipt: Receipt, pack: ObjectStore, *, recorded: bool) -> Reply:
-    report = pack.read_json(report_key_of(receipt, pack))
-    return Reply(receipt.inputs.delivery, receipt.answer_id, receipt.outcome, receipt.reason, report, pack, recorded)
+def _reply(receipt: Receipt, pack: ObjectStore, *, recorded: bool, stored: bool = False) -> Reply:
+    report, delivery = pack.read_json(report_key_of(receipt, pack)), receipt.inputs.delivery
+    return Reply(delivery, receipt.answer_id, receipt.outcome, receipt.reason, report, pack, recorded, stored)
 
 
 def _table(content: bytes, schema: pa.Schema) -> pa.Table:

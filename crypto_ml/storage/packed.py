@@ -24,6 +24,9 @@ QUICKLY: Final = 1
 
 WHENEVER: Final = datetime(1980, 1, 1, tzinfo=UTC)
 MOST_BYTES: Final = 2 << 30
+SEALED: Final = b"crypto_ml pack, format 1, sha256 "
+"""What stands at the end, as the comment of the zip, and behind it the sha256 of every byte before: the checksums of a
+zip are of its entries alone, and would not tell of a changed byte between them."""
 
 
 class PackDamaged(Refused):
@@ -35,7 +38,7 @@ class PackedStore(ObjectStore):
 
     Of such keys the bucket is asked nothing, and everything that is written stays in memory until `rendered` is stored
     by whoever made this. known: objects of the bucket that are written once, with their bytes, which are not asked for
-    again. Not for two threads that write one key.
+    again. key: of the pack in the bucket, where it stands there. Not for two threads that write one key.
     """
 
     waits = False
@@ -47,9 +50,11 @@ class PackedStore(ObjectStore):
         entries: Mapping[str, bytes] | None = None,
         *,
         known: Mapping[str, bytes] | None = None,
+        key: str | None = None,
     ) -> None:
         super().__init__(base.client, base.bucket, base.prefix, base.quick)
         self._own = own
+        self._key = key
         self._known = known or {}
         self._entries = dict(entries or {})
         self._described: dict[str, Mapping[str, str]] = {}
@@ -57,10 +62,14 @@ class PackedStore(ObjectStore):
     @classmethod
     def opened(cls, base: ObjectStore, own: str, key: str) -> "PackedStore":
         """The pack under a key of the bucket. Raises ObjectMissing, PackDamaged."""
-        return cls(base, own, unpacked(base.read(key), base.uri(key)))
+        return cls(base, own, unpacked(base.read(key), base.uri(key)), key=key)
+
+    def uri(self, key: str) -> str:
+        """Where it is, for people: no object of the bucket has the name of what is in the pack."""
+        return f"{key} in {super().uri(self._key)}" if self._key and self._is_own(key) else super().uri(key)
 
     def rendered(self) -> bytes:
-        """The pack as it is stored: a zip, so that anybody can look into it; equal contents are equal bytes."""
+        """The pack as it is stored: a zip, so that anybody can look into it, and sealed (see SEALED)."""
         out = io.BytesIO()
         with zipfile.ZipFile(out, "w") as pack:
             for key, content in sorted(self._entries.items()):
@@ -68,7 +77,9 @@ class PackedStore(ObjectStore):
                 entry.compress_type = zipfile.ZIP_DEFLATED
                 entry.external_attr = 0o644 << 16
                 pack.writestr(entry, content, compresslevel=QUICKLY)
-        return out.getvalue()
+            pack.comment = SEALED + sha256_of(b"").encode()
+        sealed = out.getvalue()[: -len(sha256_of(b""))]
+        return sealed + sha256_of(sealed).encode()
 
     def list(self, prefix: str = "", start_after: str | None = None) -> Iterator[StoredObject]:
         """As ever; where the prefix or the beginning names the pack, of the pack alone."""
@@ -153,7 +164,10 @@ class PackedStore(ObjectStore):
 
 
 def unpacked(content: bytes, where: str) -> dict[str, bytes]:
-    """The objects of a pack by their keys. Raises PackDamaged."""
+    """The objects of a pack by their keys. Raises PackDamaged, which says so too where a later release wrote it."""
+    sealed, seal = content[: -len(sha256_of(b""))], content[-len(sha256_of(b"")) :]
+    if not sealed.endswith(SEALED) or sha256_of(sealed).encode() != seal:
+        raise PackDamaged(f"{where} is not as it was written; restore it, or read it with the release that wrote it")
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as pack:
             if sum(entry.file_size for entry in pack.infolist()) > MOST_BYTES:
