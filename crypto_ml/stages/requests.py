@@ -156,6 +156,8 @@ def answer_requests(
     received = _received(name, asked, pack, now)
     coins = KnownCoins(serving.history, serving.history_version, serving.bundle)
     cleaned = clean(received, coins, pack, serving.settings)
+    if cleaned.renamed and len(asked) > 1:  # what a coin is named must not depend on who else asks at the same moment
+        return [one for each in asked for one in answer_requests([each], serving, deployment, now=now, record=record)]
     sources = Sources(
         pack,
         serving.history,

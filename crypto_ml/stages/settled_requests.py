@@ -5,9 +5,12 @@ packs that were. What a process left behind that was killed, a sweep finds: it g
 the last sweep, and settles those that no record names.
 """
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import datetime, timedelta
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 from io import BytesIO
+from itertools import groupby
 from threading import Lock
 from typing import Final
 
@@ -20,8 +23,9 @@ from crypto_ml.ledger.deliveries import delivery_key
 from crypto_ml.ledger.formats.receipt_v2 import Receipt
 from crypto_ml.ledger.layout import REQUESTS
 from crypto_ml.ledger.receipts import receipts_of
-from crypto_ml.ledger.requests import first_of, new_delivery, predicted_key, seen_with
+from crypto_ml.ledger.requests import BY_CHANCE, first_of, new_delivery, predicted_key, seen_with, time_of
 from crypto_ml.ledger.settlements import (
+    LATE,
     SettledDelivery,
     Settlement,
     last_sweep,
@@ -31,14 +35,22 @@ from crypto_ml.ledger.settlements import (
 )
 from crypto_ml.stages.logged_predictions import logged_rows
 from crypto_ml.stages.requests import Reply
+from crypto_ml.storage.failures import ObjectMissing
 from crypto_ml.storage.objects import ObjectStore
+from crypto_ml.storage.packed import PackDamaged
 from crypto_ml.storage.prediction_log import SCHEMA, PredictionLog
 
-LATE: Final = timedelta(minutes=15)
-"""How far the clocks of those who answer may be apart, and how long a pack may be on its way to the store."""
-
 MOST_AT_ONCE: Final = 1_000
-"""Packs that are settled together: what is held in memory of them is their predicted rows."""
+"""Packs that are settled together, and that are held in memory until they are."""
+
+LEFT_ALONE: Final = LATE / 2
+"""How long who answered tries to settle it. What is older is left to the sweeps, so that never two settle one pack."""
+
+AT_ONCE: Final = 8
+MINUTE: Final = 60_000
+"""In milliseconds, of which the names of packs tell."""
+
+log: Final = logging.getLogger(__name__)
 
 
 class Settling:
@@ -48,7 +60,8 @@ class Settling:
         self._deployment = deployment
         self._noting = Lock()
         self._settling = Lock()
-        self._noted: dict[str, ObjectStore] = {}
+        self._noted: dict[str, ObjectStore | None] = {}
+        self._tried: list[str] = []
 
     @property
     def waiting(self) -> int:
@@ -56,19 +69,26 @@ class Settling:
         return len(self._noted)
 
     def note(self, replies: Sequence[Reply]) -> None:
-        """Replies that were given; those that are not recorded leave nothing behind."""
+        """Replies that were given. Those that are not recorded leave nothing behind, and what stood before is its
+        writer's to settle."""
         with self._noting:
-            self._noted |= {reply.delivery: reply.pack for reply in replies if reply.recorded}
+            for reply in replies:
+                if reply.stored and reply.delivery not in self._noted:
+                    self._noted[reply.delivery] = reply.pack if len(self._noted) < MOST_AT_ONCE else None
 
     def settle(self, now: datetime) -> int:
-        """Settle what was noted; returns the number of packs. Raises Refused, Unavailable: all of it is still noted."""
+        """Settle what was noted; returns the number of packs. Raises Refused, Unavailable: all of it is still noted.
+
+        What has failed for long is left to the sweeps.
+        """
         with self._settling:
+            self._forget([name for name in self._noted if time_of(name) < now - LEFT_ALONE])
             done = 0
-            while some := dict(list(self._noted.items())[:MOST_AT_ONCE]):
-                _settle(some, self._deployment.store, now)
-                with self._noting:
-                    for delivery in some:
-                        self._noted.pop(delivery, None)
+            while some := self._tried or list(self._noted)[:MOST_AT_ONCE]:
+                before, self._tried = bool(self._tried), some  # an attempt that failed may have come as far as the log
+                packs = {name: self._noted[name] or seen_with(name, self._deployment.store) for name in some}
+                _settle(packs, self._deployment.store, now, seen_before=before)
+                self._forget(some)
                 done += len(some)
             return done
 
@@ -78,18 +98,46 @@ class Settling:
         with self._settling:
             return sweep(self._deployment.store, now)
 
+    def _forget(self, names: Sequence[str]) -> None:
+        with self._noting:
+            for name in names:
+                del self._noted[name]
+            self._tried = [name for name in self._tried if name in self._noted]
+
 
 def sweep(store: ObjectStore, now: datetime) -> int:
-    """Settle the packs that no record names, of the time since the last sweep; returns how many these were."""
-    since, until = last_sweep(store), now - LATE
-    begin = first_of(since - LATE) if since else None
-    names = _packs(store, begin, first_of(until))
-    known = {one.delivery for settled in settlements(store, begin) for one in settled.deliveries} if names else set()
+    """Settle the packs that no record names, of the time since the last sweep; returns how many these were.
+
+    Two that sweep at the same moment settle the same packs together, those of a minute, and so append their rows once.
+    """
+    since = last_sweep(store, now)
+    until = (now - LATE).replace(second=0, microsecond=0)
+    if since is not None and until <= since:
+        return 0
+    names = _packs(store, first_of(since - LATE) if since else None, first_of(until))
+    first = first_of(since - 2 * LATE) if since else None
+    known = {one.delivery for settled in settlements(store, first) for one in settled.deliveries} if names else set()
     left = [name for name in names if name not in known]
-    for at in range(0, len(left), MOST_AT_ONCE):
-        _settle({name: seen_with(name, store) for name in left[at : at + MOST_AT_ONCE]}, store, now, seen_before=True)
+    for _, minute in groupby(left, lambda name: int(name) // (MINUTE * 10**BY_CHANCE)):
+        packs = _opened(list(minute), store)
+        for at in range(0, len(packs), MOST_AT_ONCE):
+            _settle(dict(packs[at : at + MOST_AT_ONCE]), store, now, seen_before=True)
     record_sweep(until, store)
     return len(left)
+
+
+def _opened(names: Sequence[str], store: ObjectStore) -> list[tuple[str, ObjectStore]]:
+    """Some packs by their names, but for those that were damaged: they keep none of the others from being settled."""
+
+    def opened(name: str) -> tuple[str, ObjectStore] | None:
+        try:
+            return name, seen_with(name, store)
+        except (PackDamaged, ObjectMissing) as error:
+            log.warning("What was answered as %s cannot be settled: %s", name, error)
+            return None
+
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        return [found for found in pool.map(opened, names) if found]
 
 
 def _packs(store: ObjectStore, begin: str | None, end: str) -> list[str]:
