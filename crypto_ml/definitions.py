@@ -3,9 +3,11 @@
 import dagster as dg
 
 from crypto_ml.defs.assets import forecasts, models, upkeep, uploads
+from crypto_ml.defs.assets.requests import served_predictions
 from crypto_ml.defs.forecast_sensor import forecast_sensor
 from crypto_ml.defs.jobs import daily_forecast, promote_model, retrain, score_uploads
 from crypto_ml.defs.jobs import upkeep as upkeep_job
+from crypto_ml.defs.requests_sensor import requests_sensor
 from crypto_ml.defs.resources import Platform
 from crypto_ml.defs.retraction import retract_upload
 from crypto_ml.defs.schedules import daily_forecast_at_close, upkeep_when_due, weekly_retraining
@@ -16,7 +18,7 @@ from crypto_ml.settings import Settings
 def build_defs(settings: Settings) -> dg.Definitions:
     """The whole graph with these settings; tests build the real one with theirs."""
     return dg.Definitions(
-        assets=dg.load_assets_from_modules([uploads, models, forecasts, upkeep]),
+        assets=[*dg.load_assets_from_modules([uploads, models, forecasts, upkeep]), served_predictions],
         jobs=[
             score_uploads(settings.max_run_seconds),
             retrain,
@@ -26,7 +28,7 @@ def build_defs(settings: Settings) -> dg.Definitions:
             upkeep_job,
         ],
         schedules=[weekly_retraining, daily_forecast_at_close, upkeep_when_due],
-        sensors=[uploads_sensor, forecast_sensor],
+        sensors=[uploads_sensor, forecast_sensor, requests_sensor],
         resources={"platform": Platform.of(settings)},
         # one process for a run: a second interpreter for each step would cost more than the step
         executor=dg.in_process_executor,

@@ -50,7 +50,12 @@ def corrections(answer_id: str, store: ObjectStore) -> Corrections:
         return Corrections(upload=key)
     now = {(one.symbol, one.date): dict(one.now) for one in found}
     first = dict(sorted(now, reverse=True))  # of a symbol's days the first comes last, and stays
-    rows = Rows(first, lambda symbol, day, _, values: (symbol, day) in now and _corrects(values, now[symbol, day]))
+    since = min(one.before_known_at for one in found)
+    rows = Rows(
+        first,
+        lambda symbol, day, _, values: (symbol, day) in now and _corrects(values, now[symbol, day]),
+        since=since,
+    )
     return Corrections(upload=key, corrections=found, **vars(used_by(rows, store)))
 
 

@@ -3,6 +3,8 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import pyarrow.compute as pc
+
 from crypto_ml.audit.used_by import Rows, Used, told_of, used_by
 from crypto_ml.ledger.formats.retraction_v1 import Retraction
 from crypto_ml.stages.retraction import Retracted
@@ -25,10 +27,15 @@ def used(retracted: Retracted, store: ObjectStore) -> RetractedUse:
     """What had used the rows of a retracted upload: read from an answer to it, too, where one row was made from
     another."""
     upload = retracted.retraction.upload_id
-    table = MarketHistory(store).scan(["symbol", "date"], upload=upload).read_all()
+    table = MarketHistory(store).scan(["symbol", "date", "known_at"], upload=upload).read_all()
     days = table.group_by("symbol").aggregate([("date", "min")]).to_pylist()
     first = {row["symbol"]: row["date_min"] for row in days}
-    rows = Rows(first, lambda _symbol, _day, from_upload, _values: from_upload == upload, max(retracted.versions))
+    rows = Rows(
+        first,
+        lambda _symbol, _day, from_upload, _values: from_upload == upload,
+        max(retracted.versions),
+        pc.min(table["known_at"]).as_py(),
+    )
     return RetractedUse(
         retraction=retracted.retraction,
         versions=tuple(retracted.versions),

@@ -1,7 +1,8 @@
 """Which past answers, forecasts and models had used some rows of the history that count no more.
 
 An answer or a forecast used a row where it stood among the earlier rows of one of its predictions; a model, where it
-stood in its training set.
+stood in its training set. Of answers to requests there may be any number: the log of predictions tells which were about
+these series, and the first MOST_REQUESTS of them are looked at, oldest first.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -9,7 +10,7 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, Final
 
 from crypto_ml.audit.evidence import Evidence
 from crypto_ml.audit.forecast_evidence import ForecastEvidence
@@ -21,17 +22,23 @@ from crypto_ml.ledger.formats.training_manifest_v2 import order_of
 from crypto_ml.ledger.layout import FORECAST_RECEIPTS
 from crypto_ml.ledger.receipts import receipts_of
 from crypto_ml.ledger.registry import Registry
+from crypto_ml.ledger.requests import asked_name, delivery_in
 from crypto_ml.stages.earlier_rows import current_of
+from crypto_ml.stages.logged_predictions import REQUEST_ROAD
 from crypto_ml.stages.next_opens import forecast, last_days_of
 from crypto_ml.stages.scaler import SOURCE
 from crypto_ml.storage.history import MarketHistory
 from crypto_ml.storage.objects import ObjectStore
+from crypto_ml.storage.prediction_log import PredictionLog
+
+MOST_REQUESTS: Final = 1_000
+"""Answers to requests that are looked at: each is read, and made once more."""
 
 
 @dataclass(frozen=True)
 class UsedBy:
-    """A past answer (to which upload) or a forecast, with the predictions that were made from the rows, or a model with
-    the days it was trained on."""
+    """A past answer (to which upload or request) or a forecast, with the predictions that were made from the rows, or a
+    model with the days it was trained on."""
 
     name: str
     upload: str | None
@@ -42,11 +49,13 @@ class UsedBy:
 class Rows:
     """The rows that are asked about. first: the first day of each series that has any. is_one: whether a row that was
     current once is one of them, by its series, day, upload and values. until: the version of the history from which on
-    they count no more, None where that is not known."""
+    they count no more, None where that is not known. since: when the first of them became known; None where that is
+    not known either."""
 
     first: Mapping[str, date]
     is_one: Callable[[str, date, str, Mapping[str, Any]], bool]
     until: int | None = None
+    since: datetime | None = None
 
     def counted_at(self, version: int | None) -> bool:
         """Whether they may have been read from a version of the history."""
@@ -59,21 +68,27 @@ class Rows:
 
 @dataclass(frozen=True)
 class Used:
-    """What had used some rows."""
+    """What had used some rows. requests_not_looked_at: how many answers to requests there are beyond MOST_REQUESTS."""
 
     answers: tuple[UsedBy, ...] = ()
     forecasts: tuple[UsedBy, ...] = ()
     models: tuple[UsedBy, ...] = ()
+    requests_not_looked_at: int = 0
 
 
 def used_by(rows: Rows, store: ObjectStore) -> Used:
     """Everything that had used the rows: answers and forecasts are computed again, from what they were made from."""
     with TemporaryDirectory(prefix="crypto_ml-used-") as name:
         directory = Path(name)
+        requests = _requests_about(rows, store)
         return Used(
-            tuple(_answers_that_used(rows, store, directory)),
+            (
+                *_answers_that_used(rows, store, directory),
+                *_requests_that_used(requests[:MOST_REQUESTS], rows, store, directory),
+            ),
             tuple(_forecasts_that_used(rows, store, directory)),
             tuple(_models_that_used(rows, store)),
+            max(len(requests) - MOST_REQUESTS, 0),
         )
 
 
@@ -96,6 +111,24 @@ def _answers_that_used(rows: Rows, store: ObjectStore, directory: Path) -> Itera
                 used = tuple(_predictions_from(Evidence(receipt, store, store, room), rows))
                 if used:
                     yield UsedBy(receipt.answer_id, key, used)
+
+
+def _requests_about(rows: Rows, store: ObjectStore) -> list[str]:
+    """Answers to requests, oldest first, with later rows of the same series, as far as they are settled."""
+    about = PredictionLog(store).answers_about(REQUEST_ROAD, rows.first, rows.since).to_pylist()
+    return list(dict.fromkeys(one["answer_id"] for one in about if one["date"] > rows.first[one["symbol"]]))
+
+
+def _requests_that_used(answers: Iterable[str], rows: Rows, store: ObjectStore, directory: Path) -> Iterator[UsedBy]:
+    """Those of some answers to requests that were made from the rows."""
+    for answer_id in answers:
+        room = directory / answer_id
+        room.mkdir()
+        evidence = Evidence.of(answer_id, store, room)
+        if rows.counted_at(evidence.receipt.history.read):
+            used = tuple(_predictions_from(evidence, rows))
+            if used:
+                yield UsedBy(answer_id, evidence.receipt.upload.key, used)
 
 
 def _predictions_from(evidence: Evidence, rows: Rows) -> Iterator[str]:
@@ -171,7 +204,10 @@ def told_of(found: Used) -> Iterator[str]:
     """What had used some rows, in lines for people."""
     yield f"{_counted(found.answers, 'past answer')} made from them"
     for used in found.answers:
-        yield f"  {used.name} to {used.upload}: {len(used.used)} predictions, {', '.join(used.used[:3])}"
+        to = f"request {asked_name(used.upload)}" if used.upload and delivery_in(used.upload) else used.upload
+        yield f"  {used.name} to {to}: {len(used.used)} predictions, {', '.join(used.used[:3])}"
+    if found.requests_not_looked_at:
+        yield f"  {found.requests_not_looked_at:,} later answers to requests about these series were not looked at"
     yield f"{_counted(found.forecasts, 'forecast')} made from them"
     for used in found.forecasts:
         yield f"  {used.name}: {len(used.used)} predictions, {', '.join(used.used[:3])}"

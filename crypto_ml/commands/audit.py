@@ -24,7 +24,7 @@ def trace(reference: str, symbol: str | None, day: datetime | None, as_json: boo
     """Show everything behind an answer or a forecast, or behind one predicted number.
 
     PREDICTIONS_KEY_OR_ID is a key such as predictions/prices_preds.csv or forecasts/latest.csv, a prediction_id, or the
-    id of an answer or a forecast. Reads S3 alone: Dagster and its database may be gone.
+    id of an answer to a file or a request, or of a forecast. Reads S3 alone: Dagster and its database may be gone.
     """
     from crypto_ml.audit import forecast_trace
     from crypto_ml.audit import trace as tracing
@@ -78,14 +78,21 @@ def replay(reference: str, retrain: bool, full: bool, as_json: bool) -> None:
 @click.argument("reference", metavar="UPLOAD_KEY_OR_ID")
 @as_json_option
 def corrections(reference: str, as_json: bool) -> None:
-    """List what an upload corrected, and which past answers and models had used the values before."""
+    """List what an upload corrected, and which past answers and models had used the values before.
+
+    Answers to requests are among them, the first 1,000 that were about the same series since; how many more there are
+    is said.
+    """
     from crypto_ml.audit import corrections as correcting
     from crypto_ml.audit.references import resolve
+    from crypto_ml.ledger.requests import is_request
 
     store = _store()
     named = resolve(reference, store)
     if named.is_forecast:
         raise Refused(f"{reference} is a forecast, which corrects nothing: name an upload or its answer")
+    if is_request(named.answer_id.partition("-")[0]):
+        raise Refused(f"{reference} is of a request, which corrects nothing: its rows are not in the market history")
     found = correcting.corrections(named.answer_id, store)
     if as_json:
         print_json(asdict(found))

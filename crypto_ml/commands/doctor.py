@@ -5,7 +5,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import click
@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 
 MOST_SKEW: Final = 60.0
 MOST_LAG: Final = 120.0
+UNSETTLED: Final = timedelta(minutes=25)
+"""Longer than a service that runs needs for what one that was killed left behind: a sweep leaves a quarter of an hour
+alone, and comes every few minutes."""
+
 MOST_NAMED: Final = 5
 LOOKED_AT_TICKS: Final = 20
 State = Literal["ok", "warn", "fail", "skipped"]
@@ -83,7 +87,7 @@ def examine(examined: Examined) -> Iterator[Finding]:
     except CryptoMLError as error:
         yield Finding("store", "fail", str(error))
     if store is not None:
-        for look in (_clock, _champion, _retractions, _tables):
+        for look in (_clock, _champion, _retractions, _tables, _requests):
             yield _examined(look, deployment)
         try:
             yield from _uploads(store, examined)
@@ -159,6 +163,23 @@ def _tables(deployment: "Deployment") -> Finding:
         )
         return Finding("tables", "warn", detail)
     return Finding("tables", "ok", "their small files are put together")
+
+
+def _requests(deployment: "Deployment") -> Finding:
+    """Whether what requests were answered with has come into the log of predictions."""
+    from crypto_ml.ledger.layout import REQUESTS
+    from crypto_ml.ledger.requests import time_of
+    from crypto_ml.ledger.settlements import last_sweep
+    from crypto_ml.stages.settled_requests import unsettled
+
+    store, now = deployment.store, datetime.now(UTC)
+    if next(store.list(REQUESTS), None) is None:
+        return Finding("requests", "ok", "none was answered yet")
+    if left := unsettled(store, last_sweep(store, now), now - UNSETTLED):
+        packs = "1 delivery of answers to requests is" if len(left) == 1 else f"{len(left):,} deliveries of answers are"
+        detail = f"{packs} not in prediction_log, the first of {time_of(left[0]):%Y-%m-%d %H:%M:%S} UTC"
+        return Finding("requests", "warn", f"{detail}; start `crypto-ml serve`, which settles them when it starts")
+    return Finding("requests", "ok", "all answers are in prediction_log")
 
 
 def _uploads(store: "ObjectStore", examined: Examined) -> Iterator[Finding]:

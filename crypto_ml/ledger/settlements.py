@@ -5,17 +5,21 @@ write them without asking each other; whoever follows them looks a little before
 """
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
+from crypto_ml.digest import sha256_of
+from crypto_ml.forecasting.ahead import ahead
 from crypto_ml.ledger.formats.reading import read_record, too_new
 from crypto_ml.ledger.layout import SETTLED, SWEPT
-from crypto_ml.ledger.requests import first_of, time_of
+from crypto_ml.ledger.requests import BY_CHANCE, first_of, time_of
 from crypto_ml.storage.failures import AlreadyExists
 from crypto_ml.storage.objects import ObjectStore
 
 FORMAT: Final = 1
+AT_ONCE: Final = 16
 LATE: Final = timedelta(minutes=15)
 """How far the clocks of those who answer may be apart, and how long a pack may be on its way to the store."""
 
@@ -38,11 +42,22 @@ class SettledDelivery:
 
 @dataclass(frozen=True)
 class Settlement:
-    """What was settled at once. name: 18 digits, of which the first 13 are the milliseconds since 1970."""
+    """What was settled at once. name: 18 digits, of which the first 13 are the milliseconds since 1970, and the others
+    the same wherever the same deliveries are settled."""
 
     name: str
     deliveries: Sequence[SettledDelivery]
     format: int = FORMAT
+
+    @classmethod
+    def of(cls, deliveries: Sequence[SettledDelivery], now: datetime) -> "Settlement":
+        """What is settled now."""
+        of_them = int(sha256_of("\n".join(sorted(one.delivery for one in deliveries)).encode())[:8], 16)
+        return cls(str(int(first_of(now)) + of_them % 10**BY_CHANCE), tuple(deliveries))
+
+    def repeats(self, other: "Settlement") -> bool:
+        """Whether both are about the same deliveries: somebody was not sure whether it was written down before."""
+        return {one.delivery for one in self.deliveries} == {one.delivery for one in other.deliveries}
 
 
 def record_settlement(settlement: Settlement, store: ObjectStore) -> None:
@@ -50,13 +65,29 @@ def record_settlement(settlement: Settlement, store: ObjectStore) -> None:
     store.create_json(f"{SETTLED}{settlement.name}.json", asdict(settlement))
 
 
+def settlement_names(store: ObjectStore, after: str | None = None, until: str | None = None) -> Iterator[str]:
+    """The names of what was settled, in their order, behind one of them, and up to another."""
+    for found in store.list(SETTLED, start_after=None if after is None else f"{SETTLED}{after}.json"):
+        name = found.key.removeprefix(SETTLED).removesuffix(".json")
+        if until is not None and name > until:
+            return
+        yield name
+
+
+def read_settlement(name: str, store: ObjectStore) -> Settlement:
+    """What was settled, by its name. Raises ObjectMissing, RecordDamaged, RecordTooNew."""
+    key = f"{SETTLED}{name}.json"
+    settlement = read_record(Settlement, store.read_json(key), store.uri(key))
+    if settlement.format > FORMAT:
+        raise too_new("record of what was settled", store.uri(key), settlement.format, FORMAT)
+    return settlement
+
+
 def settlements(store: ObjectStore, after: str | None = None) -> Iterator[Settlement]:
     """What was settled, in the order of the names, behind one of them. Raises RecordDamaged, RecordTooNew."""
-    for found in store.list(SETTLED, start_after=None if after is None else f"{SETTLED}{after}.json"):
-        settlement = read_record(Settlement, store.read_json(found.key), store.uri(found.key))
-        if settlement.format > FORMAT:
-            raise too_new("record of what was settled", store.uri(found.key), settlement.format, FORMAT)
-        yield settlement
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        names = settlement_names(store, after)
+        yield from ahead(lambda name: read_settlement(name, store), names, pool, AT_ONCE)
 
 
 def record_sweep(until: datetime, store: ObjectStore) -> None:

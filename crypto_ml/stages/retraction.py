@@ -34,6 +34,8 @@ from crypto_ml.storage.history import SCHEMA, MarketHistory
 from crypto_ml.storage.objects import ObjectStore, rendered
 
 UPLOAD_ID: Final = re.compile(r"([0-9]+)\.([0-9]+)")
+OF_A_REQUEST: Final = re.compile(r"[0-9]{18}(\.[0-9]+|-[0-9a-f]{16}(-[0-9]+)?)?|requests/[0-9]{18}/.*", re.DOTALL)
+"""What receipts and answers name a request by. A file that is called so is named with `uploads/` before it."""
 
 
 class UnknownUpload(Refused):
@@ -215,6 +217,11 @@ def _meant(decision: Decision, store: ObjectStore, history: MarketHistory) -> li
 def _named(text: str, store: ObjectStore) -> tuple[list[_Received], bool]:
     """The uploads that a text may mean, oldest first, and whether it is the id of one."""
     log = DeliveryLog(store)
+    if OF_A_REQUEST.fullmatch(text.strip()):
+        raise NothingToRetract(
+            f"{text.strip()} is a request: its rows did not become part of the market history, so there is nothing to "
+            "take back; its answer stays on record"
+        )
     if found := UPLOAD_ID.fullmatch(text.strip()):
         try:
             delivery = log.get(int(found[1]))

@@ -23,7 +23,7 @@ from crypto_ml.ledger.deliveries import delivery_key
 from crypto_ml.ledger.formats.receipt_v2 import Receipt
 from crypto_ml.ledger.layout import REQUESTS
 from crypto_ml.ledger.receipts import receipts_of
-from crypto_ml.ledger.requests import BY_CHANCE, first_of, new_delivery, predicted_key, seen_with, time_of
+from crypto_ml.ledger.requests import first_of, predicted_key, seen_with, time_of
 from crypto_ml.ledger.settlements import (
     LATE,
     SettledDelivery,
@@ -46,9 +46,10 @@ MOST_AT_ONCE: Final = 1_000
 LEFT_ALONE: Final = LATE / 2
 """How long who answered tries to settle it. What is older is left to the sweeps, so that never two settle one pack."""
 
+MOST_SWEPT: Final = 20_000
+"""Packs after which a sweep leaves the rest to the next one: what it writes down is to be followed in time."""
+
 AT_ONCE: Final = 8
-MINUTE: Final = 60_000
-"""In milliseconds, of which the names of packs tell."""
 
 log: Final = logging.getLogger(__name__)
 
@@ -114,16 +115,30 @@ def sweep(store: ObjectStore, now: datetime) -> int:
     until = (now - LATE).replace(second=0, microsecond=0)
     if since is not None and until <= since:
         return 0
-    names = _packs(store, first_of(since - LATE) if since else None, first_of(until))
-    first = first_of(since - 2 * LATE) if since else None
-    known = {one.delivery for settled in settlements(store, first) for one in settled.deliveries} if names else set()
-    left = [name for name in names if name not in known]
-    for _, minute in groupby(left, lambda name: int(name) // (MINUTE * 10**BY_CHANCE)):
-        packs = _opened(list(minute), store)
+    left, done = unsettled(store, since, until), 0
+    for minute, some in groupby(left, lambda name: time_of(name).replace(second=0, microsecond=0)):
+        if done >= MOST_SWEPT:
+            until = minute
+            break
+        packs = _opened(list(some), store)
         for at in range(0, len(packs), MOST_AT_ONCE):
             _settle(dict(packs[at : at + MOST_AT_ONCE]), store, now, seen_before=True)
+        done += len(packs)
     record_sweep(until, store)
-    return len(left)
+    return done
+
+
+def unsettled(store: ObjectStore, since: datetime | None, until: datetime) -> list[str]:
+    """The deliveries that no record names, in their order: those of the time from `since` on, before `until`. Costs a
+    listing of them, and the records of what was settled since then, as far as they are needed."""
+    names = dict.fromkeys(_packs(store, first_of(since - LATE) if since else None, first_of(until)))
+    if names:
+        for settled in settlements(store, first_of(since - 2 * LATE) if since else None):
+            for one in settled.deliveries:
+                names.pop(one.delivery, None)
+            if not names:
+                break
+    return list(names)
 
 
 def _opened(names: Sequence[str], store: ObjectStore) -> list[tuple[str, ObjectStore]]:
@@ -161,7 +176,7 @@ def _settle(packs: Mapping[str, ObjectStore], store: ObjectStore, now: datetime,
     if rows:
         names = "\n".join(sorted(packs))
         log.append(pa.Table.from_batches(rows, SCHEMA), append_id=f"requests-{sha256_of(names.encode())[:16]}")
-    record_settlement(Settlement(new_delivery(now), tuple(_settled(name, receipts[name]) for name in packs)), store)
+    record_settlement(Settlement.of([_settled(name, receipts[name]) for name in packs], now), store)
 
 
 def _rows(pack: ObjectStore, receipts: Sequence[Receipt], delivery: str, known: set[str]) -> Iterator[pa.RecordBatch]:

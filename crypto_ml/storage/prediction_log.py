@@ -6,7 +6,7 @@ line; where two runs of one delivery meet at the worst moment it may stand twice
 """
 
 from collections.abc import Collection
-from datetime import date
+from datetime import date, datetime
 from typing import Final
 
 import pyarrow as pa
@@ -20,7 +20,7 @@ SCHEMA: Final = pa.schema(
     [
         pa.field("answer_id", pa.string(), nullable=False),
         pa.field("line", pa.int64(), nullable=False),  # of the upload, or of the forecast
-        pa.field("road", pa.string(), nullable=False),  # `upload` or `forecast`
+        pa.field("road", pa.string(), nullable=False),  # `upload`, `request` or `forecast`
         pa.field("model_version", pa.string(), nullable=False),
         pa.field("symbol", pa.string(), nullable=False),
         pa.field("date", pa.date32(), nullable=False),  # the day whose open is predicted
@@ -62,6 +62,16 @@ class PredictionLog:
         )
         renamed = once.rename_columns([name.removesuffix("_first") for name in once.column_names])
         return renamed.select(SCHEMA.names).cast(SCHEMA).sort_by([("answer_id", "ascending"), ("line", "ascending")])
+
+    def answers_about(self, road: str, symbols: Collection[str], since: datetime | None) -> pa.Table:
+        """Which answers of one road predicted some series, oldest first: `answer_id`, `symbol`, `date` (the last day of
+        the series in that answer). Those made before `since` are left out."""
+        wanted = (ds.field("road") == road) & ds.field("symbol").isin(pa.array(sorted(symbols), pa.string()))
+        if since is not None:
+            wanted &= ds.field("made_at") >= pa.scalar(since, SCHEMA.field("made_at").type)
+        rows = self._read(["answer_id", "symbol", "date"], wanted)
+        last = rows.group_by(["answer_id", "symbol"], use_threads=False).aggregate([("date", "max")])
+        return last.rename_columns(["answer_id", "symbol", "date"]).sort_by("answer_id")
 
     def recent(self, road: str, symbols: Collection[str], since: date) -> pa.Table:
         """What one road predicted of some symbols for the days from `since` on, the last made of each day: `symbol`,

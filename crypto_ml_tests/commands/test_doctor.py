@@ -44,7 +44,7 @@ def test_an_empty_store_is_well_and_dagster_is_not_looked_for_without_its_home(s
     code, found = doctor()
     assert code == 0
     assert {what: state for what, (state, _) in found.items()} == dict.fromkeys(
-        ["settings", "store", "clock", "champion", "retractions", "tables", "uploads", "deliveries"], "ok"
+        ["settings", "store", "clock", "champion", "retractions", "tables", "requests", "uploads", "deliveries"], "ok"
     ) | {"dagster": "skipped"}
     assert "DAGSTER_HOME is not set" in found["dagster"][1]
 

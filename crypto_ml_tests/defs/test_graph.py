@@ -14,6 +14,7 @@ PROMISED_ASSETS = {
     "predictions",
     "daily_forecast",
     "table_upkeep",
+    "served_predictions",
 }
 
 
@@ -34,7 +35,7 @@ def test_assets_jobs_sensors_and_schedules_have_the_promised_names() -> None:
         "retract_upload",
         "upkeep",
     }
-    assert set(found["sensors"]) == {"uploads_sensor", "forecast_sensor"}
+    assert set(found["sensors"]) == {"uploads_sensor", "forecast_sensor", "requests_sensor"}
     assert set(found["schedules"]) == {"weekly_retraining", "daily_forecast_at_close", "upkeep_when_due"}
 
 
