@@ -18,8 +18,8 @@ from crypto_ml.forecasting.bundle import TRAINING_MANIFEST
 from crypto_ml.forecasting.folded import FoldedSeries
 from crypto_ml.forecasting.scaled_by import BY_MODEL, BY_OWN_ROWS
 from crypto_ml.forecasting.schema import LOOK_BACK
-from crypto_ml.forecasting.scoring import score
-from crypto_ml.forecasting.sorting import RowSorter
+from crypto_ml.forecasting.scoring import score_tables
+from crypto_ml.forecasting.sorting import RowSorter, as_frame
 from crypto_ml.forecasting.uploads.json_records import FIRST_LINE
 from crypto_ml.ledger.deliveries import DeliveryLog
 from crypto_ml.ledger.formats.receipt_v2 import Receipt
@@ -205,13 +205,15 @@ def made_from(known: Sequence[EarlierRow], day: date, scaled_by: str) -> list[Ea
 
 
 def scored_again(evidence: Evidence, own: pa.Table) -> pd.DataFrame:
-    """Series of the upload, scored again: columns of `scoring.score`."""
+    """Series of the upload, scored again: columns of `scoring.SCORED`."""
     sources = evidence.sources(evidence.series)
     with TemporaryDirectory(dir=evidence.directory) as name, RowSorter(Path(name)) as sorter:
         sorter.add(own.append_column("context", pa.repeat(False, own.num_rows)))
         folded = FoldedSeries(Path(name) / "folded")
         add_earlier_rows(sorter, folded, sources)
-        return pd.concat(score(sorter.chunks(), sources.bundle, sources.settings.recovery, folded=folded))
+        chunks = sorter.chunk_tables()
+        scored = score_tables(chunks, sources.bundle, sources.settings.recovery, folded=folded)
+        return as_frame(pa.concat_tables(scored))
 
 
 def known_rows(evidence: Evidence, own: pa.Table) -> dict[str, list[EarlierRow]]:

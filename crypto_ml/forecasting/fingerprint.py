@@ -42,7 +42,7 @@ class RowsHash:
 
     def add(self, rows: "pd.DataFrame") -> None:
         """Add rows behind those added before."""
-        self._add({name: _hashed(rows[name], dtype) for name, dtype in self._columns.items()}, slice(0, len(rows)))
+        self._add(_hashed_columns(_as_table(rows, self._columns), self._columns), slice(0, len(rows)))
 
     def _add(self, columns: "Mapping[str, _Hashed]", rows: slice) -> None:
         """Add some of the rows whose columns are at hand as they are hashed."""
@@ -52,7 +52,7 @@ class RowsHash:
                 self._counted.add(name)
             self._digests[name].update(column.words[rows].data)
             if column.texts is not None:
-                self._texts[name].update(b"".join(column.texts[rows]))
+                self._texts[name].update(column.texts.of(rows))
 
     def hexdigest(self) -> str:
         """The hash of everything added so far."""
@@ -65,31 +65,62 @@ class RowsHash:
         return whole.hexdigest()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Hashed:
     """A column as it is hashed: eight bytes of each value (of texts the lengths), whether there is one, the texts."""
 
     words: npt.NDArray[Any]
     there: npt.NDArray[np.bool_]
-    texts: list[bytes] | None = None
+    texts: "_Texts | None" = None
 
 
-def _hashed(values: "pd.Series", dtype: str) -> _Hashed:
-    there = values.notna().to_numpy(bool)
-    if dtype == "str":
-        texts = [str(text).encode() if known else b"" for text, known in zip(values, there, strict=True)]
-        lengths = np.fromiter(map(len, texts), np.int64, len(texts))
-        return _Hashed(np.where(there, lengths, -1).astype("<i8"), there, texts)
+@dataclass(frozen=True, eq=False)
+class _Texts:
+    """Texts in UTF-8, one behind the other; row i begins at begins[i]."""
+
+    content: memoryview
+    begins: npt.NDArray[np.int64]
+
+    def of(self, rows: slice) -> memoryview:
+        return self.content[int(self.begins[rows.start]) : int(self.begins[rows.stop])]
+
+
+def _hashed_columns(rows: pa.Table, columns: Mapping[str, str]) -> dict[str, _Hashed]:
+    return {name: _hashed(rows[name], dtype) for name, dtype in columns.items()}
+
+
+def _hashed(values: pa.ChunkedArray, dtype: str) -> _Hashed:
     if dtype == "float64":
-        return _Hashed(_canonical(values.to_numpy(np.float64)), there)
-    plain = values.to_numpy("datetime64[D]") if dtype.startswith("datetime") else values.to_numpy()
-    return _Hashed(plain.astype("<i8"), there)
+        numbers = values.to_numpy()
+        return _Hashed(_canonical(numbers), ~np.isnan(numbers))
+    there = np.ones(len(values), bool) if not values.null_count else np.asarray(values.is_valid().to_numpy(), bool)
+    if dtype == "str":
+        content = pc.fill_null(values, "").cast(pa.large_binary()).combine_chunks()
+        _, offsets, data = content.buffers()
+        begins = np.zeros(1, np.int64)
+        if len(content):
+            begins = np.frombuffer(offsets, np.int64)[content.offset : content.offset + len(content) + 1]
+        lengths = np.where(there, np.diff(begins), -1).astype("<i8")
+        return _Hashed(lengths, there, _Texts(memoryview(data if data is not None else b"").cast("B"), begins))
+    whole = values.cast(pa.int32() if dtype.startswith("datetime") else pa.int64()).cast(pa.int64())
+    return _Hashed(pc.fill_null(whole, _NO_DAY).to_numpy().astype("<i8"), there)
 
 
-def hash_by_file(hashes: dict[int, RowsHash], rows: "pd.DataFrame", columns: Mapping[str, str]) -> None:
+_NO_DAY: Final = np.iinfo(np.int64).min
+"""What stands for a day that is missing: numpy's NaT."""
+
+_ARROW: Final = {"str": pa.string(), "float64": pa.float64(), "int64": pa.int64(), "datetime64[s]": pa.date32()}
+
+
+def _as_table(rows: "pd.DataFrame", columns: Mapping[str, str]) -> pa.Table:
+    schema = pa.schema([(name, _ARROW[dtype]) for name, dtype in columns.items()])
+    return pa.Table.from_pandas(rows[list(columns)], schema=schema, preserve_index=False)
+
+
+def hash_by_file(hashes: dict[int, RowsHash], rows: pa.Table, columns: Mapping[str, str]) -> None:
     """Add rows, sorted by `file`, to the hash of each file, which is made where there is none; of a thousand files with
     a row each the columns are turned into what is hashed once."""
-    hashed = {name: _hashed(rows[name], dtype) for name, dtype in columns.items()}
+    hashed = _hashed_columns(rows, columns)
     for file, part in runs(rows["file"].to_numpy()):
         hashes.setdefault(file, RowsHash(columns))._add(hashed, part)
 
@@ -119,17 +150,16 @@ class Witness:
         self._states: dict[int, RowsHash] = {}
         self._columns = hashed_of_state(columns, features)
 
-    def see(self, rows: "pd.DataFrame", block: FloatArray, states: pa.Table | None = None) -> None:
+    def see(self, rows: pa.Table, block: FloatArray, states: pa.Table | None = None) -> None:
         """Take note of one chunk as it is scored: rows (`file`, `context`, OBSERVATION), features (n, 13), and the
         states of its series (`folded.FOLDED`)."""
-        context = rows["context"].to_numpy(bool)
         for file, part in runs(rows["file"].to_numpy()):
             self.feature_block.setdefault(file, BlockHash()).add(block[part])
             self._earlier.setdefault(file, RowsHash(OBSERVATION))
-        if context.any():
-            hash_by_file(self._earlier, rows[context], OBSERVATION)
+        if pc.any(rows["context"]).as_py():
+            hash_by_file(self._earlier, rows.filter(rows["context"]), OBSERVATION)
         if states is not None:
-            hash_by_file(self._states, states_as_frame(states), self._columns)
+            hash_by_file(self._states, hashed_states(states), self._columns)
 
     def earlier_rows(self, file: int, earlier: Earlier) -> str:
         """The hash of what came from history for a file, by one of the definitions."""
@@ -157,11 +187,11 @@ def hashed_of_state(columns: Sequence[str], features: Sequence[str]) -> dict[str
     return {"symbol": "str", "folded": "int64", **days, "folded_slugs": "str", **numbers}
 
 
-def states_as_frame(states: pa.Table) -> "pd.DataFrame":
+def hashed_states(states: pa.Table) -> pa.Table:
     """The states of those series that have one, as they are hashed."""
     there = states.filter(pc.is_valid(states["symbol"]))
-    frame: pd.DataFrame = there.drop_columns(["folded_slugs"]).to_pandas(date_as_object=False)
-    return frame.assign(folded_slugs=[json.dumps(slugs) for slugs in there["folded_slugs"].to_pylist()])
+    slugs = pa.array([json.dumps(slugs) for slugs in there["folded_slugs"].to_pylist()], pa.string())
+    return there.set_column(there.schema.get_field_index("folded_slugs"), "folded_slugs", slugs)
 
 
 def runs(values: npt.NDArray[Any] | Sequence[int]) -> Iterator[tuple[int, slice]]:

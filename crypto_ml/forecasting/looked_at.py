@@ -7,9 +7,10 @@ from heapq import nlargest
 from typing import Final
 
 import numpy as np
-import pandas as pd
+import pyarrow as pa
 
 from crypto_ml.forecasting.sketches import MOST_POINTS, FloatArray, Series
+from crypto_ml.forecasting.sorting import begins_series
 
 MOST_SERIES: Final = 6
 MOST_ERRORS: Final = 2_000
@@ -37,9 +38,9 @@ class LookedAt:
     def mean_relative_error(self) -> float | None:
         return self._sum / self._rows if self._rows and np.isfinite(self._sum) else None
 
-    def add(self, predicted: pd.DataFrame) -> None:
-        """See rows that were predicted, in the columns of `scoring.score`."""
-        observed, made = (predicted[name].to_numpy(np.float64) for name in ("val_open", "pred_open"))
+    def add(self, predicted: pa.Table) -> None:
+        """See rows that were predicted, in the columns of `scoring.SCORED`."""
+        observed, made = (predicted[name].to_numpy() for name in ("val_open", "pred_open"))
         with np.errstate(over="ignore"):
             off_by = (made - observed) / observed
         self.off_by = np.concatenate([self.off_by, off_by[: MOST_ERRORS - len(self.off_by)]])
@@ -47,15 +48,17 @@ class LookedAt:
         self._rows += len(observed)
         self._keep_longest(predicted, observed, made)
 
-    def _keep_longest(self, predicted: pd.DataFrame, observed: FloatArray, made: FloatArray) -> None:
-        symbols, days = predicted["symbol"].to_numpy(), predicted["date"].to_numpy("datetime64[D]")
-        starts = np.flatnonzero(~predicted.duplicated(["file", "symbol"]).to_numpy())
-        lengths = np.diff(starts, append=len(predicted))
+    def _keep_longest(self, predicted: pa.Table, observed: FloatArray, made: FloatArray) -> None:
+        days = predicted["date"].to_numpy()
+        starts = np.flatnonzero(begins_series(predicted))
+        lengths = np.diff(starts, append=predicted.num_rows)
         least = self._kept[-1][0] if len(self._kept) == MOST_SERIES else FEWEST_ROWS - 1
         longest = np.argsort(-lengths, kind="stable")[:MOST_SERIES]
         for begin, count in zip(starts[longest].tolist(), lengths[longest].tolist(), strict=True):
             if count > least:
                 rows = slice(begin, begin + count)
-                series = Series(str(symbols[begin]), days[rows], observed[rows], made[rows]).last(MOST_POINTS)
+                series = Series(predicted["symbol"][begin].as_py(), days[rows], observed[rows], made[rows]).last(
+                    MOST_POINTS
+                )
                 self._kept.append((count, series))
         self._kept = nlargest(MOST_SERIES, self._kept, key=lambda kept: kept[0])

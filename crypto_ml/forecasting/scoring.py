@@ -3,12 +3,15 @@
 A prediction for row t is made from the rows before t of the same series and from nothing else.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from crypto_ml.forecasting.bundle import ModelBundle
 from crypto_ml.forecasting.columns import Columns, Rows
@@ -26,7 +29,7 @@ from crypto_ml.forecasting.folded import FoldedSeries
 from crypto_ml.forecasting.running import Seeds, rows_before
 from crypto_ml.forecasting.scaled_by import BY_MODEL, BY_OWN_ROWS, UNSCALED, other_coins
 from crypto_ml.forecasting.scaling import OwnStatistics, SeriesStatistics, own_statistics
-from crypto_ml.forecasting.schema import MINIMUM_OWN_ROWS, Recovery
+from crypto_ml.forecasting.schema import MINIMUM_OWN_ROWS, PRICES, Recovery
 from crypto_ml.forecasting.windows import WindowArray, as_input, window_rows, windows
 
 if TYPE_CHECKING:
@@ -35,40 +38,70 @@ if TYPE_CHECKING:
 PREDICTED, SEED = "predicted", "seed"
 
 
-def score(
-    chunks: Iterable["pd.DataFrame"],
+SCORED: Final = pa.schema(
+    [
+        ("file", pa.int32()),
+        ("symbol", pa.string()),
+        ("index", pa.int64()),
+        ("date", pa.date32()),
+        ("pred_open", pa.float64()),
+        ("val_open", pa.float64()),
+        ("status", pa.string()),
+        ("scaled_by", pa.string()),
+        ("line", pa.int64()),
+    ]
+)
+"""An answered row: its series of its file, its number (0, 1, 2 …) there, what was predicted and what was observed (the
+upload's currency), `predicted` or `seed` (too few earlier rows exist: pred_open = open), what scaled it, its line."""
+
+
+def score_tables(
+    chunks: Iterable[pa.Table],
     bundle: ModelBundle,
     recovery: Recovery,
     witness: Witness | None = None,
     folded: FoldedSeries | None = None,
-) -> Iterator["pd.DataFrame"]:
+) -> Iterator[pa.Table]:
     """Predict the open of every row that is not context.
 
-    chunks: sorted rows as from `sorting.RowSorter.chunks`, whole series, with the OBSERVATION columns, `file`, `line`
-    and `context`. Rows marked `context` only help to predict the others; a row whose prices are NaN stands for a day
-    that is still to come. Yields, for each chunk, a frame of its answered rows in the same order: `file`, `symbol`,
-    `index` (0, 1, 2 … within a series of the file), `date`, `pred_open` and `val_open` (float64, the upload's
-    currency), `status` (`predicted`, or `seed` where too few earlier rows exist: pred_open = open), `scaled_by`,
-    `line`. A `witness` sees what the predictions are made from. folded: the states of series of which the chunks do not
+    chunks: sorted rows as from `sorting.RowSorter.chunk_tables`, whole series, with the OBSERVATION columns, `file`,
+    `line` and `context`. Rows marked `context` only help to predict the others; a row whose prices are missing stands
+    for a day that is still to come. Yields, for each chunk, its answered rows in the same order, in the columns of
+    SCORED. A `witness` sees what the predictions are made from. folded: the states of series of which the chunks do not
     have the first rows, but LOOK_BACK or more before the first row that is not context.
     """
+    for rows in chunks:
+        columns = add_levels(Columns.of(rows.select(_READ)))
+        asked = ~np.asarray(rows["context"].to_numpy(), bool)
+        see = None if witness is None else partial(witness.see, rows)
+        made = _answered(columns, asked, bundle, recovery, see=see, folded=folded)
+        of_asked = rows if asked.all() else rows.filter(pa.array(asked))
+        if not of_asked.num_rows:
+            continue
+        status = pc.if_else(pa.array(made.made), PREDICTED, SEED)
+        opens = pa.array(columns["open"][asked])
+        where = (of_asked[name] for name in ("file", "symbol"))
+        scaled_by = pa.array(made.scaled_by, pa.string())
+        values = [*where, made.index, of_asked["date"], made.price, opens, status, scaled_by, of_asked["line"]]
+        yield pa.table(values, schema=SCORED)
+
+
+_READ: Final = ("file", "symbol", *PRICES, "market", "slug")
+
+
+def score(chunks: Iterable["pd.DataFrame"], bundle: ModelBundle, recovery: Recovery) -> Iterator["pd.DataFrame"]:
+    """`score_tables` for frames, in frames."""
     for chunk in chunks:
-        answered = score_rows(chunk, bundle, recovery, witness, folded)
+        answered = score_rows(chunk, bundle, recovery)
         if len(answered):
             yield answered
 
 
-def score_rows(
-    rows: "pd.DataFrame",
-    bundle: ModelBundle,
-    recovery: Recovery,
-    witness: Witness | None = None,
-    folded: FoldedSeries | None = None,
-) -> "pd.DataFrame":
+def score_rows(rows: "pd.DataFrame", bundle: ModelBundle, recovery: Recovery) -> "pd.DataFrame":
     """`score` for one chunk."""
     rows = add_levels(rows)
     asked = ~np.asarray(rows["context"], bool)
-    made = _answered(rows, asked, bundle, recovery, witness=witness, folded=folded)
+    made = _answered(rows, asked, bundle, recovery)
     answers = rows.loc[asked, ["file", "symbol", "date"]].reset_index(drop=True)
     answers.insert(2, "index", made.index)
     return answers.assign(
@@ -102,7 +135,7 @@ def _answered(
     bundle: ModelBundle,
     recovery: Recovery,
     *,
-    witness: Witness | None = None,
+    see: Callable[[FloatArray, pa.Table | None], None] | None = None,
     folded: FoldedSeries | None = None,
 ) -> Answered:
     numbers = _series_numbers(rows)
@@ -110,8 +143,8 @@ def _answered(
     states = None if folded is None else folded.of(rows, starts)
     seeds = None if states is None else Seeds.of(states, bundle.statistics.columns)
     block = feature_block(rows, starts, bundle.features, None if seeds is None else seeds.last)
-    if witness and not isinstance(rows, Columns):
-        witness.see(rows, block, states)
+    if see:
+        see(block, states)
     prediction = _predict_changes(rows, block, starts, asked, bundle, seeds=seeds)
     opens = np.asarray(rows["open"], np.float64)
     previous = np.concatenate([[np.nan], opens[:-1]])

@@ -237,7 +237,7 @@ class _HeldRows:
             rows = rows.filter(pc.invert(rows["context"]))
         if not rows.num_rows:
             return
-        begins = np.flatnonzero(_changes(rows))
+        begins = np.flatnonzero(begins_series(rows))
         ends = np.append(begins[1:], rows.num_rows)
         at, last = pa.array(begins), pa.array(ends - 1)
         columns = [rows["file"].take(at), rows["symbol"].take(at), rows["date"].take(at), rows["date"].take(last)]
@@ -292,7 +292,7 @@ def _order(rows: pa.Table) -> npt.NDArray[np.intp] | None:
 _SYMBOL_BITS: Final = 31
 
 
-def _changes(rows: pa.Table) -> npt.NDArray[np.bool_]:
+def begins_series(rows: pa.Table) -> npt.NDArray[np.bool_]:
     """Where a row of sorted ones is the first of its file and symbol, shape (n,)."""
     first = np.ones(rows.num_rows, bool)
     if rows.num_rows > 1:
@@ -403,7 +403,7 @@ def _without_outranked(rows: pa.Table) -> pa.Table:
         return rows
     day = rows["date"].cast(pa.int32()).to_numpy()
     outranked = np.zeros(len(context), bool)
-    outranked[1:] = context[1:] & (day[1:] == day[:-1]) & ~_changes(rows)[1:]
+    outranked[1:] = context[1:] & (day[1:] == day[:-1]) & ~begins_series(rows)[1:]
     return rows.filter(pa.array(~outranked)) if outranked.any() else rows
 
 

@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 from crypto_ml.digest import sha256_of, sha256_of_file
 from crypto_ml.forecasting.alike import take_in_alike
 from crypto_ml.forecasting.bundle import ModelBundle
+from crypto_ml.forecasting.columns import Columns
 from crypto_ml.forecasting.current import Order
 from crypto_ml.forecasting.features import add_levels
 from crypto_ml.forecasting.intake import (
@@ -31,11 +32,12 @@ from crypto_ml.forecasting.intake import (
     Repeats,
     name_series,
     nothing_left,
-    settled_chunks,
+    settled_rows,
     take_in_all,
 )
 from crypto_ml.forecasting.refusals import LISTED
 from crypto_ml.forecasting.refusals import REFUSED as REFUSED_SCHEMA
+from crypto_ml.forecasting.schema import PRICES
 from crypto_ml.forecasting.sorting import ROWS, RowSorter
 from crypto_ml.forecasting.uploads.json_records import as_csv
 from crypto_ml.forecasting.uploads.layouts import columns_given
@@ -275,14 +277,25 @@ def _write_accepted(sorter: RowSorter, repeats: Repeats, path: Path) -> tuple[li
     first_rows: list[dict[str, Any]] = []
     days: list[str] = []
     with pq.ParquetWriter(path, ACCEPTED_SCHEMA, compression="zstd") as writer:
-        for chunk in settled_chunks(sorter, repeats):
-            table = pa.Table.from_pandas(add_levels(chunk), schema=ACCEPTED_SCHEMA, preserve_index=False)
+        for chunk in settled_rows(sorter, repeats):
+            table = _with_levels(chunk)
             writer.write_table(table)
             days += [day.as_py().isoformat() for day in pc.min_max(table["date"]).values() if day.is_valid]
             if not first_rows:
                 rows = table.slice(0, PREVIEW_ROWS).drop_columns(["file"]).to_pylist()
                 first_rows = [{**row, "date": row["date"].isoformat()} for row in rows]
     return first_rows, days
+
+
+def _with_levels(rows: pa.Table) -> pa.Table:
+    """Accepted rows with what a row has by itself, in the columns of ACCEPTED_SCHEMA, each in one piece: on the pieces
+    depend the bytes of a Parquet file."""
+    levels = add_levels(Columns({name: rows[name].to_numpy() for name in (*PRICES, "market")}))
+    columns = (
+        rows[name] if name in rows.schema.names else pa.array(levels[name], from_pandas=True)
+        for name in ACCEPTED_SCHEMA.names
+    )
+    return pa.table(list(columns), schema=ACCEPTED_SCHEMA).combine_chunks()
 
 
 def _write_refused(files: Iterable[int], sorter: RowSorter, path: Path) -> None:

@@ -6,12 +6,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from crypto_ml.forecasting.answers import PREDICTIONS, append_table, with_prediction_ids
+from crypto_ml.forecasting.answers import PREDICTIONS, append_table, prediction_ids
 from crypto_ml.forecasting.bundle import ModelBundle
 from crypto_ml.forecasting.current import Order
 from crypto_ml.forecasting.fingerprint import ACCEPTED, RowsHash, Witness, hash_by_file, runs
@@ -21,9 +20,9 @@ from crypto_ml.forecasting.progress import Progress
 from crypto_ml.forecasting.running import FOLDED_1
 from crypto_ml.forecasting.scaled_by import BY_OWN_ROWS, OWN_SCALED_NAMED, is_other_coin
 from crypto_ml.forecasting.schema import Earlier
-from crypto_ml.forecasting.scoring import SEED, score
+from crypto_ml.forecasting.scoring import SEED, score_tables
 from crypto_ml.forecasting.series import LookAlikes
-from crypto_ml.forecasting.sorting import RowSorter, as_frame
+from crypto_ml.forecasting.sorting import RowSorter
 from crypto_ml.ledger.formats.receipt_v2 import Fingerprints
 from crypto_ml.ledger.registry import Champion
 from crypto_ml.settings import Settings
@@ -85,7 +84,7 @@ class Scored:
     own_scaled: list[str] = field(default_factory=list)
     own_scaled_series: int = 0
     folded_series: int = 0
-    preview: list[pd.DataFrame] = field(default_factory=list)
+    preview: list[pa.Table] = field(default_factory=list)
     look_alikes: Sequence[str] = ()
 
 
@@ -116,22 +115,21 @@ def score_delivery(
     predicted = pq.ParquetWriter(directory / PREDICTED_PARQUET, PREDICTED_ROWS, compression="zstd")
     with predicted, RowSorter(directory / "scoring") as sorter:
         for batch in accepted_rows(accepted, only):
-            sorter.add(pa.Table.from_batches([batch]).append_column("context", pa.repeat(False, batch.num_rows)))
-            frame = as_frame(pa.Table.from_batches([batch]))
-            hash_by_file(hashes, frame, ACCEPTED)
+            rows = pa.Table.from_batches([batch])
+            sorter.add(rows.append_column("context", pa.repeat(False, rows.num_rows)))
+            hash_by_file(hashes, rows, ACCEPTED)
         folded = FoldedSeries(directory / "folded")
         alike = add_earlier_rows(sorter, folded, sources, uploads)
         tell, answered = logged(log, f"delivery {cleaned.delivery}"), 0
-        for chunk in score(sorter.chunks(), sources.bundle, sources.settings.recovery, witness, folded):
+        chunks = sorter.chunk_tables()
+        for chunk in score_tables(chunks, sources.bundle, sources.settings.recovery, witness, folded):
             _write(chunk, names, scored, directory)
-            answered += len(chunk)
+            answered += chunk.num_rows
             tell(Progress("scoring", answered, cleaned.accepted_rows if only is None else None, "rows"))
-            made = chunk[chunk["status"] != SEED]
-            if looked_at and len(made):
+            made = chunk.filter(pc.not_equal(chunk["status"], SEED))
+            if looked_at and made.num_rows:
                 looked_at.add(made)
-            predicted.write_table(
-                pa.Table.from_pandas(made[PREDICTED_ROWS.names], schema=PREDICTED_ROWS, preserve_index=False)
-            )
+            predicted.write_table(made.select(PREDICTED_ROWS.names).combine_chunks())
     for number, file in scored.items():
         file.look_alikes = list(alike.notes(number))
         file.folded_series = witness.folded_series(number)
@@ -163,7 +161,7 @@ def add_earlier_rows(
     other = {name for coins in sorter.coins() for name, slug in coins if is_other_coin(slugs.get(name), slug)}
     coins = {symbol: slug for symbol, slug in bundle.coins.items() if symbol not in other}
     alike = LookAlikes(bundle.coins)
-    for spans in sorter.spans_in_parts():
+    for spans in sorter.span_tables():
         others = alike.ask(spans)
         for earlier in read_earlier(
             sources.read_from,
@@ -186,20 +184,22 @@ def add_earlier_rows(
     return alike
 
 
-def _write(chunk: pd.DataFrame, names: Mapping[int, str], scored: dict[int, Scored], directory: Path) -> None:
-    """Append scored rows to the predictions of their files; the chunk is turned into a table once for all of them."""
-    named = with_prediction_ids(chunk, chunk["file"].map(dict(names)))
-    table = pa.Table.from_pandas(named[PREDICTIONS.names], schema=PREDICTIONS, preserve_index=False)
-    seeds = (chunk["status"] == SEED).to_numpy()
-    by_own = (chunk["scaled_by"] == BY_OWN_ROWS).to_numpy()
-    symbols = chunk["symbol"].to_numpy()
+def _write(chunk: pa.Table, names: Mapping[int, str], scored: dict[int, Scored], directory: Path) -> None:
+    """Append scored rows (SCORED) to the predictions of their files."""
+    answers = pa.array([names.get(file) for file in chunk["file"].to_pylist()], pa.string())
+    named = chunk.append_column("prediction_id", prediction_ids(answers, chunk["line"])).select(PREDICTIONS.names)
+    seeds = pc.equal(chunk["status"], SEED).to_numpy()
+    by_own = pc.equal(chunk["scaled_by"], BY_OWN_ROWS).to_numpy()
     for number, rows in runs(chunk["file"].to_numpy()):
-        file = scored.setdefault(number, Scored(directory / f"{number}.csv"))
-        append_table(file.path, table.slice(rows.start, rows.stop - rows.start))
-        file.seed += int(seeds[rows].sum())
-        file.predicted += int((~seeds[rows]).sum())
-        own = list(dict.fromkeys(symbols[rows][by_own[rows]]))
-        file.own_scaled += own[: max(0, OWN_SCALED_NAMED - len(file.own_scaled))]
-        file.own_scaled_series += len(own)
+        count = rows.stop - rows.start
+        file, table = scored.setdefault(number, Scored(directory / f"{number}.csv")), named.slice(rows.start, count)
+        append_table(file.path, table)
+        of_seeds = seeds[rows]
+        file.seed += int(of_seeds.sum())
+        file.predicted += int((~of_seeds).sum())
+        if by_own[rows].any():
+            own = table["symbol"].filter(pa.array(by_own[rows])).unique().to_pylist()
+            file.own_scaled += own[: max(0, OWN_SCALED_NAMED - len(file.own_scaled))]
+            file.own_scaled_series += len(own)
         if not file.preview and len(scored) <= PREVIEW_ROWS:
-            file.preview.append(named[rows].loc[~seeds[rows], PREDICTIONS.names].head(PREVIEW_ROWS))
+            file.preview.append(table.filter(pa.array(~of_seeds)).slice(0, PREVIEW_ROWS))

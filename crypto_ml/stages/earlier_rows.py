@@ -17,7 +17,6 @@ from datetime import date, timedelta
 from typing import Final, Protocol
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -61,7 +60,7 @@ NEEDED_SQL: Final = f"""
 
 def earlier_rows(
     history: MarketHistory,
-    spans: pd.DataFrame,
+    spans: pa.Table,
     scaler_coins: Mapping[str, str | None],
     version: int | None,
     order: Order = "delivered",
@@ -69,29 +68,25 @@ def earlier_rows(
     also: Collection[str] = (),
     seen: Callable[[Iterable[str]], None] | None = None,
 ) -> Iterator[pa.RecordBatch]:
-    """Rows of history, marked as context, for each `file` and `symbol` of `spans` (see `RowSorter.spans`).
+    """Rows of history, marked as context, for each `file` and `symbol` of `spans` (see `RowSorter.span_tables`).
 
     scaler_coins: the symbols that the scaler knows, and the slug of the coin it knows under each, None where that was
     not recorded. version: the state of the history to read; None where there is none, which yields nothing. order: by
     which the current row of a day is chosen. also: symbols of which it is only of interest whether history has them.
     seen: is given the symbols that the history has, among others those.
     """
-    if version is None or spans.empty:
+    if version is None or not spans.num_rows:
         return
-    symbols = spans["symbol"].unique()
+    symbols = spans["symbol"].unique().to_pylist()
     known = history.scan(
         [*(name for name in ROWS.names if name not in {"file", "context", *ORDERING}), *ORDERING],
         symbols=[*symbols, *also] if len(symbols) <= MOST_SYMBOLS_PUSHED_DOWN else None,
-        before=pd.Timestamp(spans["last"].max()).date(),
+        before=pc.max(spans["last"]).as_py(),
         version=version,
     )
     known = known if seen is None else _watched(known, seen)
-    asked = spans.assign(
-        known_to_scaler=spans["symbol"].isin(set(scaler_coins)),
-        scalers_slug=spans["symbol"].map(dict(scaler_coins)),
-    )
-    table = pa.Table.from_pandas(asked[SPANS.names], schema=SPANS, preserve_index=False)
-    yield from queried(NEEDED_SQL.format(current=current_sql(order)), known, ROWS, spans=table)
+    asked = _with_coins(spans, scaler_coins)
+    yield from queried(NEEDED_SQL.format(current=current_sql(order)), known, ROWS, spans=asked)
 
 
 def _watched(known: pa.RecordBatchReader, seen: Callable[[Iterable[str]], None]) -> pa.RecordBatchReader:
@@ -186,7 +181,7 @@ class EarlierRows:
 def read_earlier(
     series: Series,
     history: MarketHistory,
-    spans: pd.DataFrame,
+    spans: pa.Table,
     scaler_coins: Mapping[str, str | None],
     version: int | None,
     *,
@@ -196,7 +191,7 @@ def read_earlier(
     seen: Callable[[Iterable[str]], None] | None = None,
 ) -> Iterator[EarlierRows]:
     """What of the history stood before the rows of `spans`, by the definition `earlier`; see `earlier_rows`."""
-    if version is None or spans.empty:
+    if version is None or not spans.num_rows:
         return
     if not earlier:
         for batch in earlier_rows(history, spans, scaler_coins, version, order, also=also, seen=seen):
@@ -207,7 +202,7 @@ def read_earlier(
 
 def folded_earlier_rows(
     series: Series,
-    spans: pd.DataFrame,
+    spans: pa.Table,
     scaler_coins: Mapping[str, str | None],
     version: int,
     *,
@@ -216,17 +211,20 @@ def folded_earlier_rows(
 ) -> Iterator[EarlierRows]:
     """What of series stood before the rows of `spans` by `folded-1`: canonical, so that whatever the book or the files
     are cut into, a series has the same state and rows. Arguments as for `earlier_rows`."""
-    symbols = sorted({*spans["symbol"], *also})
+    spans = _with_coins(spans, scaler_coins)
+    symbols = sorted({*spans["symbol"].to_pylist(), *also})
     for begin in range(0, len(symbols), SERIES_AT_ONCE):
         some = symbols[begin : begin + SERIES_AT_ONCE]
         book, changed = series.at_hand(some, version)
         if seen is not None:
             seen([*book.states["symbol"].to_pylist(), *changed])
         asked = _Asked.of(spans, book, scaler_coins)
-        for first in range(0, len(asked.spans), SPANS_AT_ONCE):
+        for first in range(0, asked.spans.num_rows, SPANS_AT_ONCE):
             yield asked.part(first, first + SPANS_AT_ONCE).from_book(book)
         yield from _from_rows(series, asked.elsewhere(), version)
-        yield from _from_all_rows(series, _with_coins(spans[spans["symbol"].isin(set(changed))], scaler_coins), version)
+        if changed:
+            of_changed = pc.is_in(spans["symbol"], value_set=pa.array(changed, pa.string()))
+            yield from _from_all_rows(series, spans.filter(of_changed), version)
 
 
 SERIES_AT_ONCE: Final = 20_000
@@ -241,13 +239,13 @@ MARGIN: Final = timedelta(days=45)
 class _Asked:
     """Spans, and where in a book their rows stand; each array has a value for each span.
 
-    spans: those whose series are in the book. begin, first, last: positions among the rows of the book: of the first
-    row of the series, and the first ones that are not before the span's first and last day. folded, first_day: of the
-    series. own: whether the series is scaled by its own rows. in_book: whether the book has what is needed; where not,
-    `own` says what the whole series up to the version suggests.
+    spans: those whose series are in the book, in the columns of SPANS. begin, first, last: positions among the rows of
+    the book: of the first row of the series, and the first ones that are not before the span's first and last day.
+    folded, first_day: of the series. own: whether the series is scaled by its own rows. in_book: whether the book has
+    what is needed; where not, `own` says what the whole series up to the version suggests.
     """
 
-    spans: pd.DataFrame
+    spans: pa.Table
     series: IntArray
     begin: IntArray
     first: IntArray
@@ -258,11 +256,12 @@ class _Asked:
     in_book: BoolArray
 
     @classmethod
-    def of(cls, spans: pd.DataFrame, book: SeriesBook, coins: Mapping[str, str | None]) -> "_Asked":
+    def of(cls, spans: pa.Table, book: SeriesBook, coins: Mapping[str, str | None]) -> "_Asked":
         names = book.states["symbol"].combine_chunks()
-        series = pc.index_in(pa.array(spans["symbol"], pa.string()), value_set=names)
-        there = series.is_valid().to_numpy(zero_copy_only=False)
-        spans, code = _with_coins(spans, coins)[there], series.drop_null().to_numpy().astype(np.int64)
+        series = pc.index_in(spans["symbol"], value_set=names)
+        if series.null_count:
+            spans = spans.filter(series.is_valid())
+        code = series.drop_null().to_numpy().astype(np.int64)
         of_row = pc.index_in(book.rows["symbol"], value_set=names).to_numpy().astype(np.int64)
         keys = (of_row << DAY_BITS) + book.rows["date"].cast(pa.int32()).to_numpy()
         begins = np.searchsorted(of_row, np.arange(len(names) + 1))
@@ -274,7 +273,7 @@ class _Asked:
         others, in_state = _others(book, of_row, coins)
         before = np.append(0, np.cumsum(others))
         other = in_state[code] | (before[np.where(behind, last, end)] > before[begin])
-        own = ~spans["known_to_scaler"].to_numpy(bool) | other
+        own = ~spans["known_to_scaler"].to_numpy() | other
         enough = np.where(own, folded_rows(folded + first - begin, LOOK_BACK) >= folded, first - begin >= LOOK_BACK)
         return cls(
             spans=spans,
@@ -291,11 +290,13 @@ class _Asked:
     def take(self, which: slice | BoolArray) -> "_Asked":
         """Some of the spans."""
         found = {name: values[which] for name, values in vars(self).items() if name != "spans"}
-        return _Asked(self.spans.iloc[which] if isinstance(which, slice) else self.spans[which], **found)
+        if isinstance(which, slice):
+            return _Asked(self.spans.slice(which.start, which.stop - which.start), **found)
+        return self if which.all() else _Asked(self.spans.filter(pa.array(which)), **found)
 
     def part(self, begin: int, end: int) -> "_Asked":
         """Spans by their position, those that the book has what is needed of."""
-        part = self.take(slice(begin, end))
+        part = self.take(slice(begin, min(end, self.spans.num_rows)))
         return part.take(part.in_book)
 
     def elsewhere(self) -> "_Asked":
@@ -310,8 +311,10 @@ class _Asked:
         )
         span, at = _ranges(kept_from, self.last)
         found = book.rows.take(pa.array(at))
-        rows = _named(found, self.spans.iloc[span])
+        rows = _named(found, self.spans, span)
         has_state = self.own & (target > 0)
+        if not has_state.any():
+            return EarlierRows(rows, FOLDED.empty_table(), found["upload_id"])
         states = _keyed(book.states.take(pa.array(self.series[has_state])), np.flatnonzero(has_state))
         if (further := self.own & (target > self.folded)).any():
             span, at = _ranges(np.where(further, self.begin, 0), np.where(further, self.first, 0))
@@ -319,21 +322,24 @@ class _Asked:
             on = np.isin(np.flatnonzero(has_state), np.flatnonzero(further))
             went_on = fold(states.filter(pa.array(on)), behind, kept=LOOK_BACK).states
             states = pa.concat_tables([states.filter(pa.array(~on)), went_on]).sort_by("symbol")
-        return EarlierRows(rows, _states_of(states, self.spans.iloc[_spans_of(states)]), found["upload_id"])
+        return EarlierRows(rows, _states_of(states, self.spans, _spans_of(states)), found["upload_id"])
 
 
-def _with_coins(spans: pd.DataFrame, coins: Mapping[str, str | None]) -> pd.DataFrame:
-    """Spans, with whether the scaler knows the series, and the slug of the coin that it knows."""
-    known = spans["symbol"].isin(set(coins))
-    return spans.assign(known_to_scaler=known, scalers_slug=spans["symbol"].map(dict(coins)))
+def _with_coins(spans: pa.Table, coins: Mapping[str, str | None]) -> pa.Table:
+    """Spans (SPANS), with whether the scaler knows the series, and the slug of the coin that it knows."""
+    symbols = spans["symbol"].to_pylist()
+    known, slugs = [symbol in coins for symbol in symbols], [coins.get(symbol) for symbol in symbols]
+    given = [spans[name] for name in ("file", "symbol", "first", "last")]
+    return pa.table([*given, pa.array(known, pa.bool_()), pa.array(slugs, pa.string())], schema=SPANS)
 
 
 DAY_BITS: Final = 32
 KEY_DIGITS: Final = 9
 
 
-def _days(dates: pd.Series) -> IntArray:
-    return dates.to_numpy("datetime64[D]").astype(np.int64)
+def _days(dates: pa.ChunkedArray) -> IntArray:
+    days: IntArray = dates.cast(pa.int32()).to_numpy().astype(np.int64)
+    return days
 
 
 def _others(book: SeriesBook, of_row: IntArray, coins: Mapping[str, str | None]) -> tuple[IntArray, BoolArray]:
@@ -372,19 +378,19 @@ def _spans_of(table: pa.Table) -> IntArray:
     return numbers
 
 
-def _named(rows: pa.Table, spans: pd.DataFrame) -> pa.Table:
-    """Rows as context of the files and series of their spans, of which each row has one."""
+def _named(rows: pa.Table, spans: pa.Table, of: IntArray) -> pa.Table:
+    """Rows as context of the files and series of spans; of: for each row the position of its span."""
+    at = pa.array(of)
     columns = {name: rows[name] for name in ROWS.names if name in rows.schema.names}
-    columns["symbol"] = pa.array(spans["symbol"].to_numpy(), pa.string())
-    columns["file"] = pa.array(spans["file"].to_numpy(), pa.int32())
-    columns["context"] = pa.repeat(True, len(spans))
+    columns["symbol"], columns["file"] = spans["symbol"].take(at), spans["file"].take(at)
+    columns["context"] = pa.repeat(True, len(of))
     return pa.table({name: columns[name] for name in ROWS.names}, ROWS)
 
 
-def _states_of(states: pa.Table, spans: pd.DataFrame) -> pa.Table:
-    """States as those of the files and series of their spans, of which each has one."""
-    symbols = pa.array(spans["symbol"].to_numpy(), pa.string())
-    named = states.set_column(0, "symbol", symbols).add_column(0, "file", pa.array(spans["file"].to_numpy()))
+def _states_of(states: pa.Table, spans: pa.Table, of: IntArray) -> pa.Table:
+    """States as those of the files and series of spans; of: for each state the position of its span."""
+    at = pa.array(of)
+    named = states.set_column(0, "symbol", spans["symbol"].take(at)).add_column(0, "file", spans["file"].take(at))
     return named.select(FOLDED.names).cast(FOLDED)
 
 
@@ -412,7 +418,7 @@ def _from_rows(series: Series, asked: _Asked, version: int) -> Iterator[EarlierR
     Those of which nothing stood before, or a window alone counts, need the last days before them, and all others are
     read from their beginning.
     """
-    if asked.spans.empty:
+    if not asked.spans.num_rows:
         return
     first = _days(asked.spans["first"])
     none_before = first <= asked.first_day
@@ -429,40 +435,46 @@ def _from_rows(series: Series, asked: _Asked, version: int) -> Iterator[EarlierR
         yield from _folded(series, _numbered(asked.spans, whole), version, np.zeros(len(first), np.int64))
 
 
-def _from_all_rows(series: Series, spans: pd.DataFrame, version: int) -> Iterator[EarlierRows]:
-    """What stood before spans (`_with_coins`), from all rows of their series."""
-    if not spans.empty:
-        every = np.ones(len(spans), bool)
-        yield from _folded(series, _numbered(spans, every), version, np.zeros(len(spans), np.int64))
+def _from_all_rows(series: Series, spans: pa.Table, version: int) -> Iterator[EarlierRows]:
+    """What stood before spans (SPANS), from all rows of their series."""
+    if spans.num_rows:
+        every = np.ones(spans.num_rows, bool)
+        yield from _folded(series, _numbered(spans, every), version, np.zeros(spans.num_rows, np.int64))
 
 
 _EPOCH: Final = date(1970, 1, 1)
 
 
-def _numbered(spans: pd.DataFrame, which: BoolArray) -> pd.DataFrame:
-    return spans.assign(span=np.arange(len(spans)))[which]
+def _numbered(spans: pa.Table, which: BoolArray) -> tuple[pa.Table, IntArray]:
+    """All spans, and the numbers of some of them."""
+    return spans, np.flatnonzero(which)
 
 
 def _folded(
-    series: Series, spans: pd.DataFrame, version: int, found: IntArray, since: date | None = None
+    series: Series,
+    numbered: tuple[pa.Table, IntArray],
+    version: int,
+    found: IntArray,
+    since: date | None = None,
 ) -> Iterator[EarlierRows]:
-    """Spans' rows since a day, folded where they are scaled by them. found: gets how many stood before each, by its
-    number `span`."""
+    """The rows since a day of some spans, folded where they are scaled by them. found: gets how many stood before each,
+    by its number."""
+    spans, numbers = numbered
+    some = spans.take(pa.array(numbers))
     rows = series.rows(
         [*(name for name in ROWS_KEPT.names if name not in ORDERING), *ORDERING],
-        symbols=spans["symbol"].unique(),
+        symbols=some["symbol"].unique().to_pylist(),
         since=since,
-        before=spans["last"].max().date(),
+        before=pc.max(some["last"]).as_py(),
         version=version,
     )
-    spans = spans.set_index("span", drop=False)
-    table = pa.Table.from_pandas(spans[ASKED.names], schema=ASKED, preserve_index=False)
+    table = some.append_column("span", pa.array(numbers)).select(ASKED.names).cast(ASKED)
     going_on = SeriesBook(STATE.empty_table(), ROWS_KEPT.empty_table())
     for batch in queried(FOUND_SQL, rows, FOUND, spans=table):
         part = pa.Table.from_batches([batch])
         np.add.at(found, part["span"].filter(part["before"]).to_numpy(), 1)
         plain = part.filter(pc.invert(part["folds"]))
-        named = _named(plain, spans.loc[plain["span"].to_numpy()])
+        named = _named(plain, spans, plain["span"].to_numpy())
         yield EarlierRows(named, FOLDED.empty_table(), plain["upload_id"])
         folding = part.filter(part["folds"])
         if folding.num_rows:
@@ -473,10 +485,10 @@ def _folded(
     yield _as_earlier(going_on, spans)
 
 
-def _as_earlier(keyed: SeriesBook, spans: pd.DataFrame) -> EarlierRows:
+def _as_earlier(keyed: SeriesBook, spans: pa.Table) -> EarlierRows:
     states = keyed.states.filter(pc.greater(keyed.states["folded"], 0))
-    rows = _named(keyed.rows, spans.loc[_spans_of(keyed.rows)])
-    return EarlierRows(rows, _states_of(states, spans.loc[_spans_of(states)]), keyed.rows["upload_id"])
+    rows = _named(keyed.rows, spans, _spans_of(keyed.rows))
+    return EarlierRows(rows, _states_of(states, spans, _spans_of(states)), keyed.rows["upload_id"])
 
 
 def current_of(series: Series, symbols: Collection[str], before: date, version: int, order: Order) -> pa.Table:

@@ -13,6 +13,7 @@ from typing import Final
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
 from crypto_ml.forecasting.bundle import ModelBundle
 from crypto_ml.forecasting.current import Order
@@ -21,8 +22,8 @@ from crypto_ml.forecasting.fingerprint import Witness
 from crypto_ml.forecasting.folded import FoldedSeries
 from crypto_ml.forecasting.running import FOLDED_1
 from crypto_ml.forecasting.schema import OBSERVATION, Earlier
-from crypto_ml.forecasting.scoring import PREDICTED, score
-from crypto_ml.forecasting.sorting import RowSorter, as_rows
+from crypto_ml.forecasting.scoring import PREDICTED, score_tables
+from crypto_ml.forecasting.sorting import RowSorter, as_frame, as_rows
 from crypto_ml.ledger.formats.forecast_v1 import Fingerprints, SymbolCounts
 from crypto_ml.ledger.registry import Champion
 from crypto_ml.settings import Settings
@@ -160,14 +161,14 @@ def next_opens(
     *,
     uploads: set[str] | None = None,
 ) -> pd.DataFrame:
-    """The day after `newest`, which is still to come, of some symbols, scored (see `scoring.score`)."""
+    """The day after `newest`, which is still to come, of some symbols, scored (see `scoring.SCORED`)."""
     to_come = pd.DataFrame({"symbol": list(symbols)}, dtype="str")
     unknown = {name: None if dtype == "str" else np.nan for name, dtype in OBSERVATION.items() if name != "symbol"}
     to_come = to_come.assign(**unknown).assign(date=newest + ONE_DAY, line=0, market=0.0)
     with TemporaryDirectory(dir=directory) as name, RowSorter(Path(name)) as sorter:
         sorter.add(as_rows(to_come, file=0))
         folded = FoldedSeries(Path(name) / "folded")
-        for spans in sorter.spans_in_parts():
+        for spans in sorter.span_tables():
             for earlier in read_earlier(
                 sources.read_from,
                 sources.history,
@@ -181,4 +182,5 @@ def next_opens(
                 folded.add(earlier.states)
                 if uploads is not None:
                     uploads.update(earlier.uploads.unique().to_pylist())
-        return pd.concat(score(sorter.chunks(), sources.bundle, "one_step", witness, folded), ignore_index=True)
+        chunks = sorter.chunk_tables()
+        return as_frame(pa.concat_tables(score_tables(chunks, sources.bundle, "one_step", witness, folded)))

@@ -11,7 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TypeVar
 
-import pandas as pd
+import pyarrow as pa
 
 from crypto_ml.digest import sha256_of
 from crypto_ml.errors import CryptoMLError, Unavailable
@@ -56,7 +56,7 @@ class Answers:
 
     receipts: Sequence[Receipt]
     reports: Sequence[Report]
-    preview: pd.DataFrame
+    preview: pa.Table
     looked_at: LookedAt
 
     @property
@@ -113,11 +113,11 @@ def answer(received: Received, cleaned: Cleaned, sources: Sources) -> Answers:
             raise failed[min(passing, default=min(failed))]
         answers = [written[number] for number in sorted(written)]
         close(received.delivery, [one.receipt for one in answers], sources.store)
-        previews = [frame for file in list(delivery.scored.values())[:PREVIEW_ROWS] for frame in file.preview]
+        previews = [rows for file in list(delivery.scored.values())[:PREVIEW_ROWS] for rows in file.preview]
         return Answers(
             [one.receipt for one in answers],
             [one.report for one in answers],
-            pd.concat(previews) if previews else pd.DataFrame(columns=PREDICTIONS.names),
+            pa.concat_tables(previews) if previews else PREDICTIONS.empty_table(),
             delivery.looked_at,
         )
 

@@ -4,7 +4,7 @@ from typing import Any
 from xml.dom.minidom import parseString
 
 import numpy as np
-import pandas as pd
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -45,10 +45,11 @@ def test_a_value_without_neighbours_is_a_dot_and_a_missing_one_a_gap() -> None:
     assert (dots.getAttribute("d"), dots.getAttribute("stroke-width")) == ("M295 40h0", "5")
 
 
-def rows(lengths: dict[str, int], file: int = 0) -> pd.DataFrame:
+def rows(lengths: dict[str, int], file: int = 0) -> pa.Table:
     symbols = [symbol for symbol, count in lengths.items() for _ in range(count)]
-    days = [day for count in lengths.values() for day in pd.date_range("2020-01-01", periods=count)]
-    return pd.DataFrame({"file": file, "symbol": symbols, "date": days, "val_open": 2.0, "pred_open": 3.0})
+    days = np.datetime64("2020-01-01") + np.concatenate([np.arange(count) for count in lengths.values()])
+    files, twos, threes = (pa.repeat(value, len(symbols)) for value in (file, 2.0, 3.0))
+    return pa.table({"file": files, "symbol": symbols, "date": days, "val_open": twos, "pred_open": threes})
 
 
 def test_the_longest_series_are_kept_however_they_come_and_only_their_last_days() -> None:

@@ -163,7 +163,7 @@ def test_the_files_of_a_delivery_are_answered_each_for_itself(road: Road) -> Non
     assert road.predictions("b")["pred_open"].tolist() == whole[:6]
     # what the delivery's other files say of earlier days is known by then
     assert road.predictions("d")["pred_open"].tolist() == whole[9:]
-    assert answers.preview["symbol"].tolist()
+    assert answers.preview["symbol"].to_pylist()
 
 
 def test_cumulative_recovery_is_a_setting(road: Road) -> None:

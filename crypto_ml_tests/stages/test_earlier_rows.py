@@ -19,8 +19,8 @@ from crypto_ml.forecasting.folded import FoldedSeries
 from crypto_ml.forecasting.running import FOLDED_1, KEPT, ROWS_KEPT, SeriesBook, fold
 from crypto_ml.forecasting.scaled_by import is_other_coin
 from crypto_ml.forecasting.schema import LOOK_BACK
-from crypto_ml.forecasting.scoring import score, score_rows
-from crypto_ml.forecasting.sorting import ROWS, RowSorter
+from crypto_ml.forecasting.scoring import score_rows, score_tables
+from crypto_ml.forecasting.sorting import ROWS, SPANS, RowSorter, as_frame
 from crypto_ml.stages.earlier_rows import EarlierRows, Series, folded_earlier_rows
 from crypto_ml_tests.forecasting.markets import market, model
 
@@ -100,7 +100,8 @@ def folded_before(series: Series, asked: pd.DataFrame, bundle: ModelBundle) -> l
     given = asked[["symbol", "slug"]].itertuples(index=False, name=None)
     other = {name for name, slug in given if is_other_coin(bundle.slugs.get(name), slug)}
     coins = {name: slug for name, slug in bundle.coins.items() if name not in other}
-    return list(folded_earlier_rows(series, spans, coins, 1))
+    table = pa.Table.from_pandas(spans, SPANS, preserve_index=False)
+    return list(folded_earlier_rows(series, table, coins, 1))
 
 
 def as_table(asked: pd.DataFrame) -> pa.Table:
@@ -115,8 +116,8 @@ def scored(asked: pd.DataFrame, earlier: Iterable[EarlierRows], bundle: ModelBun
         for one in earlier:
             sorter.add(one.rows)
             folded.add(one.states)
-        chunks = list(score(sorter.chunks(50), bundle, "one_step", witness, folded))
-        return pd.concat(chunks, ignore_index=True)[COLUMNS]
+        chunks = score_tables(sorter.chunk_tables(50), bundle, "one_step", witness, folded)
+        return as_frame(pa.concat_tables(chunks))[COLUMNS]
 
 
 def from_all_rows(rows: pd.DataFrame, asked: pd.DataFrame, bundle: ModelBundle) -> pd.DataFrame:

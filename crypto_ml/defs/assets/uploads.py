@@ -176,6 +176,7 @@ def market_history(context: dg.AssetExecutionContext, platform: Platform) -> dg.
 def predictions(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult:
     """The answers to a delivery: predictions, report and refused rows of each upload, published beside it."""
     from crypto_ml.forecasting.answers import PREDICTIONS
+    from crypto_ml.forecasting.sorting import as_frame
     from crypto_ml.ledger.metrics import answer_metrics, was_answered
     from crypto_ml.ledger.receipts import document
     from crypto_ml.ledger.reports import report_key_of
@@ -201,7 +202,7 @@ def predictions(context: dg.AssetExecutionContext, platform: Platform) -> dg.Mat
             **looked_at(answers.looked_at),
             **waterfall(context, received, spent, published),
             "outcomes": records([_answer_row(receipt) for receipt in receipts[:MOST_LISTED]]),
-            "preview": table(answers.preview[["symbol", "date", "pred_open", "val_open", "status"]]),
+            "preview": table(as_frame(answers.preview.select(["symbol", "date", "pred_open", "val_open", "status"]))),
             **answer_metrics(receipts, again=answered_before),
             "predicted_rows": sum(receipt.rows.predicted for receipt in receipts),
             "refused_rows": sum(receipt.rows.refused for receipt in receipts),
