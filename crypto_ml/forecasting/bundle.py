@@ -78,8 +78,8 @@ class ModelBundle:
         slugs: Mapping[str, str] = self.manifest["slugs"]
         return slugs
 
-    @property
-    def coins(self) -> dict[str, str | None]:
+    @cached_property
+    def coins(self) -> Mapping[str, str | None]:
         """The symbols that the scaler knows, each with its slug or None."""
         return {symbol: self.slugs.get(symbol) for symbol in self.statistics.symbols}
 

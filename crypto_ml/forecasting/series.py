@@ -3,7 +3,8 @@
 `btc` and `BTC` are two series. As that is seldom what was meant, whoever drops one beside the other is told.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Set
+from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -40,11 +41,16 @@ class LookAlikes:
     """Finds series of an upload whose symbol differs from a known one in nothing but capitals. known: to the model."""
 
     def __init__(self, known: Collection[str]) -> None:
-        self._known = {symbol.casefold(): symbol for symbol in known}
-        self._trusted = frozenset(known)
+        self._given = known
+        self._trusted = known if isinstance(known, Set | Mapping) else frozenset(known)
         self._seen: dict[str, str] = {}
         self._asked: dict[str, list[tuple[int, str]]] = {}
         self._found: dict[int, dict[str, str]] = {}
+
+    @cached_property
+    def _known(self) -> dict[str, str]:
+        """casefolded → symbol, which only symbols ask for that are none of these."""
+        return {symbol.casefold(): symbol for symbol in self._given}
 
     def ask(self, spans: "pd.DataFrame | pa.Table") -> set[str]:
         """Other spellings of the symbols of an upload (`file` and `symbol`), to look for among those that are known."""
@@ -66,6 +72,8 @@ class LookAlikes:
 
     def answer(self) -> None:
         """Find those of the symbols that were asked about last."""
+        if not self._asked:
+            return
         for folded, asked in self._asked.items():
             known = self._known.get(folded) or self._seen.get(folded)
             for file, symbol in asked:

@@ -14,7 +14,7 @@ from datetime import datetime
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -49,7 +49,6 @@ from crypto_ml.settings import Settings
 from crypto_ml.stages.progress import logged
 from crypto_ml.stages.raw_uploads import Kept, Received
 from crypto_ml.storage.failures import AlreadyExists, ObjectMissing
-from crypto_ml.storage.history import MarketHistory
 from crypto_ml.storage.objects import ObjectStore
 
 log: Final = logging.getLogger(__name__)
@@ -85,18 +84,28 @@ class CleanedFile:
     read_as: Mapping[str, Any] | None = None
 
 
+class Slugs(Protocol):
+    """Who knows the coin behind a symbol: the history, or what remembers what it said."""
+
+    def slugs(
+        self, symbols: Collection[str] | None = None, version: int | None = None, order: Order = "delivered"
+    ) -> dict[str, str]:
+        """See `MarketHistory.slugs`."""
+
+
 @dataclass(frozen=True)
 class KnownCoins:
     """Who holds a symbol already: the coin that history knows under it, else the one that the champion knows."""
 
-    history: MarketHistory
+    history: Slugs
     history_version: int | None
     champion: ModelBundle
     order: Order = "delivered"
 
     def under(self, symbols: Collection[str]) -> dict[str, str]:
         """symbol → slug, for those of `symbols` where one is known."""
-        known = {symbol: slug for symbol, slug in self.champion.slugs.items() if symbol in symbols}
+        learnt = self.champion.slugs
+        known = {symbol: learnt[symbol] for symbol in symbols if symbol in learnt}
         return known | self.history.slugs(symbols, self.history_version, self.order) if symbols else {}
 
 

@@ -159,7 +159,9 @@ def add_earlier_rows(
     bundle = sources.bundle
     slugs = bundle.slugs
     other = {name for coins in sorter.coins() for name, slug in coins if is_other_coin(slugs.get(name), slug)}
-    coins = {symbol: slug for symbol, slug in bundle.coins.items() if symbol not in other}
+    coins = bundle.coins
+    if other:
+        coins = {symbol: slug for symbol, slug in coins.items() if symbol not in other}
     alike = LookAlikes(bundle.coins)
     for spans in sorter.span_tables():
         others = alike.ask(spans)
