@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import islice
 from pathlib import Path
@@ -42,7 +42,7 @@ from crypto_ml.forecasting.sorting import ROWS, RowSorter
 from crypto_ml.forecasting.uploads.json_records import as_csv
 from crypto_ml.forecasting.uploads.layouts import columns_given
 from crypto_ml.ledger.code import code_version
-from crypto_ml.ledger.formats.reading import read_record
+from crypto_ml.ledger.formats.reading import adapter, read_record
 from crypto_ml.ledger.layout import cleaned_prefix, cleanings_prefix
 from crypto_ml.ledger.requests import is_json, is_request
 from crypto_ml.settings import Settings
@@ -337,7 +337,7 @@ def _keep(cleaned: Cleaned, directory: Path, store: ObjectStore, settings: Setti
         with suppress(AlreadyExists):  # left by a run that died before it wrote the record; the same rows
             store.upload_file(directory / name, key, create_only=True)
     try:
-        store.create_json(cleaned.record_key, asdict(cleaned))
+        store.create_json(cleaned.record_key, adapter(Cleaned).dump_python(cleaned))
     except AlreadyExists:
         return read_cleaned(cleaned.delivery, settings, store)
     return cleaned

@@ -21,6 +21,7 @@ from crypto_ml.forecasting.bundle import MANIFEST, ModelBundle
 from crypto_ml.forecasting.uploads.json_records import as_csv
 from crypto_ml.ledger.clock import not_before
 from crypto_ml.ledger.deliveries import Upload, delivery_key
+from crypto_ml.ledger.formats.reading import adapter
 from crypto_ml.ledger.formats.receipt_v2 import Outcome, Receipt
 from crypto_ml.ledger.layout import bundle_prefix, received_key, together_key
 from crypto_ml.ledger.receipts import receipts_of
@@ -30,9 +31,9 @@ from crypto_ml.ledger.requests import ZIP, asked_key, new_delivery, pack_key, se
 from crypto_ml.settings import Settings
 from crypto_ml.stages.cleaned_features import KnownCoins, clean
 from crypto_ml.stages.delivery_scoring import Sources
-from crypto_ml.stages.earlier_rows import Series
 from crypto_ml.stages.predictions import answer
 from crypto_ml.stages.raw_uploads import FORMAT, Received, ReceivedFile
+from crypto_ml.stages.remembered_series import RememberedSeries
 from crypto_ml.storage.failures import AlreadyExists
 from crypto_ml.storage.history import MarketHistory
 from crypto_ml.storage.objects import ObjectStore
@@ -70,7 +71,7 @@ class Serving:
     bundle: ModelBundle
     history: MarketHistory
     history_version: int | None
-    series: Series
+    series: RememberedSeries
     settings: Settings
     known: Mapping[str, bytes]
 
@@ -78,14 +79,15 @@ class Serving:
     def of(cls, deployment: Deployment) -> "Serving":
         """What a deployment serves with now. Raises what reading it raises (Refused, Unavailable)."""
         champion, history, store = deployment.champion(), deployment.history, deployment.store
+        version = history.version()
         bundle = deployment.bundle(champion.version)
         keys = (deployment.registry.pointer_key(champion.pointer), bundle_prefix(bundle.version) + MANIFEST)
         return cls(
             champion,
             bundle,
             history,
-            history.version(),
-            deployment.series,
+            version,
+            RememberedSeries(deployment.series, history, version),
             deployment.settings,
             {key: store.read(key) for key in keys},
         )
@@ -154,7 +156,7 @@ def answer_requests(
     store = deployment.store
     pack = PackedStore(store, name, known=serving.known)
     received = _received(name, asked, pack, now)
-    coins = KnownCoins(serving.history, serving.history_version, serving.bundle)
+    coins = KnownCoins(serving.series, serving.history_version, serving.bundle)
     cleaned = clean(received, coins, pack, serving.settings)
     if cleaned.renamed and len(asked) > 1:  # what a coin is named must not depend on who else asks at the same moment
         return [one for each in asked for one in answer_requests([each], serving, deployment, now=now, record=record)]
@@ -203,7 +205,7 @@ def _received(delivery: str, asked: Sequence[Asked], pack: PackedStore, now: dat
     received = Received(delivery, at, at, files, together, FORMAT)
     pack.create_json(delivery_key(delivery), {"noticed_at": at, "uploads": [asdict(file.upload) for file in files]})
     pack.create(together_key(delivery, together), everything)
-    pack.create_json(received_key(delivery), asdict(received))
+    pack.create_json(received_key(delivery), adapter(Received).dump_python(received))
     return received
 
 

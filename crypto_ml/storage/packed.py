@@ -5,6 +5,7 @@ whoever opens the pack reads each object under the key that it was written to.
 """
 
 import io
+import json
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
@@ -122,6 +123,11 @@ class PackedStore(ObjectStore):
             path.write_bytes(self.read(key))
         else:
             super().download_whole(key, path)
+
+    def create_json(self, key: str, document: Any) -> str:
+        """As ever, but on one line: laid out for people, a document takes ten times as long."""
+        said = json.dumps(document, sort_keys=True, ensure_ascii=False, allow_nan=False)
+        return self.create(key, said.encode() + b"\n", content_type="application/json")
 
     def _send(
         self,
