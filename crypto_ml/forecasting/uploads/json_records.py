@@ -7,6 +7,7 @@ line 2, behind the header.
 import csv
 import io
 import json
+import re
 from typing import Any, Final
 
 from crypto_ml.forecasting.uploads.unreadable import UnreadableUpload
@@ -15,6 +16,8 @@ from crypto_ml.visible import visible
 FIRST_LINE: Final = 2
 MOST_COLUMNS: Final = 1_000
 SHOWN: Final = 80
+MARKED: Final = re.compile(r"[0-9][.,][0-9]")
+THREE_DECIMALS: Final = re.compile(r"-?[0-9]{1,3}\.[0-9]{3}")
 
 
 def as_csv(body: bytes) -> bytes:
@@ -29,11 +32,14 @@ def as_csv(body: bytes) -> bytes:
     for name in columns:
         if not name.isprintable() or not name:
             raise UnreadableUpload(f"{_shown(name)} is no name of a column; name them symbol, date, open, …")
+    rows = [[record.get(name, "") for name in columns] for record in records]
+    if any(MARKED.search(value) and not isinstance(value, _Digits) for row in rows for value in row):
+        rows = [[_beyond_doubt(value) for value in row] for row in rows]
     text = io.StringIO()
     lines = csv.writer(text, lineterminator="\n")
     lines.writerow(columns)
     try:
-        lines.writerows([record.get(name, "") for name in columns] for record in records)
+        lines.writerows(rows)
         return text.getvalue().encode()
     except UnicodeEncodeError as error:
         raise UnreadableUpload("a text in the records is no Unicode (half of a pair of surrogates)") from error
@@ -42,7 +48,15 @@ def as_csv(body: bytes) -> bytes:
 def read_records(body: bytes) -> list[dict[str, str]]:
     """The records, each value as the text that stood there. Raises UnreadableUpload."""
     try:
-        found = json.loads(body.decode("utf-8-sig"), parse_float=_Digits, parse_int=_Digits, parse_constant=_Digits)
+        found = json.loads(
+            body.decode("utf-8-sig"),
+            parse_float=_Digits,
+            parse_int=_Digits,
+            parse_constant=_Digits,
+            object_pairs_hook=_of_pairs,
+        )
+    except UnreadableUpload:
+        raise
     except UnicodeDecodeError as error:
         raise UnreadableUpload(f"the body is not UTF-8 (byte {error.start})") from error
     except RecursionError as error:
@@ -71,6 +85,15 @@ class _Digits(str):
     __slots__ = ()
 
 
+def _of_pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in found if names.count(name) > 1)
+        raise UnreadableUpload(f"{_shown(twice)} stands twice in a record; give each name once")
+    return found
+
+
 def _record(number: int, record: Any) -> dict[str, str]:
     if not isinstance(record, dict):
         raise UnreadableUpload(f"entry {number} of the list is no record: {_shown(record)}")
@@ -81,12 +104,18 @@ def _text(number: int, name: str, value: Any) -> str:
     if isinstance(value, str):
         if "\n" in value or "\r" in value:
             raise UnreadableUpload(f"{_shown(name)} of record {number} has an end of line in it")
-        return str(value)
+        return value
     if value is None:
         return ""
     if isinstance(value, bool):
         return "true" if value else "false"
     raise UnreadableUpload(f"{_shown(name)} of record {number} is {_shown(value)}; give a number or a text")
+
+
+def _beyond_doubt(value: str) -> str:
+    """A number with a zero more where a file could mean thousands by its point: a number of JSON means one thing, also
+    beside texts in which a comma is the point."""
+    return f"{value}0" if isinstance(value, _Digits) and THREE_DECIMALS.fullmatch(value) else value
 
 
 def _as_json(value: Any) -> str:
