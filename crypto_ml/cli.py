@@ -12,7 +12,20 @@ from typing import IO, Any, Final
 
 import click
 
-from crypto_ml.commands import audit, demo, dev, doctor, drop, handover, make_model, models, retract, retry, score
+from crypto_ml.commands import (
+    audit,
+    demo,
+    dev,
+    doctor,
+    drop,
+    handover,
+    make_model,
+    models,
+    retract,
+    retry,
+    score,
+    serve,
+)
 from crypto_ml.errors import CryptoMLError
 from crypto_ml.visible import visible
 
@@ -77,6 +90,6 @@ def main() -> None:
     """Market data in, predictions of each cryptocurrency's next opening price out."""
 
 
-for module in (score, drop, retry, retract, demo, dev, doctor, models, audit, handover, make_model):
+for module in (score, serve, drop, retry, retract, demo, dev, doctor, models, audit, handover, make_model):
     for command in module.COMMANDS:
         main.add_command(command)

@@ -18,6 +18,9 @@ DRAWING: Final = ("matplotlib", "PIL")
 DEMO: Final = ("ministack",)
 """The embedded S3 server."""
 
+SERVING: Final = ("fastapi", "fastapi_offline", "uvicorn", "prometheus_client")
+"""What the REST service takes."""
+
 
 class NotInstalled(Blocked):
     """Something that this installation was made without."""
@@ -36,6 +39,11 @@ def require_drawing(what: str) -> None:
 def require_demo(what: str) -> None:
     """Raises NotInstalled where `what` has no S3 server to start."""
     _require(what, DEMO, "demo")
+
+
+def require_serving(what: str) -> None:
+    """Raises NotInstalled where libraries are missing that `what` needs to answer over HTTP."""
+    _require(what, SERVING, "serve")
 
 
 def can_draw() -> bool:

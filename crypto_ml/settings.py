@@ -88,6 +88,20 @@ class Settings(BaseModel):
         description="`dev`, `preprod` or `prod`: whose champion serves; `prod` takes only what `preprod` serves",
     )
     image: Text | None = Field(default=None, description="the image that runs, best by digest; recorded in receipts")
+    serve_tokens: Text = Field(
+        default="", description="who may ask the service: `NAME RIGHTS SHA256`, several with `;` between them"
+    )
+    serve_tokens_file: Path | None = Field(default=None, description="a file of such lines")
+    serve_unrecorded: bool = Field(
+        default=False, description="`true`: the service answers `?record=false`, and keeps nothing of it"
+    )
+    serve_max_bytes: PositiveInt = Field(default=32 << 20, description="largest body of a request")
+    serve_max_rows: PositiveInt = Field(default=100_000, description="most rows in a request")
+    serve_max_seconds: PositiveInt = Field(default=30, description="longest time for a request")
+    serve_max_requests: PositiveInt = Field(
+        default=512, description="requests at once in a worker, waiting ones included"
+    )
+    serve_max_requests_each: PositiveInt = Field(default=256, description="the same of one token")
 
     @classmethod
     def from_environment(cls) -> Self:
@@ -139,6 +153,8 @@ def settings_table() -> str:
 def _rows() -> Iterator[str]:
     for name, field in Settings.model_fields.items():
         default = f"{field.default.name}/" if isinstance(field.default, Path) else field.default
+        if isinstance(default, bool):
+            default = str(default).lower()
         shown = "none" if default in (None, "") else default if isinstance(default, int) else f"`{default}`"
         yield f"| `{variable(name)}` | {shown} | {field.description} |"
 
@@ -157,4 +173,6 @@ def _wanted(name: str, details: ErrorDetails) -> str:
     kinds = [kind for kind in (annotation, *get_args(annotation)) if getattr(kind, "__origin__", None) is Literal]
     if kinds:
         return " or ".join(get_args(kinds[0]))
+    if annotation is bool:
+        return "true or false"
     return "a whole number above 0" if annotation is int else "text"
