@@ -22,6 +22,7 @@ READS_THE_ENVIRONMENT = {
     "defs/warm/nursery.py",
     "defs/warm/worker.py",
     "forecasting/network.py",  # it tells TensorFlow how to behave, before it is imported
+    "service/running.py",
     "settings.py",
     "storage/embedded.py",
 }

@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from crypto_ml.cli import main
-from crypto_ml.extras import DEMO, DRAWING, TRAINING, NotInstalled, can_draw
+from crypto_ml.extras import DEMO, DRAWING, SERVING, TRAINING, NotInstalled, can_draw
 from crypto_ml.forecasting.pictures import loss_curve
 from crypto_ml.storage.embedded import EmbeddedS3
 
@@ -48,7 +48,16 @@ def test_the_embedded_server_says_which_extra_it_needs(tmp_path: Path, monkeypat
     assert not (tmp_path / "data").exists()
 
 
-@pytest.mark.parametrize(("extra", "modules"), [("training", (*TRAINING, *DRAWING)), ("demo", DEMO)])
+def test_the_service_says_which_extra_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    without(monkeypatch, *SERVING)
+    told = CliRunner().invoke(main, ["serve"])
+    assert (told.exit_code, told.stderr.count("\n")) == (1, 1)
+    assert "install crypto-ml[serve]" in told.stderr
+
+
+@pytest.mark.parametrize(
+    ("extra", "modules"), [("training", (*TRAINING, *DRAWING)), ("demo", DEMO), ("serve", SERVING)]
+)
 def test_an_extra_brings_the_modules_that_are_asked_for(extra: str, modules: tuple[str, ...]) -> None:
     by_module = packages_distributions()
     wanted = [line for line in requires("crypto-ml") or [] if f'extra == "{extra}"' in line]

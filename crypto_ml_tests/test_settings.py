@@ -46,6 +46,14 @@ def test_every_variable_is_read(environment: pytest.MonkeyPatch, tmp_path: Path)
         model_out=tmp_path,
         environment="preprod",
         image="crypto_ml@sha256:0",
+        serve_tokens="charts read 0",
+        serve_tokens_file=tmp_path,
+        serve_unrecorded=True,
+        serve_max_bytes=4,
+        serve_max_rows=5,
+        serve_max_seconds=6,
+        serve_max_requests=7,
+        serve_max_requests_each=8,
     )
     assert given.model_fields_set == set(Settings.model_fields)
     for name, value in given.model_dump().items():
@@ -69,6 +77,7 @@ def test_everything_that_is_wrong_is_said_at_once_with_what_may_stand_there(envi
         "CRYPTO_ML_EPOCHS": ("0", "a whole number above 0"),
         "CRYPTO_ML_MAX_UPLOAD_BYTES": ("2 GB", "a whole number above 0"),
         "CRYPTO_ML_MAX_RUN_SECONDS": ("1.5", "a whole number above 0"),
+        "CRYPTO_ML_SERVE_UNRECORDED": ("perhaps", "true or false"),
     }
     for name, (value, _) in wrong.items():
         environment.setenv(name, value)
