@@ -189,7 +189,7 @@ def hashed_of_state(columns: Sequence[str], features: Sequence[str]) -> dict[str
 
 def hashed_states(states: pa.Table) -> pa.Table:
     """The states of those series that have one, as they are hashed."""
-    there = states.filter(pc.is_valid(states["symbol"]))
+    there = states.filter(pc.is_valid(states["symbol"])) if states["symbol"].null_count else states
     slugs = pa.array([json.dumps(slugs) for slugs in there["folded_slugs"].to_pylist()], pa.string())
     return there.set_column(there.schema.get_field_index("folded_slugs"), "folded_slugs", slugs)
 

@@ -62,7 +62,7 @@ class FoldedSeries:
         files, symbols = (np.asarray(rows[name])[begins] for name in ("file", "symbol"))
         first, last = (int(files[0]), str(symbols[0])), (int(files[-1]), str(symbols[-1]))
         parts = [_between(part, first, last) for least, most, part in self._parts if least <= last and most >= first]
-        found = pa.concat_tables([FOLDED.empty_table(), *parts]).combine_chunks()
+        found = parts[0] if len(parts) == 1 else pa.concat_tables([FOLDED.empty_table(), *parts]).combine_chunks()
         if not found.num_rows:
             return None
         at = np.full(len(begins), -1)
@@ -73,6 +73,8 @@ class FoldedSeries:
             places = pc.index_in(pa.array(symbols[begin:end], pa.string()), value_set=names)
             where = places.fill_null(-1).to_numpy()
             at[begin:end] = np.where(where >= 0, of_file[where] if len(of_file) else -1, -1)
+        if len(at) == found.num_rows and (at == np.arange(len(at))).all():
+            return found
         return found.take(pa.array(at, mask=at < 0)) if (at >= 0).any() else None
 
 

@@ -64,7 +64,7 @@ class Refusals:
             self._add(rows)
 
     def _add(self, rows: pa.Table) -> None:
-        counted = rows.group_by(["file", "reason"]).aggregate([("line", "count"), ("line", "min")])
+        counted = rows.group_by(["file", "reason"], use_threads=False).aggregate([("line", "count"), ("line", "min")])
         for row in counted.to_pylist():
             reasons = self._tally(row["file"]).reasons
             before, first = reasons.get(row["reason"], (0, row["line_min"]))

@@ -198,12 +198,13 @@ def _folded(states: pa.Table, before: "Seeds", rows: pa.Table, codes: IntArray, 
     begins = at[before.folded[at] == 0]
     first_day[begins] = days[np.append(0, last[:-1] + 1)][before.folded[at] == 0]
     last_day[at] = days[last]
-    result: pa.Table = states
-    for name, values in (("first_day", first_day), ("last_folded_day", last_day)):
-        result = _with(result, name, pa.array(values, pa.int32(), mask=absent).cast(pa.date32()))
-    for name, values in columns.items():
-        result = _with(result, name, pa.array(values, mask=absent))
-    return _with(result, "folded_slugs", _slugs(before, rows["slug"], codes))
+    made = {
+        **{name: pa.array(values, mask=absent) for name, values in columns.items()},
+        "first_day": pa.array(first_day, pa.int32(), mask=absent).cast(pa.date32()),
+        "last_folded_day": pa.array(last_day, pa.int32(), mask=absent).cast(pa.date32()),
+        "folded_slugs": _slugs(before, rows["slug"], codes),
+    }
+    return pa.table([made.get(name, states[name]) for name in STATE.names], schema=STATE)
 
 
 _DAYS: Final = ("first_day", "last_folded_day")
@@ -213,7 +214,7 @@ def _slugs(before: "Seeds", slugs: pa.ChunkedArray, codes: IntArray) -> pa.Array
     """The slugs of each series' folded rows after some more of them."""
     found = list(before.slugs)
     given = pa.table({"code": codes, "slug": slugs}).filter(pc.is_valid(slugs))
-    for one in given.group_by(["code", "slug"]).aggregate([]).to_pylist():
+    for one in given.group_by(["code", "slug"], use_threads=False).aggregate([]).to_pylist() if len(given) else ():
         if one["slug"] not in found[one["code"]]:
             found[one["code"]] = tuple(sorted({*found[one["code"]], one["slug"]}))
     return pa.array(found, STATE.field("folded_slugs").type)

@@ -170,6 +170,7 @@ class _HeldRows:
         self._tables: list[pa.Table] = []
         self._count, self._bytes = 0, 0
         self._sorted: pa.Table | None = None
+        self._spans: pa.Table | None = None
 
     def has_room(self, rows: pa.Table | pa.RecordBatch) -> bool:
         """Whether these rows may be added."""
@@ -181,6 +182,8 @@ class _HeldRows:
         table = pa.Table.from_batches([rows]) if isinstance(rows, pa.RecordBatch) else rows
         if table.schema != ROWS:
             table = table.select(ROWS.names).cast(ROWS)
+        if not pc.all(table["context"]).as_py():
+            self._spans = None
         self._tables.append(table)
         self._count, self._bytes, self._sorted = self._count + table.num_rows, self._bytes + table.nbytes, None
 
@@ -220,30 +223,42 @@ class _HeldRows:
         return named.group_by(["symbol", "slug"], use_threads=False).aggregate([("file", "min"), ("line", "min")])
 
     def is_ascii(self) -> bool:
-        """Whether all symbols are."""
-        return bool(pc.all(pc.string_is_ascii(self.table()["symbol"]), min_count=0).as_py())
+        """Whether the symbols of all rows are that are not context."""
+        return bool(pc.all(pc.string_is_ascii(self._all_spans()["symbol"]), min_count=0).as_py())
 
     def alike(self) -> Iterator[tuple[int, list[str]]]:
+        spans = self._all_spans()
+        lower = pc.dictionary_encode(pc.ascii_lower(spans["symbol"])).combine_chunks().indices.to_numpy()
+        keys = (spans["file"].to_numpy().astype(np.int64) << _SYMBOL_BITS) + lower
+        if len(np.unique(keys)) == len(keys):
+            return
         spelled: dict[tuple[int, str], list[str]] = {}
-        for spans in self.spans():
-            for file, symbol in zip(spans["file"].to_pylist(), spans["symbol"].to_pylist(), strict=True):
-                spelled.setdefault((file, symbol.lower()), []).append(symbol)
+        for file, symbol in zip(spans["file"].to_pylist(), spans["symbol"].to_pylist(), strict=True):
+            spelled.setdefault((file, symbol.lower()), []).append(symbol)
         found = sorted((file, symbols) for (file, _), symbols in spelled.items() if len(symbols) > 1)
         yield from found[:MOST_RENAMED_SHOWN]
 
     def spans(self) -> Iterator[pa.Table]:
+        spans = self._all_spans()
+        for begin in range(0, spans.num_rows, SPANS_AT_ONCE):
+            yield spans.slice(begin, SPANS_AT_ONCE)
+
+    def _all_spans(self) -> pa.Table:
+        if self._spans is None:
+            self._spans = self._spanned()
+        return self._spans
+
+    def _spanned(self) -> pa.Table:
         rows = self._in_order()
         if pc.any(rows["context"]).as_py():
             rows = rows.filter(pc.invert(rows["context"]))
         if not rows.num_rows:
-            return
+            return SPANS.empty_table()
         begins = np.flatnonzero(begins_series(rows))
         ends = np.append(begins[1:], rows.num_rows)
         at, last = pa.array(begins), pa.array(ends - 1)
         columns = [rows["file"].take(at), rows["symbol"].take(at), rows["date"].take(at), rows["date"].take(last)]
-        spans = pa.table([*columns, pa.array(ends - begins)], schema=SPANS)
-        for begin in range(0, spans.num_rows, SPANS_AT_ONCE):
-            yield spans.slice(begin, SPANS_AT_ONCE)
+        return pa.table([*columns, pa.array(ends - begins)], schema=SPANS)
 
     def batches(self, rows_per_batch: int) -> Iterator[pa.Table]:
         rows = self._in_order()
@@ -251,7 +266,7 @@ class _HeldRows:
             yield rows.slice(begin, rows_per_batch)
 
     def _hold(self, rows: pa.Table) -> None:
-        self._tables, self._sorted = [rows], None
+        self._tables, self._sorted, self._spans = [rows], None, None
         self._count, self._bytes = rows.num_rows, rows.nbytes
 
     def table(self) -> pa.Table:

@@ -48,6 +48,7 @@ from crypto_ml.ledger.requests import is_json, is_request
 from crypto_ml.settings import Settings
 from crypto_ml.stages.progress import logged
 from crypto_ml.stages.raw_uploads import Kept, Received
+from crypto_ml.storage.at_once import InTurn
 from crypto_ml.storage.failures import AlreadyExists, ObjectMissing
 from crypto_ml.storage.objects import ObjectStore
 
@@ -268,7 +269,7 @@ def _uploads(
             download_named(kept.key, path, store)
         return path
 
-    with ThreadPoolExecutor(AHEAD) as pool:
+    with InTurn() if at_hand.keys() >= {number for number, _ in wanted} else ThreadPoolExecutor(AHEAD) as pool:
         fetched = deque[tuple[int, Future[Path]]]()
         waiting = iter(wanted)
         for number, kept in islice(waiting, AHEAD):

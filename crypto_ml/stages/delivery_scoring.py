@@ -34,6 +34,9 @@ from crypto_ml.storage.history import MarketHistory
 from crypto_ml.storage.objects import ObjectStore
 
 PREVIEW_ROWS: Final = 5
+FEW_ROWS: Final = 10_000
+"""So few are read sooner than other threads are asked to."""
+
 PREDICTED_PARQUET: Final = "predicted.parquet"
 log: Final = logging.getLogger(__name__)
 
@@ -112,7 +115,7 @@ def score_delivery(
         download_named(cleaned.accepted_key, accepted, sources.store)
     hashes: dict[int, RowsHash] = {}
     witness = Witness(sources.bundle.statistics.columns, sources.bundle.features)
-    predicted = pq.ParquetWriter(directory / PREDICTED_PARQUET, PREDICTED_ROWS, compression="zstd")
+    predicted = pq.ParquetWriter(directory / PREDICTED_PARQUET, PREDICTED_ROWS, compression="lz4")
     with predicted, RowSorter(directory / "scoring") as sorter:
         for batch in accepted_rows(accepted, only):
             rows = pa.Table.from_batches([batch])
@@ -144,7 +147,7 @@ def score_delivery(
 def accepted_rows(accepted: Path, only: int | None = None) -> Iterator[pa.RecordBatch]:
     """The accepted rows of a delivery's files, or of one of them, in order."""
     with pq.ParquetFile(accepted) as rows:
-        for batch in rows.iter_batches():
+        for batch in rows.iter_batches(use_threads=rows.metadata.num_rows > FEW_ROWS):
             yield batch if only is None else batch.filter(pc.equal(batch["file"], only))
 
 

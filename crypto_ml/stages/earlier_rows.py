@@ -320,8 +320,11 @@ class _Asked:
             span, at = _ranges(np.where(further, self.begin, 0), np.where(further, self.first, 0))
             behind = _keyed(book.rows.take(pa.array(at)), span)
             on = np.isin(np.flatnonzero(has_state), np.flatnonzero(further))
-            went_on = fold(states.filter(pa.array(on)), behind, kept=LOOK_BACK).states
-            states = pa.concat_tables([states.filter(pa.array(~on)), went_on]).sort_by("symbol")
+            if on.all():
+                states = fold(states, behind, kept=LOOK_BACK).states
+            else:
+                went_on = fold(states.filter(pa.array(on)), behind, kept=LOOK_BACK).states
+                states = pa.concat_tables([states.filter(pa.array(~on)), went_on]).sort_by("symbol")
         return EarlierRows(rows, _states_of(states, self.spans, _spans_of(states)), found["upload_id"])
 
 

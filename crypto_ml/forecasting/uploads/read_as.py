@@ -37,8 +37,7 @@ class ReadAs:
 
     def recorded(self) -> dict[str, Any]:
         """What is not as in plain CSV, as JSON has it; nothing where all is."""
-        plain = asdict(ReadAs())
-        return {name: value for name, value in asdict(self).items() if value != plain[name]}
+        return {} if self == _PLAIN else {n: value for n, value in asdict(self).items() if value != getattr(_PLAIN, n)}
 
     def document(self) -> dict[str, Any]:
         """All of it, and in words, in the order in which a stored receipt gives it back: a report repeats it."""
@@ -78,6 +77,9 @@ class ReadAs:
         if not self.market:
             notes.append("no column has the market capitalisation: it counts as unknown, as 0 does")
         return notes
+
+
+_PLAIN: Final = ReadAs()
 
 
 def read_as_recorded(recorded: Mapping[str, Any] | None) -> ReadAs:

@@ -49,6 +49,9 @@ BLOCK: Final = 8 << 20
 LINES_AT_ONCE: Final = 1 << 18
 """Lines of a block that are given on at once: eight million empty ones would take a hundred times their size."""
 
+IN_ONE_PIECE: Final = 16 << 10
+"""Bytes of a file that are read before they are parsed: threads that take turns take longer."""
+
 GZIP_MAGIC: Final = b"\x1f\x8b"
 DELIMITERS: Final = (",", ";", "\t", "|")
 """What stands between the values of a line, in the order in which it is looked for."""
@@ -194,7 +197,7 @@ class UploadReader:
         names = self.layout.names
         unique = [name if name in wanted else f"#{position}" for position, name in enumerate(names)]
         yield from pa_csv.open_csv(
-            stream,
+            stream if self.path.stat().st_size > IN_ONE_PIECE else pa.BufferReader(stream.read_all()),
             read_options=pa_csv.ReadOptions(
                 use_threads=False, column_names=unique, skip_rows=self.header.line, block_size=BLOCK
             ),
@@ -332,6 +335,10 @@ class _CheckedText(io.RawIOBase):
         if not self._ready:
             self._ready.extend(self._next_block(BLOCK if size is None or size < 0 else size))
         return self._ready.popleft()
+
+    def read_all(self) -> bytes:
+        """All of the text, as far as it has not been read."""
+        return b"".join(iter(self.read, b""))
 
     def _next_block(self, asked: int) -> Iterator[bytes]:
         """The text of the next block in pieces of LINES_AT_ONCE lines; an empty one at the end of the file."""
