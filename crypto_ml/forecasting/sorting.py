@@ -5,6 +5,7 @@ same order.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
@@ -192,21 +193,17 @@ class _HeldRows:
         self._hold(rows.filter(pc.not_equal(rows["file"], file)))
 
     def coins(self) -> Iterator[list[tuple[str, str]]]:
-        coins = self._coins().sort_by(
-            [("symbol", "ascending"), ("file_min", "ascending"), ("line_min", "ascending"), ("slug", "ascending")]
-        )
-        for begin in range(0, coins.num_rows, COINS_AT_ONCE):
-            some = coins.slice(begin, COINS_AT_ONCE)
-            yield list(zip(some["symbol"].to_pylist(), some["slug"].to_pylist(), strict=True))
+        coins = self._coins()
+        by_first = np.lexsort((coins.slug, coins.line, coins.file, coins.symbol))
+        for begin in range(0, len(by_first), COINS_AT_ONCE):
+            yield coins.named(by_first[begin : begin + COINS_AT_ONCE])
 
     def rename(self, names: Iterable[Names]) -> dict[str, tuple[str, str]]:
         named = {coin: name for some in names for coin, name in some.items()}
         if not named:
             return {}
-        first = self._coins().sort_by(
-            [("file_min", "ascending"), ("line_min", "ascending"), ("symbol", "ascending"), ("slug", "ascending")]
-        )
-        coins = zip(first["symbol"].to_pylist(), first["slug"].to_pylist(), strict=True)
+        first = self._coins()
+        coins = first.named(np.lexsort((first.slug, first.symbol, first.line, first.file)))
         shown = {named[coin]: coin for coin in islice((coin for coin in coins if coin in named), MOST_RENAMED_SHOWN)}
         rows = self.table()
         of_rows = zip(rows["symbol"].to_pylist(), rows["slug"].to_pylist(), strict=True)
@@ -214,13 +211,9 @@ class _HeldRows:
         self._hold(rows.set_column(ROWS.get_field_index("symbol"), ROWS.field("symbol"), symbols))
         return shown
 
-    def _coins(self) -> pa.Table:
-        """Each `symbol` and `slug`, and the first file and line (`file_min`, `line_min`)."""
+    def _coins(self) -> "_Coins":
         rows = self.table()
-        named = rows.filter(pc.is_valid(rows["slug"])) if rows["slug"].null_count else rows
-        if not named.num_rows:
-            return _NO_COINS
-        return named.group_by(["symbol", "slug"], use_threads=False).aggregate([("file", "min"), ("line", "min")])
+        return _Coins.of(rows.filter(pc.is_valid(rows["slug"])) if rows["slug"].null_count else rows)
 
     def is_ascii(self) -> bool:
         """Whether the symbols of all rows are that are not context."""
@@ -284,17 +277,50 @@ class _HeldRows:
         return self._sorted
 
 
-_NO_COINS: Final = pa.table({"symbol": [], "slug": [], "file_min": [], "line_min": []})
+@dataclass(frozen=True, eq=False)
+class _Coins:
+    """The n pairs of symbol and slug that some rows have, each (n,): the places of both among sorted ones, and the first
+    file and line. (Not by Arrow, whose grouping loads a whole engine.)"""
+
+    symbol: npt.NDArray[np.int64]
+    slug: npt.NDArray[np.int64]
+    file: npt.NDArray[np.int64]
+    line: npt.NDArray[np.int64]
+    symbols: pa.Array
+    slugs: pa.Array
+
+    @classmethod
+    def of(cls, rows: pa.Table) -> "_Coins":
+        (symbol, symbols), (slug, slugs) = (_ranked(rows[name]) for name in ("symbol", "slug"))
+        coins, of_row = np.unique((symbol << _SYMBOL_BITS) + slug, return_inverse=True)
+        first = []
+        for name in ("file", "line"):
+            least = np.full(len(coins), np.iinfo(np.int64).max)
+            np.minimum.at(least, of_row, rows[name].to_numpy())
+            first.append(least)
+        return cls(coins >> _SYMBOL_BITS, coins & ((1 << _SYMBOL_BITS) - 1), *first, symbols, slugs)
+
+    def named(self, which: npt.NDArray[np.intp]) -> list[tuple[str, str]]:
+        """Symbol and slug of some of them."""
+        symbols, slugs = self.symbols.take(pa.array(self.symbol[which])), self.slugs.take(pa.array(self.slug[which]))
+        return list(zip(symbols.to_pylist(), slugs.to_pylist(), strict=True))
+
+
+def _ranked(texts: pa.ChunkedArray) -> tuple[npt.NDArray[np.int64], pa.Array]:
+    """For each text its place among the distinct ones in order, and these."""
+    coded = pc.dictionary_encode(texts).combine_chunks()
+    order = pc.sort_indices(coded.dictionary)
+    rank = np.empty(len(order), np.int64)
+    rank[order.to_numpy()] = np.arange(len(order))
+    return rank[coded.indices.to_numpy()], coded.dictionary.take(order)
 
 
 def _order(rows: pa.Table) -> npt.NDArray[np.intp] | None:
     """The order of rows by file, symbol, date, context and line; None where they stand in it."""
     if rows.num_rows < 2:
         return None
-    coded = pc.dictionary_encode(rows["symbol"]).combine_chunks()
-    rank = np.empty(len(coded.dictionary), np.int64)
-    rank[pc.sort_indices(coded.dictionary).to_numpy()] = np.arange(len(rank))
-    series = (rows["file"].to_numpy().astype(np.int64) << _SYMBOL_BITS) + rank[coded.indices.to_numpy()]
+    symbols, _ = _ranked(rows["symbol"])
+    series = (rows["file"].to_numpy().astype(np.int64) << _SYMBOL_BITS) + symbols
     context = rows["context"].to_numpy().astype(np.int64)
     days = (rows["date"].cast(pa.int32()).to_numpy().astype(np.int64) << 1) + context
     lines = rows["line"].to_numpy()
