@@ -279,7 +279,7 @@ class _HeldRows:
 
 @dataclass(frozen=True, eq=False)
 class _Coins:
-    """The n pairs of symbol and slug that some rows have, each (n,): the places of both among sorted ones, and the first
+    """The n pairs of symbol and slug that some rows have, each (n,): places of both among sorted ones, and the first
     file and line. (Not by Arrow, whose grouping loads a whole engine.)"""
 
     symbol: npt.NDArray[np.int64]
@@ -293,12 +293,14 @@ class _Coins:
     def of(cls, rows: pa.Table) -> "_Coins":
         (symbol, symbols), (slug, slugs) = (_ranked(rows[name]) for name in ("symbol", "slug"))
         coins, of_row = np.unique((symbol << _SYMBOL_BITS) + slug, return_inverse=True)
-        first = []
-        for name in ("file", "line"):
+
+        def first(name: str) -> npt.NDArray[np.int64]:
             least = np.full(len(coins), np.iinfo(np.int64).max)
             np.minimum.at(least, of_row, rows[name].to_numpy())
-            first.append(least)
-        return cls(coins >> _SYMBOL_BITS, coins & ((1 << _SYMBOL_BITS) - 1), *first, symbols, slugs)
+            return least
+
+        places = (coins >> _SYMBOL_BITS, coins & ((1 << _SYMBOL_BITS) - 1))
+        return cls(*places, first("file"), first("line"), symbols, slugs)
 
     def named(self, which: npt.NDArray[np.intp]) -> list[tuple[str, str]]:
         """Symbol and slug of some of them."""

@@ -72,7 +72,7 @@ def test_what_a_killed_process_left_is_swept_up_once_however_far_it_came_and_who
 def test_two_sweeps_at_the_same_moment_write_the_same_once(road: Road, monkeypatch: pytest.MonkeyPatch) -> None:
     left = [at(road, NOW - ago)[0] for ago in (30 * MINUTE, 30 * MINUTE, 20 * MINUTE)]
     answers = PredictionLog.answers
-    raced = []
+    raced: list[bool] = []
 
     def meanwhile(log: PredictionLog, of: set[str]) -> set[str]:
         """Between the look into the log and the append another process sweeps."""
@@ -97,7 +97,7 @@ def test_an_attempt_that_failed_is_made_again_as_it_was_and_what_stood_before_is
     settling = Settling(road.deployment)
     first, second, third = at(road, NOW), at(road, NOW), at(road, NOW)
     settling.note([*first, *second])
-    record = settled_requests.record_settlement
+    record = record_settlement
 
     def lost(settlement: Settlement, store: ObjectStore) -> None:
         """It is written, and whoever wrote it never hears of that."""
