@@ -15,7 +15,7 @@ from crypto_ml.digest import sha256_of
 from crypto_ml.forecasting.answers import FORECAST, PREDICTIONS, REJECTED_ROWS
 from crypto_ml.ledger.forecasts import read_forecast_receipt
 from crypto_ml.ledger.receipts import read_receipt
-from crypto_ml.ledger.requests import is_request, seen_with
+from crypto_ml.ledger.requests import is_request
 from crypto_ml.service.problems import ANSWER_TOO_LARGE, Problem
 from crypto_ml.service.rendering import answer_document, rows_of
 from crypto_ml.stages.requests import Reply, read_replies
@@ -52,11 +52,7 @@ def trace_json(named: Reference, store: ObjectStore) -> bytes:
     """Everything behind an answer or one of its rows, as `crypto-ml trace --json` has it."""
     if named.is_forecast:
         return _dumped(forecast_trace.trace(named, store).document())
-    try:
-        seen = seen_with(named.answer_id.partition("-")[0], store)
-    except ObjectMissing as missing:
-        raise UnknownAnswer(f"there is no answer {named.answer_id}") from missing
-    return _dumped(tracing.trace(named, seen).document())
+    return _dumped(tracing.trace(named, store).document())
 
 
 def _dumped(document: Any) -> bytes:
