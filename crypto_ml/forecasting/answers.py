@@ -82,13 +82,6 @@ def _csv_lines(table: pa.Table, quoting: str) -> pa.Buffer:
     return lines.getvalue()
 
 
-def with_prediction_ids(scored: "pd.DataFrame", answer_id: "str | pd.Series") -> "pd.DataFrame":
-    """Name each row, see `prediction_ids`."""
-    answers = answer_id if isinstance(answer_id, str) else pa.array(answer_id, pa.string())
-    ids = prediction_ids(answers, pa.array(scored["line"], pa.int64()))
-    return scored.assign(prediction_id=ids.to_numpy(zero_copy_only=False))
-
-
 def prediction_ids(answer_id: str | pa.Array, lines: pa.Array) -> pa.Array:
     """The name of each row: the answer it belongs to, and the line of the upload it answers (`<answer id>-<line>`)."""
     return pc.binary_join_element_wise(answer_id, pc.cast(lines, pa.string()), "-")

@@ -5,13 +5,9 @@
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Set
 from functools import cached_property
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-import numpy as np
 import pyarrow as pa
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 MOST_TOLD: Final = 20
 """Series of a file that are told of."""
@@ -52,10 +48,10 @@ class LookAlikes:
         """casefolded → symbol, which only symbols ask for that are none of these."""
         return {symbol.casefold(): symbol for symbol in self._given}
 
-    def ask(self, spans: "pd.DataFrame | pa.Table") -> set[str]:
+    def ask(self, spans: pa.Table) -> set[str]:
         """Other spellings of the symbols of an upload (`file` and `symbol`), to look for among those that are known."""
         self._asked = {}
-        for file, symbol in zip(*(np.asarray(spans[name]).tolist() for name in ("file", "symbol")), strict=True):
+        for file, symbol in zip(spans["file"].to_pylist(), spans["symbol"].to_pylist(), strict=True):
             if symbol not in self._trusted:
                 self._asked.setdefault(symbol.casefold(), []).append((file, symbol))
         symbols = {symbol for asked in self._asked.values() for _, symbol in asked}

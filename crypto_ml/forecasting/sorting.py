@@ -123,20 +123,9 @@ class RowSorter:
             self._store()  # which letters are capitals of which is for one library to say
         yield from self._rows.alike()
 
-    def spans(self) -> "pd.DataFrame":
-        """For each `file` and `symbol` the `first` and `last` date and the number of `rows` that are not context."""
-        spans: pd.DataFrame = pa.concat_tables([SPANS.empty_table(), *self.span_tables()]).to_pandas(
-            date_as_object=False
-        )
-        return spans
-
-    def spans_in_parts(self) -> Iterator["pd.DataFrame"]:
-        """`spans`, about SPANS_AT_ONCE at a time; rows may be added in between."""
-        for part in self.span_tables():
-            yield part.to_pandas(date_as_object=False)
-
     def span_tables(self) -> Iterator[pa.Table]:
-        """`spans_in_parts` as tables, in the columns of SPANS."""
+        """The series of each file that have rows which are not context (SPANS), about SPANS_AT_ONCE at a time; rows may
+        be added in between."""
         yield from self._rows.spans()
 
     def batches(self) -> Iterator[pa.Table]:
@@ -279,8 +268,8 @@ class _HeldRows:
 
 @dataclass(frozen=True, eq=False)
 class _Coins:
-    """The n pairs of symbol and slug that some rows have, each (n,): places of both among sorted ones, and the first
-    file and line. (Not by Arrow, whose grouping loads a whole engine.)"""
+    """The n pairs of symbol and slug that some rows have, each (n,): the places of both among sorted ones, and the
+    first file and line. (Not by Arrow, whose grouping loads a whole engine.)"""
 
     symbol: npt.NDArray[np.int64]
     slug: npt.NDArray[np.int64]
@@ -299,7 +288,7 @@ class _Coins:
             np.minimum.at(least, of_row, rows[name].to_numpy())
             return least
 
-        places = (coins >> _SYMBOL_BITS, coins & ((1 << _SYMBOL_BITS) - 1))
+        places = coins >> _SYMBOL_BITS, coins & ((1 << _SYMBOL_BITS) - 1)
         return cls(*places, first("file"), first("line"), symbols, slugs)
 
     def named(self, which: npt.NDArray[np.intp]) -> list[tuple[str, str]]:

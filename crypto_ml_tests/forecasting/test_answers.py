@@ -6,10 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crypto_ml.forecasting.answers import FORECAST, PREDICTIONS, REJECTED_ROWS, append_csv, with_prediction_ids
+from crypto_ml.forecasting.answers import FORECAST, PREDICTIONS, REJECTED_ROWS, append_csv, prediction_ids
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=8)
 
@@ -18,7 +19,8 @@ def test_a_prediction_file_begins_with_the_columns_a_chart_reads(tmp_path: Path)
     path = tmp_path / "preds.csv"
     rows = pd.DataFrame({"line": [7], "status": ["predicted"], "val_open": [2.5], "pred_open": [1e-7], "symbol": ["A"]})
     rows = rows.assign(index=0, date=pd.Timestamp("2018-03-26"), ignored="x")
-    append_csv(path, PREDICTIONS, with_prediction_ids(rows, "0123456789abcdef"))
+    rows = rows.assign(prediction_id=prediction_ids("0123456789abcdef", pa.array(rows["line"])).to_pylist())
+    append_csv(path, PREDICTIONS, rows)
     header, line = path.read_text().splitlines()
     assert header == "symbol,index,date,pred_open,val_open,status,prediction_id"
     assert line == "A,0,2018-03-26,1e-7,2.5,predicted,0123456789abcdef-7"
@@ -47,6 +49,6 @@ def test_numbers_read_back_to_the_last_bit(values: list[float], tmp_path: Path) 
     path = tmp_path / "preds.csv"
     path.unlink(missing_ok=True)
     rows = pd.DataFrame({"pred_open": values, "val_open": values, "symbol": "A", "index": 0, "status": "", "line": 1})
-    append_csv(path, PREDICTIONS, with_prediction_ids(rows.assign(date=pd.Timestamp("2018-01-01")), "id"))
+    append_csv(path, PREDICTIONS, rows.assign(date=pd.Timestamp("2018-01-01"), prediction_id="id-1"))
     found = [float(row["pred_open"]) for row in csv.DictReader(path.read_text().splitlines())]
     assert np.array_equal(found, values)

@@ -87,7 +87,7 @@ def test_no_rows_give_no_chunk() -> None:
         assert list(sort.chunks()) == []
         assert list(sort.coins()) == []
         assert sort.rename([]) == {}
-        assert sort.spans().empty
+        assert list(sort.span_tables()) == []
 
 
 def test_a_discarded_file_leaves_the_others() -> None:
@@ -161,18 +161,18 @@ def test_of_very_many_renamed_series_the_first_are_shown_and_all_renamed(monkeyp
         assert [chunk["symbol"].tolist() for chunk in sort.chunks()] == [[f"A:{slug}" for slug in "abcde"]]
 
 
-def test_spans_in_parts_are_the_same_spans_though_rows_are_added_in_between(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_spans_come_in_parts_and_are_the_same_though_rows_are_added_in_between(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("crypto_ml.forecasting.sorting.SPANS_AT_ONCE", 2_048)
     names = [f"S{number:05d}" for number in range(5_000)]
     rows = as_rows(market({"A": 1}), file=0).take(pa.array(np.zeros(len(names), int)))
     with sorter() as sort:
         sort.add(rows.set_column(ROWS.get_field_index("symbol"), "symbol", pa.array(names)))
-        whole, parts = sort.spans(), []
-        for part in sort.spans_in_parts():
+        whole, parts = pa.concat_tables(sort.span_tables()), []
+        for part in sort.span_tables():
             parts.append(part)
             sort.add(as_rows(market({"A": 2}), file=0, context=True))
     assert [len(part) for part in parts] == [2_048, 2_048, 904]
-    pd.testing.assert_frame_equal(pd.concat(parts, ignore_index=True), whole, check_dtype=False)
+    assert pa.concat_tables(parts).equals(whole)
 
 
 def test_spans_are_of_the_rows_asked_about() -> None:
@@ -180,9 +180,9 @@ def test_spans_are_of_the_rows_asked_about() -> None:
         sort.add(as_rows(market({"A": 3, "B": 1}), file=0))
         sort.add(as_rows(market({"A": 9}), file=0, context=True))
         sort.add(as_rows(market({"C": 9}), file=1, context=True))
-        spans = sort.spans()
-    assert spans[["file", "symbol", "rows"]].values.tolist() == [[0, "A", 3], [0, "B", 1]]
-    assert spans["last"].dt.date.tolist() == [date(2018, 1, 3), date(2018, 1, 1)]
+        (spans,) = sort.span_tables()
+    assert [spans[name].to_pylist() for name in ("file", "symbol", "rows")] == [[0, 0], ["A", "B"], [3, 1]]
+    assert spans["last"].to_pylist() == [date(2018, 1, 3), date(2018, 1, 1)]
 
 
 COINS = ["A", "a", "B", "é", "É", "A:b"]
