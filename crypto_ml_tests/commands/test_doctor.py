@@ -3,7 +3,7 @@
 import errno
 import json
 import time
-from datetime import UTC, datetime, tzinfo
+from datetime import UTC, datetime, timedelta, tzinfo
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,11 @@ from crypto_ml.ledger.layout import bundle_prefix
 from crypto_ml.ledger.registry import Registry
 from crypto_ml.model_out import first_bundle
 from crypto_ml.settings import Settings
+from crypto_ml.stages.settled_requests import sweep
 from crypto_ml.storage.objects import ObjectStore
 from crypto_ml_tests.forecasting.markets import market
 from crypto_ml_tests.in_process_dagster import InProcessDagster
+from crypto_ml_tests.stages.asking import ask, csv, settle
 from crypto_ml_tests.stages.road import Road, upload
 
 Findings = dict[str, tuple[str, str]]
@@ -185,3 +187,19 @@ def test_a_stuck_delivery_and_one_given_up_on_are_named_with_what_to_do(
     assert state == "warn"
     assert "gave up on 00000001" in detail
     assert "`crypto-ml retry --given-up`" in detail
+
+
+def test_answers_to_requests_that_nobody_settles_are_a_warning_that_says_who_does(
+    settings: pytest.MonkeyPatch, store: ObjectStore
+) -> None:
+    road, ago = Road(store), datetime.now(UTC) - timedelta(minutes=40)
+    asked = [ask(road, csv(upload(market({"BTC": 9}))), now=ago) for _ in range(2)]
+    ask(road, csv(upload(market({"BTC": 9}))))  # just now: whoever answered it will settle it
+    state, detail = doctor()[1]["requests"]
+    assert state == "warn"
+    assert detail.startswith("2 deliveries of answers are not in prediction_log, the first of 20")
+    assert detail.endswith("; start `crypto-ml serve`, which settles them when it starts")
+    settle(road, asked[0], now=ago)
+    assert doctor()[1]["requests"][1].startswith("1 delivery of answers to requests is not in prediction_log")
+    assert sweep(store, datetime.now(UTC)) == 1
+    assert doctor()[1]["requests"] == ("ok", "all answers are in prediction_log")
