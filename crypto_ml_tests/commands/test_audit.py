@@ -8,10 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
+from crypto_ml.cli import main
 from crypto_ml.forecasting.handover import bundle_from_handover
 from crypto_ml.storage.objects import ObjectStore
 from crypto_ml_tests.forecasting.markets import market, model
+from crypto_ml_tests.stages.asking import ask, csv
 from crypto_ml_tests.stages.road import Road, upload
 
 COMMAND = [str(Path(sys.executable).with_name("crypto-ml"))]
@@ -136,3 +139,23 @@ def test_a_handed_over_model_is_traced_and_replayed_like_any_other(shared: Path,
     found = data(road, "trace", str(row["prediction_id"]))
     assert (found["row"]["pred_open"], found["row"]["scaled_by"]) == (row["pred_open"], "model")
     assert found["trained_on"]["source"] == "handed over"
+
+
+def test_an_answer_to_a_request_is_traced_and_replayed_by_the_ids_that_it_names_and_corrects_nothing(
+    road: Road, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CRYPTO_ML_BUCKET", road.store.bucket)
+    monkeypatch.setenv("CRYPTO_ML_PREFIX", road.store.prefix)
+    (reply,) = ask(road, csv(upload(market({"BTC": 13})[12:]), "mine"))
+    prediction = str(reply.predictions["prediction_id"][0])
+    shown = CliRunner().invoke(main, ["trace", prediction])
+    assert shown.exit_code == 0, shown.output
+    assert "request         mine.csv  sha256 " in shown.output
+    found = json.loads(CliRunner().invoke(main, ["trace", prediction, "--json"]).stdout)
+    assert (found["row"]["prediction_id"], found["answer_id"]) == (prediction, reply.answer_id)
+    again = CliRunner().invoke(main, ["replay", prediction])
+    assert (again.exit_code, again.stdout) == (0, "IDENTICAL\n")
+    assert "not in prediction_log yet" in again.stderr
+    refused = CliRunner().invoke(main, ["corrections", prediction])
+    assert refused.exit_code == 1
+    assert "is of a request, which corrects nothing" in refused.stderr

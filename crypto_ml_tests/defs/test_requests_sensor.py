@@ -2,6 +2,7 @@
 
 import uuid
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -27,8 +28,7 @@ KEY = dg.AssetKey("served_predictions")
 
 def settled(delivery: str, answers: int = 1, **other: Any) -> SettledDelivery:
     named = tuple(f"{delivery}-{number:016x}" for number in range(answers))
-    said = {"rejected": 0, "received_rows": 3, "predicted_rows": 2, "refused_rows": 1, "model_version": "m1"} | other
-    return SettledDelivery(delivery, named, **said)
+    return replace(SettledDelivery(delivery, named, 0, 3, 2, 1, "m1"), **other)
 
 
 def settle(store: ObjectStore, moment: datetime, *deliveries: SettledDelivery) -> Settlement:

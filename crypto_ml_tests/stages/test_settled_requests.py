@@ -97,11 +97,10 @@ def test_an_attempt_that_failed_is_made_again_as_it_was_and_what_stood_before_is
     settling = Settling(road.deployment)
     first, second, third = at(road, NOW), at(road, NOW), at(road, NOW)
     settling.note([*first, *second])
-    record = record_settlement
 
     def lost(settlement: Settlement, store: ObjectStore) -> None:
         """It is written, and whoever wrote it never hears of that."""
-        record(settlement, store)
+        record_settlement(settlement, store)
         raise StoreUnavailable("no answer")
 
     with monkeypatch.context() as patch, pytest.raises(StoreUnavailable):
