@@ -85,8 +85,30 @@ def answer_keys(upload: str, room: int = LONGEST_KEY) -> AnswerKeys:
     return replace(_keys(shortened + mark, ANSWERS_OF_LONG), fits=False)
 
 
+def companions(predictions: str) -> AnswerKeys | None:
+    """What stands beside a predictions file, told by its name alone, whatever stands before that (a bucket, a folder).
+
+    None where the file is not named as the answer to an upload is.
+    """
+    for mark in (ANSWERS_OF_CSV, ANSWERS_OF_OTHERS):
+        stem = predictions.removesuffix(f"{mark}preds.csv")
+        if stem != predictions:
+            return _beginning(f"{stem}{mark}")
+    return None
+
+
+def latest_forecast_of(predictions: str) -> str | None:
+    """Where the newest forecast of the deployment stands that published a predictions file, told by the file's name, as
+    `companions` does; None where the name does not say that a deployment published it."""
+    before, found, _ = f"/{predictions}".rpartition(f"/{PREDICTIONS}")
+    return f"{before}/{LATEST_FORECAST}"[1:] if found else None
+
+
 def _keys(stem: str, mark: str) -> AnswerKeys:
-    begin = f"{PREDICTIONS}{stem}{mark}"
+    return _beginning(f"{PREDICTIONS}{stem}{mark}")
+
+
+def _beginning(begin: str) -> AnswerKeys:
     return AnswerKeys(f"{begin}preds.csv", f"{begin}report.json", f"{begin}rejected_rows.csv", f"{begin}retracted.json")
 
 

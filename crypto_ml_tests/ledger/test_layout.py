@@ -6,7 +6,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crypto_ml.ledger.layout import PREDICTIONS, UPLOADS, answer_keys, has_table_name, is_upload
+from crypto_ml.ledger.layout import (
+    PREDICTIONS,
+    UPLOADS,
+    answer_keys,
+    companions,
+    has_table_name,
+    is_upload,
+    latest_forecast_of,
+)
 
 PATHS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=30)
 
@@ -43,6 +51,15 @@ def test_an_answer_never_leaves_the_predictions(path: str) -> None:
     found = {keys.predictions, keys.report, keys.rejected_rows}
     assert len(found) == 3
     assert all(key.startswith(PREDICTIONS) and not is_upload(key) for key in found)
+
+
+@given(path=PATHS)
+def test_what_stands_beside_predictions_follows_from_their_name(path: str) -> None:
+    keys = answer_keys(UPLOADS + path)
+    assert companions(keys.predictions) == keys
+    assert latest_forecast_of(f"s3/prefix/{keys.predictions}") == "s3/prefix/forecasts/latest.csv"
+    assert latest_forecast_of("predictions/a_preds.csv") == "forecasts/latest.csv"
+    assert companions(path) is None or path.endswith("preds.csv")
 
 
 WORDS = ("a", "A", "_", ".", "~", "/", "é", "preds", "report", ".json", ".csv", ".CSV", ".csv.gz", ".gz")
