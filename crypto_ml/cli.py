@@ -21,6 +21,7 @@ from crypto_ml.commands import (
     handover,
     make_model,
     models,
+    page,
     retract,
     retry,
     score,
@@ -90,6 +91,6 @@ def main() -> None:
     """Market data in, predictions of each cryptocurrency's next opening price out."""
 
 
-for module in (score, serve, drop, retry, retract, demo, dev, doctor, models, audit, handover, make_model):
+for module in (score, serve, drop, retry, retract, demo, dev, page, doctor, models, audit, handover, make_model):
     for command in module.COMMANDS:
         main.add_command(command)

@@ -21,6 +21,9 @@ DEMO: Final = ("ministack",)
 SERVING: Final = ("fastapi", "fastapi_offline", "uvicorn", "prometheus_client")
 """What the REST service takes."""
 
+PAGE: Final = ("bokeh",)
+"""The page on which predictions are looked at."""
+
 
 class NotInstalled(Blocked):
     """Something that this installation was made without."""
@@ -44,6 +47,11 @@ def require_demo(what: str) -> None:
 def require_serving(what: str) -> None:
     """Raises NotInstalled where libraries are missing that `what` needs to answer over HTTP."""
     _require(what, SERVING, "serve")
+
+
+def require_page(what: str) -> None:
+    """Raises NotInstalled where `what` cannot be shown in a browser."""
+    _require(what, PAGE, "page")
 
 
 def can_draw() -> bool:

@@ -87,7 +87,7 @@ def test_every_module_says_what_it_is_for() -> None:
             "import crypto_ml.defs.sensors",
             "tensorflow keras sklearn matplotlib pandas pyarrow duckdb onnxruntime deltalake",
         ),
-        ("import crypto_ml.cli", f"dagster boto3 pydantic {LEARNING} {ROWS}"),
+        ("import crypto_ml.cli", f"dagster boto3 pydantic bokeh tornado {LEARNING} {ROWS}"),
         ("import crypto_ml.deployment", f"dagster boto3 {LEARNING} {ROWS}"),
         (
             "import crypto_ml.stages.predictions, crypto_ml.stages.cleaned_features",

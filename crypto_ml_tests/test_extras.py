@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from crypto_ml.cli import main
-from crypto_ml.extras import DEMO, DRAWING, SERVING, TRAINING, NotInstalled, can_draw
+from crypto_ml.extras import DEMO, DRAWING, PAGE, SERVING, TRAINING, NotInstalled, can_draw
 from crypto_ml.forecasting.pictures import loss_curve
 from crypto_ml.storage.embedded import EmbeddedS3
 
@@ -55,8 +55,17 @@ def test_the_service_says_which_extra_it_needs(monkeypatch: pytest.MonkeyPatch) 
     assert "install crypto-ml[serve]" in told.stderr
 
 
+def test_the_page_says_which_extra_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    without(monkeypatch, *PAGE)
+    told = CliRunner().invoke(main, ["page", "predictions.csv"])
+    assert told.exit_code == 1
+    assert "The page needs bokeh, which" in told.stderr
+    assert "install crypto-ml[page]" in told.stderr
+
+
 @pytest.mark.parametrize(
-    ("extra", "modules"), [("training", (*TRAINING, *DRAWING)), ("demo", DEMO), ("serve", SERVING)]
+    ("extra", "modules"),
+    [("training", (*TRAINING, *DRAWING)), ("demo", DEMO), ("serve", SERVING), ("page", PAGE)],
 )
 def test_an_extra_brings_the_modules_that_are_asked_for(extra: str, modules: tuple[str, ...]) -> None:
     by_module = packages_distributions()
