@@ -18,6 +18,7 @@ from crypto_ml.commands.printing import in_rich, say
 from crypto_ml.errors import Refused, Unavailable
 
 if TYPE_CHECKING:
+    from crypto_ml.commands.companions import Companion
     from crypto_ml.commands.local_dagster import LocalDagster
     from crypto_ml.ledger.reports import Report
     from crypto_ml.storage.objects import ObjectStore
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 LONGEST_WAIT: Final = 120.0
 POLL_SECONDS: Final = 0.1
 USUAL_PORT: Final = 3000
+USUAL_PORTS: Final = {"ui": USUAL_PORT, "s3": None, "serve": 8000, "page": 5006}
 ROWS_SHOWN: Final = 6
 T = TypeVar("T")
 ENDINGS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -46,6 +48,8 @@ class FolderInUse(Refused):
 class _Running:
     store: "ObjectStore"
     dagster: "LocalDagster"
+    service: "Companion"
+    page: "Companion"
     environment: dict[str, str]
 
 
@@ -56,7 +60,8 @@ class _Running:
     "--state", default=".crypto_ml/demo", show_default=True, type=click.Path(path_type=Path), help="Folder it keeps."
 )
 def command(once: bool, port: int | None, state: Path) -> None:
-    """Start an S3 server and Dagster on this machine, drop a sample, wait for its answer and print it.
+    """Start an S3 server, Dagster, the REST service and the page on this machine, drop a sample, wait for its answer
+    and print it.
 
     The S3 server is the embedded one even where AWS variables are set: nothing outside this machine is touched.
     """
@@ -111,6 +116,7 @@ def claim(state: Path, stack: ExitStack) -> None:
 
 
 def _start(state: Path, port: int | None, stack: ExitStack) -> _Running:
+    from crypto_ml.commands.companions import Companion
     from crypto_ml.commands.local_dagster import LocalDagster, kept_ports
     from crypto_ml.deployment import Deployment
     from crypto_ml.packaged import INSTANCE
@@ -122,7 +128,7 @@ def _start(state: Path, port: int | None, stack: ExitStack) -> _Running:
     claim(state, stack)
     if elsewhere := os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL"):
         say(f"The demo uses an S3 server of its own, and leaves {elsewhere} alone.", err=True)
-    ports = kept_ports(state, {"ui": USUAL_PORT, "s3": None}, port)
+    ports = kept_ports(state, USUAL_PORTS, port)
     with _step("S3 server on loopback"):
         server = stack.enter_context(EmbeddedS3(state / "s3", ports["s3"]))
         for name in [name for name in os.environ if name.startswith("AWS_") and name != "AWS_CA_BUNDLE"]:
@@ -130,11 +136,17 @@ def _start(state: Path, port: int | None, stack: ExitStack) -> _Running:
         os.environ.update(server.environment)
         ensure_bucket(Deployment.reading(settings).store.client, settings.bucket)
         store = Deployment(settings).store
+    dagster = stack.enter_context(LocalDagster(state, server.environment, INSTANCE, ports["ui"]))
+    service = stack.enter_context(Companion(["serve"], ports["serve"], state, server.environment, "/readyz"))
+    page = stack.enter_context(
+        Companion(["page", "--service", service.url], ports["page"], state, server.environment, "/")
+    )
     with _step("Dagster: webserver, daemon, sensor"):
-        dagster = LocalDagster(state, server.environment, INSTANCE, ports["ui"])
-        stack.enter_context(dagster)
         dagster.wait_until_watching()
-    return _Running(store, dagster, server.environment)
+    with _step("predictions over REST, and the page"):
+        service.wait_until_up()
+        page.wait_until_up()
+    return _Running(store, dagster, service, page, server.environment)
 
 
 def _drop_and_wait(running: _Running) -> "tuple[Report, float]":
@@ -180,6 +192,8 @@ def _show(report: "Report", seconds: float, running: _Running) -> None:
     say(f"  … {len(predictions) - 1:,} rows, {seconds:.1f} s after the file was dropped")
     say()
     say(f"  Dagster UI    {running.dagster.url}")
+    say(f"  the page      {running.page.url}")
+    say(f"  REST          {running.service.url}/v1/predictions, described at {running.service.url}/docs")
     say(f"  drop files    {store.uri('uploads/')}")
     say(f"  answers       {store.uri('predictions/')}")
     say()
