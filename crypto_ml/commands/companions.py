@@ -19,6 +19,7 @@ LONGEST_START: Final = 60.0
 LONGEST_STOP: Final = 20.0
 LOG_LINES: Final = 15
 HOST: Final = "127.0.0.1"
+COMMAND: Final = "from crypto_ml.cli import main; main()"
 
 
 class CompanionNotStarted(Unavailable):
@@ -36,7 +37,7 @@ class Companion:
     ) -> None:
         self.url = f"http://{HOST}:{port}"
         self.log = directory / f"{words[0]}.log"
-        self._command = [sys.executable, "-m", "crypto_ml.cli", *words, "--port", str(port)]
+        self._command = [sys.executable, "-c", COMMAND, *words, "--port", str(port)]
         self._environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
         self._environment |= environment
         self._answers = answers
