@@ -1,14 +1,17 @@
 """`make golden`: a real run of this release, and its evidence kept for every later one.
 
 A Dagster with its daemon and sensor, an S3 server, and what a few weeks bring: uploads of every outcome and of several
-kinds, a retrain, a promotion against the gates, a rollback, a correction, a retraction, a forecast.
+kinds, requests over REST, a retrain, a promotion against the gates, a rollback, a correction, a retraction, a forecast.
 """
 
+import contextlib
 import gzip
 import io
 import os
 import subprocess
 import sys
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -17,10 +20,13 @@ from typing import Any
 
 import pandas as pd
 
+from crypto_ml.commands.companions import Companion
 from crypto_ml.commands.local_dagster import LocalDagster, free_port
 from crypto_ml.ledger.receipts import receipts_of
 from crypto_ml.ledger.registry import Registry
 from crypto_ml.ledger.reports import read_report
+from crypto_ml.ledger.requests import seen_with
+from crypto_ml.ledger.settlements import settlements
 from crypto_ml.sample import sample_upload
 from crypto_ml.storage.embedded import EmbeddedS3, ensure_bucket
 from crypto_ml.storage.objects import ObjectStore, connect
@@ -30,6 +36,7 @@ from crypto_ml_tests.golden.evidence import Golden, archive, keep
 REPOSITORY = Path(__file__).resolve().parents[2]
 BUCKET = "golden"
 WEEK = "2023-11-19"
+JSON, TEXT = "application/json", "text/csv"
 RETRACTED = "OOPS"
 """The symbol of an upload that is taken back; runs of before 0.3 have none."""
 
@@ -58,6 +65,18 @@ class Run:
         for key, body in files.items():
             self.store.replace(f"uploads/{key}", body)
         until(lambda: all(read_report(f"uploads/{key}", self.store) for key in files), "not all were answered")
+
+    def ask(self, *bodies: tuple[str, bytes]) -> None:
+        """Ask over REST, and wait until everything that was answered is settled. bodies: with their media types."""
+        with Companion(["serve"], free_port(), self._dagster.directory, self._environment, "/readyz") as service:
+            service.wait_until_up()
+            for media, body in bodies:
+                request = urllib.request.Request(  # noqa: S310 - our own address
+                    f"{service.url}/v1/predictions", body, {"Content-Type": media}
+                )
+                with contextlib.suppress(urllib.error.HTTPError):  # refused as a whole, which is an answer too
+                    urllib.request.urlopen(request).close()  # noqa: S310
+        assert sum(len(one.deliveries) for one in settlements(self.store)) == len(bodies)
 
     def launch(self, job: str, *arguments: str, until_there: Callable[[], Any]) -> None:
         """Launch a job as a person would, and wait for what it brings."""
@@ -112,6 +131,13 @@ def live(run: Run) -> None:
     run.drop("daily/two.csv", csv(rows[rows["date"] == days[-4]]))
     crypto_ml("rollback", "--by", "on call", "--why", "odd numbers")
     run.drop("daily/three.csv", csv(rows[rows["date"] == days[-3]]))
+    last = rows[rows["date"] == days[-3]].head(3)
+    records = last.assign(slug=None).to_json(orient="records").encode()
+    run.ask(
+        (JSON, records.replace(b"[", b'[{"symbol":"BAD","date":"2023-12-01","open":-1},', 1)),
+        (TEXT, csv(pd.concat([last, own.tail(2)]))),
+        (TEXT, b"symbol,date\nBTC,2018-01-01\n"),
+    )
     wrong = rows[rows["date"] == days[-4]]
     corrected = wrong["close"].where(wrong["symbol"] != wrong["symbol"].iloc[0], wrong["low"])
     run.drop("daily/two.csv", csv(wrong.assign(close=corrected)))
@@ -126,10 +152,12 @@ def crypto_ml(*arguments: str) -> None:
 
 def golden_of(store: ObjectStore) -> Golden:
     """What is known of what is in the store."""
+    files = [found.key.rpartition("/")[2].removesuffix(".json") for found in store.list("receipts/answered/")]
+    requests = [one.delivery for settled in settlements(store) for one in settled.deliveries]
     answers = {
         receipt.answer_id: {"upload": receipt.upload.key, "outcome": receipt.outcome, "reason": receipt.reason}
-        for found in store.list("receipts/answered/")
-        for receipt in receipts_of(found.key.rpartition("/")[2].removesuffix(".json"), store)
+        for delivery in (*files, *requests)
+        for receipt in receipts_of(delivery, seen_with(delivery, store))
     }
     return Golden(version("crypto-ml"), answers, tuple(entry.version for entry in Registry(store).champions()))
 
