@@ -121,8 +121,9 @@ class Charts:
 
         self.prices: Plot = figure(**_usual(self.days, 340), name="prices")
         self.prices.varea(
-            x="day", y1="low", y2="high", source=self.band, fill_color=light["band"], fill_alpha=0.18, name="band"
-        )
+            x="day", y1="low", y2="high", source=self.band, fill_color=light["band"], fill_alpha=0.28,
+            legend_label="interval", name="band",
+        )  # fmt: skip
         # wide below narrow: where the two agree, both are still seen
         observed = self.prices.line(
             x="day", y="observed", source=self.lines, color=light["observed"], line_width=5, line_alpha=0.35,
@@ -168,6 +169,7 @@ class Charts:
                 line,
             )
         )
+        self._interval_item = self.prices.legend[0].items[0]
         for item in self.errors.legend[0].items:
             item.name = item.renderers[0].name
         for chart in (self.prices, self.errors):
@@ -180,6 +182,7 @@ class Charts:
         self._hover.tooltips = [*PRICES_SHOWN, *(INTERVAL_SHOWN if len(new.band["day"]) else ())]
         for marks in self._marks:
             marks.visible = len(rows.days) <= FEW
+        self._interval_item.visible = bool(len(new.band["day"]))
         for item in self.errors.legend[0].items:
             item.visible = bool(np.isfinite(new.lines[item.name]).any())
         self.show_last(None)

@@ -106,7 +106,7 @@ class Service:
     @asynccontextmanager
     async def running(self, _app: FastAPI) -> AsyncIterator[None]:
         """From the first look at what serves until everything that was accepted is answered and settled."""
-        self.watch.start()
+        await asyncio.to_thread(self.watch.start)
         try:
             yield
         finally:

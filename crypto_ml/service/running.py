@@ -21,6 +21,7 @@ from crypto_ml.deployment import Deployment
 from crypto_ml.errors import Refused
 from crypto_ml.service.application import Service, create_app
 from crypto_ml.service.config import ServiceConfig
+from crypto_ml.service.draining import Draining
 from crypto_ml.service.gate import Gate
 from crypto_ml.service.tokens import Tokens
 from crypto_ml.settings import Settings
@@ -97,6 +98,7 @@ def serve(listening: socket.socket, settings: Settings, *, workers: int) -> None
         factory=True,
         workers=workers,
         lifespan="on",
+        http=Draining,
         log_config=LOGGING,
         access_log=False,
         server_header=False,

@@ -23,6 +23,7 @@ from crypto_ml.stages.settled_requests import Settling
 EVERY: Final = 1.0
 """Seconds between two looks, and between two rounds of settling."""
 
+LONGEST_FIRST_LOOK: Final = 20.0
 SWEEP_EVERY: Final = 300.0
 TOO_OLD: Final = 15.0
 """Seconds after which what was looked up is not taken for what is: the worker says that it is not ready."""
@@ -40,6 +41,7 @@ class Watch:
         self._metrics = metrics
         self._settling = Settling(deployment)
         self._ending = Event()
+        self._looked_once = Event()
         self._serving: Serving | None = None
         self._failure = "it has only just started"
         self._looked = 0.0
@@ -50,9 +52,11 @@ class Watch:
         ]
 
     def start(self) -> None:
-        """Begin; the first look is made at once."""
+        """Begin, and wait for the first look: a worker that takes connections before it has a model turns away whoever
+        another worker would have answered. Where the store does not answer, the wait has an end."""
         for thread in self._threads:
             thread.start()
+        self._looked_once.wait(LONGEST_FIRST_LOOK)
 
     def stop(self) -> None:
         """End, and settle what is left. What cannot be settled now is swept up by another worker."""
@@ -100,8 +104,9 @@ class Watch:
             self._failed(f"{type(error).__name__}: {error}")
             log.exception("Model and history could not be looked up")
         else:
-            self._looked = time.monotonic()
+            self._looked, self._failure = time.monotonic(), "the store has not answered since"
             self._metrics.looked_at.set_to_current_time()
+        self._looked_once.set()
 
     def _swap(self, found: Serving) -> None:
         if self._serving is None:

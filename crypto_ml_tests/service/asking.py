@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from threading import Thread
 from typing import Any
 
@@ -17,6 +17,7 @@ from crypto_ml.forecasting.bundle import ModelBundle, make_bundle
 from crypto_ml.forecasting.onnx_graph import onnx_bytes
 from crypto_ml.service.application import Service, create_app
 from crypto_ml.service.config import ServiceConfig
+from crypto_ml.service.draining import Draining
 from crypto_ml.service.gate import Gate
 from crypto_ml.service.running import listen
 from crypto_ml.settings import Settings
@@ -97,12 +98,19 @@ class Asking:
 @contextmanager
 def served(app: Gate) -> Iterator[str]:
     """The address of an application that is served by a thread of this process; ended as a signal ends it."""
-    server = uvicorn.Server(uvicorn.Config(app, lifespan="on", log_config=None, access_log=False))
+    with served_until_told(app) as (address, _):
+        yield address
+
+
+@contextmanager
+def served_until_told(app: Any) -> Iterator[tuple[str, Callable[[], None]]]:
+    """The same, and what tells it to end."""
+    server = uvicorn.Server(uvicorn.Config(app, http=Draining, lifespan="auto", log_config=None, access_log=False))
     with listen("127.0.0.1", 0) as listening:
         thread = Thread(target=server.run, kwargs={"sockets": [listening]})
         thread.start()
         try:
-            yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+            yield f"http://127.0.0.1:{listening.getsockname()[1]}", partial(setattr, server, "should_exit", True)
         finally:
             server.should_exit = True
             thread.join()
