@@ -115,6 +115,7 @@ class UploadReader:
     encoding: str = field(default="utf-8", init=False)
     header: Header = field(init=False)
     bytes_read: int = field(default=0, init=False)
+    _is_gzip: bool | None = field(default=None, init=False)
     _next_line: int = field(default=2, init=False)
     _skipped: "array[int]" = field(default_factory=lambda: array("q"), init=False)
     _noting: Any = field(default_factory=RLock, init=False, repr=False, compare=False)
@@ -217,13 +218,17 @@ class UploadReader:
 
     def _open(self, delimiter: str | None) -> "_CheckedText":
         limits = [_TooLarge(self.limit, _BEYOND_LIMIT.format(self.limit))]
-        if is_gzip(self.path):
+        if self._is_gzip is None:
+            self._is_gzip = is_gzip(self.path)
+        if gzipped := self._is_gzip:
             packed = self.path.stat().st_size
             expanded = max(SMALL_EXPANDED, MOST_EXPANSION * packed)
             limits.append(_TooLarge(expanded, _BEYOND_EXPANSION.format(packed, MOST_EXPANSION)))
-        packed = len(limits) > 1
         return _CheckedText(
-            lambda: open_bytes(self.path), min(limits, key=lambda limit: limit.bytes), delimiter, packed=packed
+            lambda: open_bytes(self.path, gzipped=gzipped),
+            min(limits, key=lambda limit: limit.bytes),
+            delimiter,
+            packed=gzipped,
         )
 
 
@@ -265,9 +270,11 @@ def is_gzip(path: Path) -> bool:
         return raw.read(len(GZIP_MAGIC)) == GZIP_MAGIC
 
 
-def open_bytes(path: Path) -> BinaryIO:
-    """The bytes of an upload, decompressed where they are gzip."""
-    return cast(BinaryIO, gzip.open(path, "rb")) if is_gzip(path) else path.open("rb")
+def open_bytes(path: Path, *, gzipped: bool | None = None) -> BinaryIO:
+    """The bytes of an upload, decompressed where they are gzip. gzipped: whether they are, where that is known."""
+    if is_gzip(path) if gzipped is None else gzipped:
+        return cast(BinaryIO, gzip.open(path, "rb"))
+    return path.open("rb")
 
 
 def line_of(path: Path, number: int) -> str:
