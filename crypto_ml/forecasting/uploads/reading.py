@@ -198,7 +198,7 @@ class UploadReader:
         names = self.layout.names
         unique = [name if name in wanted else f"#{position}" for position, name in enumerate(names)]
         yield from pa_csv.open_csv(
-            stream if self.path.stat().st_size > IN_ONE_PIECE else pa.BufferReader(stream.read_all()),
+            pa.BufferReader(stream.read_all()) if self._is_tiny() else stream,
             read_options=pa_csv.ReadOptions(
                 use_threads=False, column_names=unique, skip_rows=self.header.line, block_size=BLOCK
             ),
@@ -215,6 +215,10 @@ class UploadReader:
                 check_utf8=False,
             ),
         )
+
+    def _is_tiny(self) -> bool:
+        """Whether all of the text may be held at once; of gzip nobody knows how much it is."""
+        return not self._is_gzip and self.path.stat().st_size <= IN_ONE_PIECE
 
     def _open(self, delimiter: str | None) -> "_CheckedText":
         limits = [_TooLarge(self.limit, _BEYOND_LIMIT.format(self.limit))]
