@@ -175,7 +175,9 @@ def _settle(packs: Mapping[str, ObjectStore], store: ObjectStore, now: datetime,
     rows = [batch for name, pack in packs.items() for batch in _rows(pack, receipts[name], name, known)]
     if rows:
         names = "\n".join(sorted(packs))
-        log.append(pa.Table.from_batches(rows, SCHEMA), append_id=f"requests-{sha256_of(names.encode())[:16]}")
+        append_id = f"requests-{sha256_of(names.encode())[:16]}"
+        # at the first attempt nobody else appends these rows: an id for each second would be millions, kept for ever
+        log.append(pa.Table.from_batches(rows, SCHEMA), append_id=append_id, once=seen_before)
     record_settlement(Settlement.of([_settled(name, receipts[name]) for name in packs], now), store)
 
 

@@ -41,9 +41,9 @@ class PredictionLog:
         self.table = GrowingTable(store, key, SCHEMA)
         self.uri = self.table.uri
 
-    def append(self, rows: pa.RecordBatchReader | pa.Table, *, append_id: str) -> int:
+    def append(self, rows: pa.RecordBatchReader | pa.Table, *, append_id: str, once: bool = True) -> int:
         """Append rows with the columns of `SCHEMA`, once per `append_id`; see `GrowingTable.append`."""
-        return self.table.append(rows, append_id=append_id)
+        return self.table.append(rows, append_id=append_id, once=once)
 
     def answers(self, of: Collection[str]) -> set[str]:
         """Those of some answers that stand in the log."""

@@ -100,11 +100,12 @@ class GrowingTable:
             return None
         return pc.min(files[ends[0]]).as_py(), pc.max(files[ends[1]]).as_py()
 
-    def append(self, rows: pa.RecordBatchReader | pa.Table, *, append_id: str, **said: str) -> int:
+    def append(self, rows: pa.RecordBatchReader | pa.Table, *, append_id: str, once: bool = True, **said: str) -> int:
         """Append rows with the columns of the schema (any order; others are dropped); returns the version they are in.
 
         said: what the commit says beside the id. All or nothing, once per `append_id`: a second append with the same
         id, also at the same moment, adds nothing and returns the version of the first. Memory is bounded by a batch.
+        once: False where whoever appends sees to that; every checkpoint carries the ids of the others for ever.
         Raises: TableRefused, StoreUnavailable, StoreRefused, and what the reader raises.
         """
         missing = [name for name in self.schema.names if name not in rows.schema.names]
@@ -113,7 +114,7 @@ class GrowingTable:
         with self.explained("append to"), self._opened.handle(self.store) as found:
             table = self._create() if found is None else found
             self._widen(table)
-            if table.transaction_version(append_id) is not None:
+            if once and table.transaction_version(append_id) is not None:
                 return self._version_of(table, append_id)
             failures: list[BaseException] = []
             stored = pa.schema(table.schema().to_arrow())
@@ -123,7 +124,7 @@ class GrowingTable:
                     pa.RecordBatchReader.from_batches(stored, self._fitting(rows, stored, failures)),
                     mode="append",
                     commit_properties=CommitProperties(
-                        app_transactions=[Transaction(append_id, 1)],
+                        app_transactions=[Transaction(append_id, 1)] if once else None,
                         custom_metadata={"append_id": append_id, **said},
                         max_commit_retries=100,
                     ),
