@@ -88,7 +88,7 @@ class MarketHistory:
         these make void.
         """
         said = {"known_at": known_at.astimezone(UTC).isoformat(), **({RETRACTS: retracts} if retracts else {})}
-        return self.table.append(rows, append_id=append_id, **said)
+        return self.table.append(rows, append_id=append_id, once=True, **said)
 
     def appended(self, append_id: str) -> int | None:
         """The version that the rows of an append are in; None where they were not appended."""
