@@ -14,6 +14,7 @@ ROWS = "pandas pyarrow duckdb onnxruntime deltalake"
 
 READS_THE_ENVIRONMENT = {
     "cli.py",
+    "commands/companions.py",
     "commands/demo.py",
     "commands/doctor.py",
     "commands/local_dagster.py",
