@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crypto_ml.errors import Refused
-from crypto_ml.storage.objects import ObjectStore
+from crypto_ml.storage.objects import ORDER, ObjectStore
 from crypto_ml.storage.packed import PackDamaged, PackedStore, unpacked
 
 OWN = "179500000000000042"
@@ -24,7 +24,8 @@ Step = tuple[str, Callable[[ObjectStore, Path], Any]]
 def reads(key: str, begin: int) -> list[Step]:
     return [
         ("read", lambda store, _: store.read(key)),
-        ("head", lambda store, _: (found := store.head(key)) and (found.key, found.size, dict(found.metadata))),
+        ("head", lambda store, _: (found := store.head(key)) and (found.key, found.size, found.metadata.get("said"))),
+        ("order", lambda store, _: (found := store.head(key)) and found.metadata.get(ORDER)),
         ("fetch", lambda store, _: (store.fetch(key)[0].size, store.fetch(key)[1])),
         ("part", lambda store, _: store.read_part(key, min(begin, store.fetch(key)[0].size - 1), 3)),
         ("pinned", lambda store, _: store.read_pinned(store.fetch(key)[0])),
@@ -39,13 +40,20 @@ def writes(key: str, body: bytes, order: str) -> list[Step]:
         path.write_bytes(body)
         store.upload_file(path, key, **how)
 
+    def document(store: ObjectStore, _: Path) -> Any:
+        """A document may be written in another way here, and says the same."""
+        store.create_json(key, {"order": order})
+        said = store.read_json(key)
+        store.replace(key, body)
+        return said
+
     return [
         ("create", lambda store, _: store.create(key, body, content_type="text/csv") and None),
         ("same", lambda store, _: store.create_or_same(key, body)),
         ("replace", lambda store, _: store.replace(key, body, metadata={"said": order}) and None),
         ("match", lambda store, _: store.replace(key, body, if_match=store.fetch(key)[0].etag) and None),
         ("other", lambda store, _: store.replace(key, body, if_match="0" * 32) and None),
-        ("json", lambda store, _: store.create_json(key, {"order": order}) and store.read_json(key)),
+        ("json", document),
         ("newest", lambda store, _: store.put_newest(key, body, order, content_type="text/csv")),
         ("file", lambda store, path: upload(store, path, create_only=True)),
         ("over", lambda store, path: upload(store, path, create_only=False)),
