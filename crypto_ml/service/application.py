@@ -38,7 +38,7 @@ from crypto_ml.service.metrics import CONTENT_TYPE, Metrics
 from crypto_ml.service.past_answers import past_answer, reference, trace_json
 from crypto_ml.service.problems import Problem, problem_of
 from crypto_ml.service.rendering import as_json, csv_headers, reply_document, rows_of
-from crypto_ml.service.tokens import OWN_NAMES, Caller, Right, Tokens
+from crypto_ml.service.tokens import OWN_NAMES, Caller, Right, Tokens, is_own_name
 from crypto_ml.service.watch import Watch
 from crypto_ml.stages.requests import Asked, Reply, read_replies
 from crypto_ml.storage.failures import ObjectMissing
@@ -120,7 +120,7 @@ class Service:
 
     def require(self, request: Request, right: Right) -> Caller:
         """Who asks, where they may. Raises Problem."""
-        if not self.tokens and request.url.hostname not in OWN_NAMES:
+        if not self.tokens and not is_own_name(request.headers.get("host", "")):
             raise Problem(
                 problems.FORBIDDEN,
                 f"without tokens the service answers under {', '.join(OWN_NAMES)} alone: ask under one of these, or "

@@ -253,7 +253,7 @@ def problem_response(*kinds: Kind) -> dict[int | str, dict[str, Any]]:
             "title": kind.title,
             "status": kind.status,
             "detail": DETAILS.get(kind.name, kind.title),
-            "request_id": "5f0c9d7e-6a0b-4a57-9f43-0d6c6f6f6a51",
+            "request_id": "5f0c9d7e6a0b4a579f430d6c6f6f6a51",
         }
         said = found.setdefault(
             kind.status,

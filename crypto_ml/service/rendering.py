@@ -1,14 +1,19 @@
-"""Answers as they are sent: JSON or CSV, whole columns at a time."""
+"""Answers as they are sent: JSON or CSV, whole columns at a time where there are many rows."""
 
-from collections.abc import Mapping, Sequence
+import csv
+import io
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 from urllib.parse import quote
 
 import pyarrow as pa
 from pydantic_core import to_json
 
-from crypto_ml.forecasting.answers import csv_lines
 from crypto_ml.stages.requests import Reply
+
+FEW_BYTES: Final = 8 << 10
+READ: Final[Mapping[str, Callable[[str], Any]]] = {"index": int, "pred_open": float, "val_open": float}
+"""The columns of a file of predictions that are no text; a date is the text that JSON has of it."""
 
 RESULTS: Final = "/v1/predictions"
 
@@ -18,6 +23,15 @@ def rows_of(table: pa.Table) -> list[dict[str, Any]]:
     names = table.column_names
     columns = [column.to_pylist() for column in table.columns]
     return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
+
+
+def rows_of_csv(content: bytes, table: Callable[[], pa.Table]) -> list[dict[str, Any]]:
+    """The rows of a file of predictions or refused rows. table: reads it as a whole, which takes longer than a few rows
+    take one by one; the values are the same."""
+    if len(content) > FEW_BYTES:
+        return rows_of(table())
+    with io.StringIO(content.decode(), newline="") as lines:
+        return [{name: READ.get(name, str)(text) for name, text in row.items()} for row in csv.DictReader(lines)]
 
 
 def links(answer_id: str) -> dict[str, str]:
@@ -58,7 +72,7 @@ def reply_document(reply: Reply) -> dict[str, Any]:
         answer_id=reply.answer_id,
         road="request",
         report=reply.report,
-        predictions=rows_of(reply.predictions),
+        predictions=rows_of_csv(reply.predictions_csv, lambda: reply.predictions),
         refused_rows=rows_of(reply.refused_rows),
         recorded=reply.recorded,
     )
@@ -67,12 +81,6 @@ def reply_document(reply: Reply) -> dict[str, Any]:
 def as_json(document: Any) -> bytes:
     """A document as it is sent; numbers are the shortest decimals that read back as the same float64."""
     return to_json(document)
-
-
-def as_csv(table: pa.Table) -> bytes:
-    """A table as a file of it is."""
-    lines: bytes = csv_lines(table).to_pybytes()
-    return (",".join(table.column_names) + "\n").encode() + lines
 
 
 def csv_headers(reply: Reply) -> dict[str, str]:

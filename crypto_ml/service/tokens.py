@@ -80,6 +80,12 @@ class Tokens:
         return bool(self.callers)
 
 
+def is_own_name(host: str) -> bool:
+    """Whether a Host header, with a port or without, has one of OWN_NAMES."""
+    name = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
+    return name.lower() in OWN_NAMES
+
+
 def new_token(name: str, rights: Sequence[str]) -> tuple[str, str]:
     """A new token, and the line by which it will be known. Raises BadTokens."""
     token = BEGINNING + secrets.token_urlsafe(32)

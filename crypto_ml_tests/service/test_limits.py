@@ -114,7 +114,7 @@ def test_a_request_id_comes_back_where_it_is_one_and_is_made_up_where_not(asking
         given = asking.client.get(
             "/healthz", headers=[(b"x-request-id", wrong if isinstance(wrong, bytes) else wrong.encode())]
         )
-        assert len(given.headers["x-request-id"]) == 36
+        assert len(given.headers["x-request-id"]) == 32
 
 
 def test_without_tokens_nobody_is_answered_who_calls_this_machine_by_a_name_of_their_own(asking: Asking) -> None:

@@ -5,14 +5,18 @@ import io
 import json
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from datetime import date
 from functools import partial
 from typing import Any
 
 import httpx
 import pandas as pd
+import pyarrow as pa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from crypto_ml.forecasting.answers import PREDICTIONS, csv_lines
+from crypto_ml.service.rendering import as_json, rows_of, rows_of_csv
 from crypto_ml.storage.prediction_log import PredictionLog
 from crypto_ml_tests.dropbox.site import until
 from crypto_ml_tests.forecasting.markets import market
@@ -95,6 +99,31 @@ def read(file: str) -> list[dict[str, Any]]:
         ]
 
 
+one_row = st.tuples(
+    st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=8),
+    st.floats(min_value=1e-300, allow_infinity=False),
+    st.dates(date(2009, 1, 3), date(2100, 1, 1)),
+)
+
+
+@given(st.lists(one_row, min_size=1, max_size=5))
+def test_a_few_rows_taken_one_by_one_are_those_of_the_whole_table(drawn: list[tuple[str, float, date]]) -> None:
+    rows = [
+        {
+            "symbol": symbol,
+            "index": number,
+            "date": day,
+            "pred_open": price,
+            "val_open": price / 3,
+            "status": "predicted",
+        }
+        for number, (symbol, price, day) in enumerate(drawn)
+    ]
+    table = pa.Table.from_pylist([{**row, "prediction_id": "1-a-2"} for row in rows], PREDICTIONS)
+    content = (",".join(table.column_names) + "\n").encode() + csv_lines(table).to_pybytes()
+    assert as_json(rows_of_csv(content, lambda: pa.table({}))) == as_json(rows_of(table))
+
+
 def test_an_answer_is_read_again_traced_and_logged_by_its_ids_and_enters_no_history(asking: Asking) -> None:
     name, rows = fresh_market(asking, 20, 1)
     asking.drop(**{f"history{name}": upload(rows[rows["date"] < rows["date"].max()])})
@@ -107,7 +136,7 @@ def test_an_answer_is_read_again_traced_and_logged_by_its_ids_and_enters_no_hist
     assert alone["model_version"] == model().version
     trace = asking.get(f"/v1/predictions/{one['prediction_id']}/trace")
     assert trace["row"]["pred_open"] == one["pred_open"]
-    assert trace["row"]["symbol"] == one["symbol"]
+    assert json.loads(trace["row"]["as_received"])["symbol"] == one["symbol"]
     assert trace["row"]["earlier_rows"][-1]["upload"] == f"uploads/history{name}.csv"
     log = PredictionLog(asking.road.store)
     until(lambda: log.predictions(answer["answer_id"]).num_rows, "the answer is not in the log of predictions")
