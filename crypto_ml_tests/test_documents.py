@@ -30,6 +30,7 @@ ROOMS = ("", "crypto_ml/", "crypto_ml_tests/", "crypto_ml_tests/**/")
 STORED = (
     *("uploads/", "predictions/", "forecasts/", "market_history/", "prediction_log/"),
     *("raw/", "receipts/", "models/", "cache/"),
+    "requests/",  # what bodies are called where files have keys
 )
 """What a document names of the bucket, and of no repository."""
 
