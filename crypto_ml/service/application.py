@@ -183,7 +183,8 @@ class Service:
                     late = self._too_long()
                     asked = Asked(body, kind, request.scope["crypto_ml.request_id"])
                     rows = self._counted(body, kind)
-                    await self._beside(len(body) > FEW_BYTES, asked.check)
+                    if rows < LARGE:  # a large body is alone in its delivery, and is looked over there
+                        await self._beside(len(body) > FEW_BYTES, asked.check)
                     reply = await self._reply(asked, rows, record, caller, key)
                     return await self._beside(rows >= LARGE, partial(self._response, reply, wanted, request))
             except TimeoutError:

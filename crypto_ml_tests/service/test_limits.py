@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from crypto_ml.service.config import ServiceConfig
-from crypto_ml.service.desk import Desk
+from crypto_ml.service.desk import LARGE, Desk
 from crypto_ml.service.media import of_answer
 from crypto_ml.service.problems import Problem
 from crypto_ml.service.tokens import new_token
@@ -87,6 +87,7 @@ def test_every_refusal_is_a_problem_of_its_own_kind(asking: Asking) -> None:
     assert told(post("{", "application/json")) == (422, "unreadable-body")
     assert told(post("", "text/csv")) == (422, "unreadable-body")
     assert told(post("a,b\n1,2\n", "text/csv")) == (422, "rejected")
+    assert told(post("[" + '{"a": 1},' * LARGE + "]", "application/json")) == (422, "unreadable-body")
     assert told(post("[]", "application/json")) == (422, "unreadable-body")
     assert told(post("x", "text/plain")) == (415, "unsupported-media-type")
     assert told(post("x", "text/csv", content_encoding="gzip")) == (415, "unsupported-media-type")
