@@ -67,8 +67,10 @@ UNDER_KILL: Final = 8.0
 KILLED_AFTER: Final = 3.0
 
 P50, P99, P50_UNRECORDED, LARGE_SECONDS, TIMES = 0.010, 0.050, 0.005, 0.7, 10.0
-MOST_GROWTH: Final = 1.05
+MOST_GROWTH: Final = 1.1
 """How many times the memory of a worker after a fifth of the requests it may have after all of them."""
+REST: Final = 5.0
+"""Seconds without requests before memory is looked at: what was answered last is being settled, and held until then."""
 SAME: Final = 1e-5
 """Of a price: how far two answers may be apart. Keras and onnxruntime differ by some 1e-6."""
 
@@ -216,6 +218,7 @@ def memory(way: Way, market: Market, requests: int) -> tuple[str, float]:
     held, began = [], used_by(way.server.pid)
     for _ in range(SLICES):
         way.sent(islice(ones, requests // SLICES), concurrency=AT_ONCE, keep=False)
+        time.sleep(REST)
         held.append(used_by(way.server.pid))
     each = (held[-1].processor_seconds - began.processor_seconds) / requests
     early, late = held[SLICES // 5 - 1].resident, held[-1].resident
