@@ -67,6 +67,7 @@ def test_the_wheel_has_the_package_and_what_it_brings_along_and_nothing_else(whe
     with zipfile.ZipFile(wheel) as archive:
         held = {name: archive.read(name) for name in archive.namelist() if ".dist-info/" not in name}
     sources = [path for path in (ROOT / "crypto_ml").rglob("*.py") if "packaged/model_out" not in path.as_posix()]
+    sources += [path for path in (ROOT / "crypto_ml/page").iterdir() if path.suffix in {".css", ".html", ".js"}]
     expected = {path.relative_to(ROOT).as_posix(): path for path in sources}
     for name in PACKAGED:
         files = (ROOT / name).rglob("*") if (ROOT / name).is_dir() else [ROOT / name]

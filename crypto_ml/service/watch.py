@@ -3,6 +3,7 @@
 Both are threads of their own: a log that takes long to be written to keeps no promotion waiting.
 """
 
+import gc
 import logging
 import multiprocessing
 import os
@@ -111,6 +112,8 @@ class Watch:
     def _swap(self, found: Serving) -> None:
         if self._serving is None:
             _warm(found, self._deployment)
+            gc.collect()
+            gc.freeze()  # what is there by now stays: the collector goes through it in the middle of answers otherwise
         self._metrics.serve(found.bundle.version, found.history_version)
         if self._serving is None or self._serving.bundle.version != found.bundle.version:
             log.info("Answers are made with %s, history version %s", found.bundle.version, found.history_version)

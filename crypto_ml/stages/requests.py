@@ -5,9 +5,11 @@ answer that was given is one that can be traced and replayed, whatever becomes o
 recorded, everything is the same but for the storing.
 """
 
-from collections.abc import Mapping, Sequence
+import csv
+import io
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from datetime import datetime
+from datetime import date, datetime
 from functools import cached_property
 from typing import Any, Final, Literal
 
@@ -43,6 +45,15 @@ RUN: Final = "crypto-ml serve"
 """What receipts name in the place of a run of Dagster."""
 
 NO_LINES: Final = pa_csv.ReadOptions(use_threads=False)
+FEW_BYTES: Final = 8 << 10
+"""Of a file that is read line by line, which takes less than Arrow's reader takes to be set up."""
+
+_READ: Final[Mapping[Any, Callable[[str], Any]]] = {
+    pa.string(): str,
+    pa.int64(): int,
+    pa.float64(): float,
+    pa.date32(): date.fromisoformat,
+}
 
 
 @dataclass(frozen=True)
@@ -218,6 +229,12 @@ def _table(content: bytes, schema: pa.Schema) -> pa.Table:
     """A file that `append_csv` wrote."""
     if not content:
         return schema.empty_table()
+    if len(content) <= FEW_BYTES:
+        _, *lines = csv.reader(io.StringIO(content.decode(), newline=""))
+        columns = zip(*lines, strict=True) if lines else [()] * len(schema)
+        read = [_READ[field.type] for field in schema]
+        values = [[convert(text) for text in column] for convert, column in zip(read, columns, strict=True)]
+        return pa.table(values, schema=schema)
     options = pa_csv.ConvertOptions(column_types=schema, strings_can_be_null=False)
     parse = pa_csv.ParseOptions(newlines_in_values=True)
     return pa_csv.read_csv(pa.BufferReader(content), NO_LINES, parse, options)

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import shlex
 import signal
 import socket
@@ -15,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import dagster as dg
+import httpx
 import psutil
 import pytest
 
@@ -72,6 +74,12 @@ def person(tmp_path: Path) -> Iterator[Person]:
             os.kill(pid, signal.SIGKILL)
 
 
+def curl_of_readme() -> str:
+    """The one line that asks over REST."""
+    (line,) = (line for line in (REPOSITORY / "README.md").read_text().splitlines() if line.strip().startswith("curl "))
+    return line
+
+
 def test_once_shows_the_answer_and_leaves_no_process_and_no_other_store_touched(person: Person) -> None:
     done = person.run("demo", "--once", AWS_ENDPOINT_URL_S3="http://127.0.0.1:9", PYTHONDONTWRITEBYTECODE="1")
     assert done.returncode == 0, done.stderr
@@ -86,14 +94,23 @@ def test_a_running_demo_answers_drops_is_well_and_ends_with_all_its_processes_at
     demo = person.start("demo", "--port", str(free_port()))
     assert demo.stdout is not None
     exports: dict[str, str] = {}
+    addresses: dict[str, str] = {}
     for line in demo.stdout:
         if line.strip().startswith("export "):
             name, value = shlex.split(line)[1].split("=", 1)
             exports[name] = value
+        elif line.strip().startswith(("the page", "REST")):
+            addresses[line.split("http")[0].strip()] = re.findall(r"http://[^\s,]+", line)[0]
         if "DAGSTER_HOME" in exports:
             break
     else:
         pytest.fail("" if demo.stderr is None else demo.stderr.read())
+    assert httpx.get(addresses["the page"]).status_code == 200
+    asked, body = shlex.split(curl_of_readme())[1], shlex.split(curl_of_readme())[-1]
+    assert httpx.URL(asked).path == httpx.URL(addresses["REST"]).path
+    answer = httpx.post(addresses["REST"], content=body, headers={"content-type": "application/json"}, timeout=30)
+    (predicted,) = answer.json()["predictions"]
+    assert (predicted["symbol"], predicted["status"]) == ("SIM001", "predicted")
     second = person.run("demo", "--once")
     assert (second.returncode, "runs in" in second.stderr) == (1, True)
 
@@ -108,7 +125,7 @@ def test_a_running_demo_answers_drops_is_well_and_ends_with_all_its_processes_at
     assert looked.returncode == 0, looked.stdout
     told = json.loads(looked.stdout)
     states = {finding["what"]: finding["state"] for finding in told["findings"]}
-    looked_at = {"settings", "store", "clock", "champion", "uploads", "deliveries", "retractions", "tables"}
+    looked_at = {"settings", "store", "clock", "champion", "uploads", "deliveries", "retractions", "tables", "requests"}
     assert states == dict.fromkeys(looked_at | {"daemon", "sensor", "runs"}, "ok")
     assert told["metrics"]["outcomes"] == {"PREDICTED": 2, "REJECTED": 1}
     assert told["metrics"]["tick_seconds"] > 0

@@ -127,7 +127,7 @@ def test_any_bytes_are_taken_in_or_refused_and_every_row_is_accounted_for(
                 assert intake.received_rows == settled[seed] + refused + repeated, seed
                 assert intake.refusal is None or intake.refusal.strip(), seed
                 ends["refused" if intake.refusal else "rows refused" if refused else "taken"] += 1
-        shutil.rmtree(tmp_path / f"{begin}")
+        shutil.rmtree(tmp_path / f"{begin}", ignore_errors=True)  # few rows are sorted without a folder
     with capsys.disabled():
         print(f"\n{MUTANTS:,} mutated files: {dict(ends)}")
     assert sum(ends.values()) == MUTANTS

@@ -6,10 +6,12 @@ import uuid
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from crypto_ml.forecasting.answers import PREDICTIONS, csv_lines
 from crypto_ml.ledger.layout import REQUESTS
 from crypto_ml.ledger.requests import pack_key
 from crypto_ml.stages import requests
@@ -131,3 +133,33 @@ def test_coins_that_share_a_symbol_are_named_as_if_each_had_asked_alone(road: Ro
     both = pd.concat([rows.assign(slug="one-coin"), rows.assign(slug="another-coin")])
     (reply,) = ask(road, records(in_json(both, WITH_SLUG)))
     assert set(reply.predictions["symbol"].to_pylist()) == {"BTC", "BTC:another-coin"}
+
+
+TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=8)
+
+
+@given(
+    rows=st.lists(
+        st.tuples(
+            TEXTS,
+            st.integers(0, 1 << 40),
+            st.dates(),
+            st.floats(allow_nan=False, allow_infinity=False),
+            st.floats(allow_nan=False, allow_infinity=False),
+            TEXTS,
+            TEXTS,
+        ),
+        max_size=5,
+    )
+)
+def test_few_rows_that_were_written_are_read_as_many_are(
+    rows: list[tuple[object, ...]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    columns = [list(column) for column in zip(*rows, strict=True)] or [[] for _ in PREDICTIONS]
+    written = pa.table(columns, schema=PREDICTIONS)
+    content = (",".join(PREDICTIONS.names) + "\n").encode() + csv_lines(written).to_pybytes()
+    few = requests._table(content, PREDICTIONS)
+    with monkeypatch.context() as patch:
+        patch.setattr(requests, "FEW_BYTES", 0)
+        assert few.equals(requests._table(content, PREDICTIONS))
+    assert few.equals(written)
