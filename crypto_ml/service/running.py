@@ -19,10 +19,11 @@ from uvicorn.supervisors import Multiprocess
 
 from crypto_ml.deployment import Deployment
 from crypto_ml.errors import Refused
-from crypto_ml.service.application import Service, create_app
+from crypto_ml.service.application import create_app
 from crypto_ml.service.config import ServiceConfig
 from crypto_ml.service.draining import Draining
 from crypto_ml.service.gate import Gate
+from crypto_ml.service.handling import Service
 from crypto_ml.service.tokens import Tokens
 from crypto_ml.settings import Settings
 

@@ -15,10 +15,11 @@ import uvicorn
 from crypto_ml.deployment import Deployment
 from crypto_ml.forecasting.bundle import ModelBundle, make_bundle
 from crypto_ml.forecasting.onnx_graph import onnx_bytes
-from crypto_ml.service.application import Service, create_app
+from crypto_ml.service.application import create_app
 from crypto_ml.service.config import ServiceConfig
 from crypto_ml.service.draining import Draining
 from crypto_ml.service.gate import Gate
+from crypto_ml.service.handling import Service
 from crypto_ml.service.running import listen
 from crypto_ml.settings import Settings
 from crypto_ml.storage.objects import ObjectStore
