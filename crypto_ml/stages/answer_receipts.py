@@ -25,7 +25,7 @@ from crypto_ml.ledger.formats.receipt_v2 import (
 from crypto_ml.ledger.layout import bundle_prefix, received_key
 from crypto_ml.ledger.registry import Registry
 from crypto_ml.ledger.reports import Report
-from crypto_ml.ledger.requests import is_request
+from crypto_ml.ledger.requests import delivery_in, is_json, is_request
 from crypto_ml.ledger.software import software
 from crypto_ml.stages.cleaned_features import Cleaned, CleanedFile
 from crypto_ml.stages.delivery_scoring import Scored, Sources
@@ -102,7 +102,7 @@ def receipt_of(
         timings=timings_of(received, file, datetime.now(UTC)),
         ignored_columns=list(summary.ignored_columns) if summary else [],
         date_order=summary.date_order if summary else None,
-        read_as=_read_as(summary) if summary and not summary.refusal else None,
+        read_as=_read_as(summary, file.upload.key) if summary and not summary.refusal else None,
         notes=[*_cut_list(summary), *_how_read(summary), *(_notes(cleaned, scored, decided) if scored else [])],
         earlier_answer=decided.repeats,
     )
@@ -203,7 +203,9 @@ def _cut_list(summary: CleanedFile | None) -> list[str]:
     return [f"{summary.listed:,} of {summary.refused:,} refused rows are listed, the first ones"]
 
 
-def _read_as(summary: CleanedFile) -> Mapping[str, Any]:
+def _read_as(summary: CleanedFile, key: str) -> Mapping[str, Any]:
+    if delivery_in(key) and is_json(key):  # what was cleaned is the same records as CSV
+        return read_as_recorded({**(summary.read_as or {}), "format": "json"}).document()
     return _plain() if summary.read_as is None else read_as_recorded(summary.read_as).document()
 
 

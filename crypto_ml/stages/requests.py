@@ -20,7 +20,10 @@ from crypto_ml.deployment import Deployment
 from crypto_ml.digest import sha256_of
 from crypto_ml.forecasting.answers import PREDICTIONS, REJECTED_ROWS
 from crypto_ml.forecasting.bundle import MANIFEST, ModelBundle
+from crypto_ml.forecasting.uploads.file_kinds import PARQUET
 from crypto_ml.forecasting.uploads.json_records import as_csv
+from crypto_ml.forecasting.uploads.reading import GZIP_MAGIC
+from crypto_ml.forecasting.uploads.unreadable import UnreadableUpload
 from crypto_ml.ledger.clock import not_before
 from crypto_ml.ledger.deliveries import Upload, delivery_key
 from crypto_ml.ledger.formats.reading import adapter
@@ -64,6 +67,11 @@ class Asked:
     body: bytes
     kind: Literal["csv", "json"]
     name: str
+
+    def __post_init__(self) -> None:
+        """Raises UnreadableUpload for what is small only until it is read; whoever has such files drops them."""
+        if self.body.startswith((GZIP_MAGIC, PARQUET)):
+            raise UnreadableUpload("the body is compressed, or Parquet: send it as it is, or drop it as a file")
 
     def check(self) -> None:
         """Raises UnreadableUpload where the body is to be JSON and is no records."""

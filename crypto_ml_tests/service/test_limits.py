@@ -1,5 +1,6 @@
 """What is let in and what is not, and what whoever is not let in is told."""
 
+import gzip
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -224,3 +225,14 @@ def test_an_answer_comes_as_what_is_accepted_most_and_json_where_nobody_says(
             of_answer(accept)
     else:
         assert of_answer(accept) == answered
+
+
+@pytest.mark.parametrize("body", [gzip.compress(b"symbol,date\n" * 100_000), b"PAR1"])
+def test_a_body_that_is_small_only_until_it_is_read_is_told_to_come_as_it_is(asking: Asking, body: bytes) -> None:
+    told = asking.client.post("/v1/predictions", content=body, headers={"content-type": "text/csv"})
+    assert (told.status_code, told.json()["type"]) == (422, "urn:crypto-ml:problem:unreadable-body")
+    assert "send it as it is" in told.json()["detail"]
+
+
+def test_the_report_on_records_says_that_they_were_json(asking: Asking) -> None:
+    assert asking.client.post("/v1/predictions", json=ROW).json()["read_as"].startswith("records in JSON")

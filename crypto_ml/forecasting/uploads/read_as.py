@@ -48,6 +48,8 @@ class ReadAs:
         """One sentence about it."""
         if self.format == "parquet":
             parts = ["Parquet"]
+        elif self.format == "json":
+            parts = ["records in JSON", *(["a decimal comma"] if self.decimal == "," else [])]
         else:
             parts = [f"CSV in {self.encoding.upper()}, {_DELIMITERS[self.delimiter]} between values"]
             parts.append(f"a decimal {'comma' if self.decimal == ',' else 'point'}")
