@@ -234,7 +234,7 @@ def successor(bundle: ModelBundle) -> ModelBundle:
     return make_bundle(
         label="again",
         target=bundle.target,
-        statistics=bundle.statistics,
+        scaler=bundle.statistics,
         slugs=bundle.slugs,
         network_onnx=bundle.files[NETWORK],
         weights_sha256=bundle.manifest["weights_sha256"],

@@ -2,12 +2,16 @@
 
     bundle.json             what the network predicts and sees, and the sha256 of every other file
     network.onnx            what serves            network.keras   the same network, for training on
-    scaler.json             the series' statistics, exact to the last bit
+    scaler.json             what inputs are standardised by, exact to the last bit
+    serving.json            format 2: shrinkage, interval quantiles and the model of the range (`serving_rule`)
     training_manifest.json  metrics.json  MODEL_CARD.md  pictures/*.png     how it came about and how good it is
 
-A bundle's `sha256` is over its contract (target, features, window), network, scaler, slugs and training manifest; its
-version is a label and the first twelve digits of that hash. Dates and pictures are not part of it. `manifest_sha256` is
-over everything else that bundle.json says, so that no byte of a bundle changes unnoticed.
+Format 1 has the targets `change` and `gap`, whose inputs are standardised by the series' own statistics (`scaling`).
+Format 2 has the target `relative_gap` (`stationary`), one scaler for all series (`pooled_scaler`) and a serving rule.
+
+A bundle's `sha256` is over its contract (target, features, window), network, scaler, serving rule, slugs and training
+manifest; its version is a label and the first twelve digits of that hash. Dates and pictures are not part of it.
+`manifest_sha256` is over everything else that bundle.json says, so that no byte of a bundle changes unnoticed.
 """
 
 import json
@@ -20,18 +24,24 @@ from typing import TYPE_CHECKING, Any, Final, get_args
 import numpy as np
 
 from crypto_ml.digest import sha256_of
-from crypto_ml.errors import Blocked
+from crypto_ml.errors import Blocked, Refused
 from crypto_ml.forecasting.features import is_feature
+from crypto_ml.forecasting.pooled_scaler import BadScaler, PooledScaler, read_scaler, write_scaler
 from crypto_ml.forecasting.scaling import SeriesStatistics
-from crypto_ml.forecasting.schema import FEATURES, WINDOW, Target
+from crypto_ml.forecasting.schema import FEATURES, LOOK_BACK, STATIONARY, WINDOW, Target
+from crypto_ml.forecasting.serving_rule import BadRule, ServingRule, read_rule, write_rule
+from crypto_ml.forecasting.stationary import LOOK_BACK as STATIONARY_LOOK_BACK
 
 if TYPE_CHECKING:
     from crypto_ml.forecasting.inference import Network
 
-FORMAT: Final = 1
+FORMATS: Final[Mapping[Target, int]] = {"change": 1, "gap": 1, "relative_gap": 2}
+"""The format in which a bundle of each target is written and read."""
+
 MANIFEST: Final = "bundle.json"
 NETWORK: Final = "network.onnx"
 SCALER: Final = "scaler.json"
+RULE: Final = "serving.json"
 TRAINING_MANIFEST: Final = "training_manifest.json"
 
 
@@ -78,14 +88,48 @@ class ModelBundle:
         slugs: Mapping[str, str] = self.manifest["slugs"]
         return slugs
 
+    @property
+    def pooled(self) -> bool:
+        """Whether one scaler is for all series, each measured in what itself did lately (target `relative_gap`)."""
+        return self.target == "relative_gap"
+
+    @property
+    def look_back(self) -> int:
+        """How many of the rows before it a row's prediction may be made from, where not from all of its series."""
+        return STATIONARY_LOOK_BACK if self.pooled else LOOK_BACK
+
+    @property
+    def symbols(self) -> tuple[str, ...]:
+        """The series that it was trained on, sorted."""
+        return self.scaler.symbols if self.pooled else self.statistics.symbols
+
     @cached_property
     def coins(self) -> Mapping[str, str | None]:
-        """The symbols that the scaler knows, each with its slug or None."""
-        return {symbol: self.slugs.get(symbol) for symbol in self.statistics.symbols}
+        """The symbols that it was trained on, each with its slug or None."""
+        return {symbol: self.slugs.get(symbol) for symbol in self.symbols}
 
     @cached_property
     def statistics(self) -> SeriesStatistics:
+        """Format 1: the statistics of each series. Raises BundleDamaged."""
         return read_statistics(self.files[SCALER])
+
+    @cached_property
+    def scaler(self) -> PooledScaler:
+        """Format 2: the scaler of all series. Raises BundleDamaged."""
+        try:
+            return read_scaler(self.files[SCALER])
+        except BadScaler as error:
+            raise BundleDamaged(f"the model bundle's {SCALER} cannot be read: {error}") from error
+
+    @cached_property
+    def rule(self) -> ServingRule | None:
+        """Format 2: what it serves with beside its network; None for format 1. Raises BundleDamaged."""
+        if not self.pooled:
+            return None
+        try:
+            return read_rule(self.files.get(RULE, b""))
+        except BadRule as error:
+            raise BundleDamaged(f"the model bundle's {RULE} cannot be read: {error}") from error
 
     @cached_property
     def network(self) -> "Network":
@@ -130,8 +174,11 @@ class ModelBundle:
                 "differs; restore the bundle or roll back to another"
             )
         bundle = cls(manifest, {MANIFEST: files[MANIFEST], **{name: files[name] for name in recorded}})
-        if bundle.features[: len(bundle.statistics.columns)] != bundle.statistics.columns:
+        columns = bundle.scaler.columns if bundle.pooled else bundle.statistics.columns
+        whole = bundle.features == columns if bundle.pooled else bundle.features[: len(columns)] == columns
+        if not whole:
             raise BundleDamaged(f"the scaler of the model bundle {bundle.version} has other columns than its network")
+        _ = bundle.rule  # what cannot be read is found out now
         return bundle
 
 
@@ -139,23 +186,29 @@ def make_bundle(
     *,
     label: str,
     target: Target,
-    statistics: SeriesStatistics,
+    scaler: SeriesStatistics | PooledScaler,
     slugs: Mapping[str, str],
     network_onnx: bytes,
     weights_sha256: str,
     about: Mapping[str, Any],
     documents: Mapping[str, bytes],
+    rule: ServingRule | None = None,
 ) -> ModelBundle:
     """Put a bundle together.
 
-    label: what the version starts with (the last training day, say). about: origin, seed, libraries, dates; shown, not
-    hashed. documents: further files by relative name (metrics.json, network.keras, pictures/…).
+    scaler, rule: a pooled one and a rule for the target `relative_gap`, whose network is the shrunk one (`shrinkage`);
+    the statistics of each series, and no rule, for the others. label: what the version starts with (the last training
+    day, say). about: origin, seed, libraries, dates; shown, not hashed. documents: further files by relative name
+    (metrics.json, network.keras, pictures/…).
     """
-    files = {NETWORK: network_onnx, SCALER: write_statistics(statistics), **documents}
+    written = write_scaler(scaler) if isinstance(scaler, PooledScaler) else write_statistics(scaler)
+    files = {NETWORK: network_onnx, SCALER: written, **documents}
+    if rule is not None:
+        files[RULE] = write_rule(rule)
     manifest: dict[str, Any] = {
-        "format": FORMAT,
+        "format": FORMATS[target],
         "target": target,
-        "features": list(FEATURES),
+        "features": list(STATIONARY if isinstance(scaler, PooledScaler) else FEATURES),
         "window": WINDOW,
         "slugs": dict(sorted(slugs.items())),
         "weights_sha256": weights_sha256,
@@ -167,12 +220,40 @@ def make_bundle(
     return ModelBundle.from_files({MANIFEST: _rendered(_sealed(manifest)), **files})
 
 
+def with_rule(
+    bundle: ModelBundle, rule: ServingRule, *, label: str, about: Mapping[str, Any], documents: Mapping[str, bytes]
+) -> ModelBundle:
+    """The same network with another serving rule, as a bundle of its own.
+
+    documents: replace those of the bundle that have these names (the training manifest, so that it says where the rule
+    came from; metrics.json; the card). Raises Refused where the bundle's network takes no rule.
+    """
+    if not bundle.pooled:
+        raise Refused(f"the model {bundle.version} predicts a {bundle.target}, which no serving rule applies to")
+    from crypto_ml.forecasting.shrinkage import shrunk_network
+
+    kept = {name: content for name, content in bundle.files.items() if name not in (MANIFEST, NETWORK, SCALER, RULE)}
+    return make_bundle(
+        label=label,
+        target=bundle.target,
+        scaler=bundle.scaler,
+        slugs=bundle.slugs,
+        network_onnx=shrunk_network(bundle.files[NETWORK], rule.shrink, rule.cap),
+        weights_sha256=str(bundle.manifest["weights_sha256"]),
+        about=about,
+        documents={**kept, **documents},
+        rule=rule,
+    )
+
+
 def _unknown(manifest: Mapping[str, Any]) -> Iterator[str]:
     """What a manifest asks for that this release does not have."""
-    if manifest["format"] != FORMAT:
+    if manifest["format"] not in FORMATS.values():
         yield f"format {manifest['format']}"
     if manifest["target"] not in get_args(Target):
         yield f"target {manifest['target']}"
+    elif manifest["format"] != FORMATS[manifest["target"]]:
+        yield f"target {manifest['target']} in format {manifest['format']}"
     if manifest["window"] != WINDOW:
         yield f"windows of {manifest['window']} rows"
     yield from (f"feature {name}" for name in manifest["features"] if not is_feature(name))
@@ -208,6 +289,7 @@ def _identity(manifest: Mapping[str, Any]) -> str:
     parts = {
         **{name: manifest[name] for name in ("format", "target", "features", "window", "slugs", "weights_sha256")},
         **{name: files.get(name) for name in (NETWORK, SCALER, TRAINING_MANIFEST)},
+        **({RULE: files[RULE]} if RULE in files else {}),  # bundles of before keep their identity
     }
     return sha256_of(json.dumps(parts, sort_keys=True).encode())
 

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from crypto_ml.forecasting.columns import Columns, Rows
-from crypto_ml.forecasting.schema import FEATURES
+from crypto_ml.forecasting.schema import FEATURES, STATIONARY
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -54,7 +54,7 @@ CHANGE: Final = "v_"
 
 def is_feature(name: str) -> bool:
     """Whether this release can compute a feature of that name."""
-    return name in FEATURES
+    return name in FEATURES or name in STATIONARY
 
 
 def feature_block(

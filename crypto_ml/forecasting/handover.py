@@ -67,7 +67,7 @@ def bundle_from_handover(network: Path, scaler: Path, slugs: Path | None = None)
     return make_bundle(
         label="handover",
         target="change",
-        statistics=learnt.statistics,
+        scaler=learnt.statistics,
         slugs=coins,
         network_onnx=exported,
         weights_sha256=weights_sha256(model),

@@ -15,6 +15,10 @@ SCALED: Final = (*LEVELS, *(f"v_{name}" for name in LEVELS))
 FEATURES: Final = (*SCALED, "log_shares")
 """What the network sees of one row, in this order; `log_shares` is not scaled."""
 
+STATIONARY: Final = ("log_gap", "body", "upper_shadow", "lower_shadow", "close_position")
+"""What a network of the target `relative_gap` sees of a row instead, in this order (see `stationary`). A name is its
+definition, for ever."""
+
 WINDOW: Final = 5
 """Rows before the predicted one that the network sees."""
 
@@ -24,9 +28,10 @@ LOOK_BACK: Final = WINDOW + 1
 MINIMUM_OWN_ROWS: Final = 10
 """Earlier rows from which a series the scaler has never seen is scaled by its own statistics."""
 
-Target = Literal["change", "gap"]
+Target = Literal["change", "gap", "relative_gap"]
 """What a network predicts. `change`: standardised open[t] − open[t−1]. `gap`: open[t] − close[t−1] in units of the
-series' own gap deviation."""
+series' own gap deviation. `relative_gap`: ln(open[t] / close[t−1]) in units of what it was lately (see `recent_gaps`),
+from features without a unit, shrunk and capped."""
 
 Recovery = Literal["one_step", "cumulative"]
 """How a price is recovered from a predicted change: from the observed row before it, or by a running sum."""

@@ -239,7 +239,7 @@ def train(
     parts: dict[str, Any] = {
         "label": label,
         "target": plan.target,
-        "statistics": statistics,
+        "scaler": statistics,
         "slugs": _slugs(rows),
         "network_onnx": network,
         "weights_sha256": weights_sha256(fitted.model),

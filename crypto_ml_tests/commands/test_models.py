@@ -18,7 +18,7 @@ def bundle(label: str) -> ModelBundle:
     return make_bundle(
         label=label,
         target=first.target,
-        statistics=first.statistics,
+        scaler=first.statistics,
         slugs={"SIM001": label},
         network_onnx=first.files[NETWORK],
         weights_sha256=first.manifest["weights_sha256"],

@@ -1,17 +1,23 @@
 """Random markets and models for tests that need some rows and some model, and not good ones."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import date
 from functools import cache
+from typing import Final
 
 import numpy as np
 import pandas as pd
 
 from crypto_ml.forecasting.bundle import ModelBundle, make_bundle
+from crypto_ml.forecasting.daily_range import FROZEN
 from crypto_ml.forecasting.onnx_graph import onnx_bytes
+from crypto_ml.forecasting.pooled_scaler import PooledScaler
 from crypto_ml.forecasting.scaling import SeriesStatistics
-from crypto_ml.forecasting.schema import OBSERVATION, SCALED, Target
-from crypto_ml_tests.forecasting.networks import random_weights
+from crypto_ml.forecasting.schema import OBSERVATION, SCALED, STATIONARY, Target
+from crypto_ml.forecasting.serving_rule import ServingRule
+from crypto_ml.forecasting.shrinkage import shrunk_network
+from crypto_ml_tests.forecasting.networks import linear_network, random_weights
 
 FIRST_DAY = date(2018, 1, 1)
 KNOWN = ("BTC", "ETH", "LTC")
@@ -68,12 +74,36 @@ def model(target: Target = "gap", *, label: str = "test", seed: int = 0) -> Mode
     return make_bundle(
         label=label,
         target=target,
-        statistics=statistics(),
+        scaler=statistics(),
         slugs={},
         network_onnx=_network(seed),
         weights_sha256=f"random {seed}",
         about={"origin": "random numbers"},
         documents={},
+    )
+
+
+RELATIVE_QUANTILES: Final = {0.80: 1.5, 0.90: 2.75, 0.95: 4.5}
+
+
+@cache
+def relative_model(shrink: float = 0.5, cap: float = 0.05, *, label: str = "relative", seed: int = 0) -> ModelBundle:
+    """A model of the target `relative_gap` with a linear network of random weights, trained on the series KNOWN."""
+    random = np.random.default_rng(seed)
+    weights = random.normal(0, 0.05, 25).astype(np.float32)
+    scaler = PooledScaler(
+        STATIONARY, random.normal(0, 0.1, 5), np.exp(random.normal(0, 0.2, 5)), tuple(sorted(KNOWN)), 1000
+    )
+    return make_bundle(
+        label=label,
+        target="relative_gap",
+        scaler=scaler,
+        slugs={},
+        network_onnx=shrunk_network(linear_network(weights), shrink, cap),
+        weights_sha256=f"random {seed}",
+        about={"origin": "random numbers"},
+        documents={},
+        rule=ServingRule(shrink, cap, RELATIVE_QUANTILES, replace(FROZEN, upper={0.80: 0.4, 0.90: 0.7})),
     )
 
 

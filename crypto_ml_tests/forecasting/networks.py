@@ -19,3 +19,26 @@ def random_weights(seed: int = 0) -> dict[str, NDArray[np.float32]]:
     }
     weights["normalisation.variance"] = np.abs(weights["normalisation.variance"])
     return weights
+
+
+def linear_network(weights: NDArray[np.float32]) -> bytes:
+    """A network that is one product: windows (n, 5, 5) → (n, 1), the 25 numbers of a window times these weights."""
+    from onnx import TensorProto, checker, helper, numpy_helper
+
+    model = helper.make_model(
+        helper.make_graph(
+            [
+                helper.make_node("Flatten", ["windows"], ["flat"], name="flat"),
+                helper.make_node("MatMul", ["flat", "weights"], ["output"], name="output"),
+            ],
+            "linear",
+            [helper.make_tensor_value_info("windows", TensorProto.FLOAT, ["n", 5, 5])],
+            [helper.make_tensor_value_info("output", TensorProto.FLOAT, ["n", 1])],
+            [numpy_helper.from_array(np.asarray(weights, np.float32).reshape(25, 1), "weights")],
+        ),
+        opset_imports=[helper.make_opsetid("", 17)],
+        ir_version=8,
+    )
+    checker.check_model(model, full_check=True)
+    content: bytes = model.SerializeToString(deterministic=True)
+    return content

@@ -37,7 +37,7 @@ def made(**changed: Any) -> ModelBundle:
     parts: dict[str, Any] = {
         "label": "2018-03-25",
         "target": "gap",
-        "statistics": statistics(),
+        "scaler": statistics(),
         "slugs": {"LTC": "litecoin", "BTC": "bitcoin"},
         "network_onnx": bytes(range(256)),
         "weights_sha256": "ab" * 32,
@@ -129,7 +129,7 @@ def test_dates_and_pictures_are_no_part_of_the_version() -> None:
     "changed",
     [
         {"target": "change"},
-        {"statistics": statistics(seed=8)},
+        {"scaler": statistics(seed=8)},
         {"slugs": {}},
         {"network_onnx": b"other"},
         {"weights_sha256": "cd" * 32},

@@ -32,7 +32,7 @@ MODELS = {"one": model("gap", label="one"), "two": model("change", label="two", 
 def bundle_of(label: str, statistics: SeriesStatistics, **documents: bytes) -> ModelBundle:
     files = {f"{name}.json": content for name, content in documents.items()}
     return make_bundle(
-        label=label, target="gap", statistics=statistics, slugs={}, network_onnx=model().files["network.onnx"],
+        label=label, target="gap", scaler=statistics, slugs={}, network_onnx=model().files["network.onnx"],
         weights_sha256="random", about={}, documents=files,
     )  # fmt: skip
 

@@ -40,7 +40,7 @@ def model(label: str = "served", seed: int = 0) -> ModelBundle:
     return make_bundle(
         label=label,
         target="gap",
-        statistics=statistics(KNOWN),
+        scaler=statistics(KNOWN),
         slugs={},
         network_onnx=onnx_bytes(random_weights(seed)),
         weights_sha256=f"random {seed}",

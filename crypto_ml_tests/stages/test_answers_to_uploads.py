@@ -341,7 +341,7 @@ def with_slugs(slugs: dict[str, str]) -> ModelBundle:
     return make_bundle(
         label="slugs",
         target="gap",
-        statistics=bundle.statistics,
+        scaler=bundle.statistics,
         slugs=slugs,
         network_onnx=bundle.files[NETWORK],
         weights_sha256="slugs",

@@ -31,7 +31,7 @@ def bundle(label: str, rows: int = FEWEST_HOLDOUT_ROWS, **failing: bool) -> Mode
     return make_bundle(
         label=label,
         target="gap",
-        statistics=base.statistics,
+        scaler=base.statistics,
         slugs={"BTC": label},
         network_onnx=base.files["network.onnx"],
         weights_sha256=base.manifest["weights_sha256"],

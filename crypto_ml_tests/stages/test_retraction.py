@@ -58,7 +58,7 @@ def trained(road: Road, known_by: datetime) -> ModelBundle:
     files, made = base.files, base.manifest
     made_of: dict[str, Any] = {"network_onnx": files["network.onnx"], "weights_sha256": made["weights_sha256"]}
     return make_bundle(
-        label="trained", target="gap", statistics=base.statistics, slugs={}, about={}, documents=documents, **made_of
+        label="trained", target="gap", scaler=base.statistics, slugs={}, about={}, documents=documents, **made_of
     )
 
 
