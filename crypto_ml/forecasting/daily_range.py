@@ -82,7 +82,8 @@ def fit_range_model(terms: FloatArray, observed: FloatArray) -> RangeModel:
     model = FROZEN
     if len(observed) >= FEWEST_ROWS:
         found = np.linalg.lstsq(np.column_stack([np.ones(len(observed)), terms]), observed, rcond=None)[0]
-        model = RangeModel(*(float(one) for one in found))
+        intercept, last, mean_5, mean_22 = map(float, found)
+        model = RangeModel(intercept, last, mean_5, mean_22)
     return with_upper_bounds(model, terms, observed)
 
 

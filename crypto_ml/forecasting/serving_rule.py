@@ -73,7 +73,8 @@ def read_rule(content: bytes) -> ServingRule:
             )
         found = said["range"]
         upper = {float(level): float(one) for level, one in found["upper"].items()}
-        model = RangeModel(*(float(found[name]) for name in _COEFFICIENTS), upper)
+        coefficients = {name: float(found[name]) for name in _COEFFICIENTS}
+        model = RangeModel(**coefficients, upper=upper)
         quantiles = {float(level): float(one) for level, one in said["interval_quantiles"].items()}
         return ServingRule(float(said["lambda"]), float(said["kappa"]), quantiles, model, said["made_from"])
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:

@@ -46,7 +46,7 @@ def served(output: FloatArray, shrink: float, cap: float) -> FloatArray:
     raw = np.where(np.isnan(raw), np.float32(0), raw)
     limit = np.float32(np.finfo(np.float32).max)
     shrunk = np.clip(raw, -limit, limit) * np.float32(shrink)
-    return np.clip(shrunk, -np.float32(cap), np.float32(cap)).astype(np.float64)
+    return np.asarray(np.clip(shrunk, -np.float32(cap), np.float32(cap)), np.float64)
 
 
 def choose_shrinkage(
@@ -61,14 +61,14 @@ def choose_shrinkage(
     if not len(target):
         raise Refused("there are no validation rows to choose the shrinkage on; train on a longer history")
     _, of_day = np.unique(days, return_inverse=True)
-    counts = np.bincount(of_day)
+    counts = np.asarray(np.bincount(of_day), np.float64)
     losses = np.column_stack([np.abs(target - served(output, one, cap)) for one in LAMBDAS])
     means = losses.mean(axis=0)
     best = int(np.argmin(means))
     # how much further off a λ is than the best one, day by day: days are independent, coins of one day are not
     excess = losses - losses[:, [best]]
     by_day = np.column_stack([np.bincount(of_day, excess[:, k]) for k in range(len(LAMBDAS))])
-    spread = np.sqrt(((by_day - means_of(by_day, counts)) ** 2).sum(axis=0)) / len(target)
+    spread = np.sqrt(((by_day - _if_alike(by_day, counts)) ** 2).sum(axis=0)) / len(target)
     allowed = [k for k in range(len(LAMBDAS)) if means[k] - means[best] <= spread[k]]
     chosen = min(allowed)
     return Shrinkage(
@@ -85,8 +85,8 @@ def choose_shrinkage(
     )
 
 
-def means_of(by_day: FloatArray, counts: npt.NDArray[Any]) -> FloatArray:
-    """What each day would sum to if all days were alike: (days, k)."""
+def _if_alike(by_day: FloatArray, counts: FloatArray) -> FloatArray:
+    """What each day would sum to if all rows were alike: (days, k)."""
     return np.outer(counts, by_day.sum(axis=0) / counts.sum())
 
 
