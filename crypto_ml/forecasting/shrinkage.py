@@ -61,13 +61,13 @@ def choose_shrinkage(
     if not len(target):
         raise Refused("there are no validation rows to choose the shrinkage on; train on a longer history")
     _, of_day = np.unique(days, return_inverse=True)
-    counts = np.asarray(np.bincount(of_day), np.float64)
+    counts = np.bincount(of_day).astype(np.float64)
     losses = np.column_stack([np.abs(target - served(output, one, cap)) for one in LAMBDAS])
     means = losses.mean(axis=0)
     best = int(np.argmin(means))
     # how much further off a λ is than the best one, day by day: days are independent, coins of one day are not
     excess = losses - losses[:, [best]]
-    by_day = np.column_stack([np.bincount(of_day, excess[:, k]) for k in range(len(LAMBDAS))])
+    by_day = np.column_stack([np.bincount(of_day, excess[:, k]) for k in range(len(LAMBDAS))]).astype(np.float64)
     spread = np.sqrt(((by_day - _if_alike(by_day, counts)) ** 2).sum(axis=0)) / len(target)
     allowed = [k for k in range(len(LAMBDAS)) if means[k] - means[best] <= spread[k]]
     chosen = min(allowed)
