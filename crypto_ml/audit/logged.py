@@ -1,5 +1,6 @@
 """Whether the log of predictions holds what an answer or a forecast predicted: each row once, as it comes out again."""
 
+import math
 from datetime import datetime
 from itertools import pairwise
 from typing import Final
@@ -9,7 +10,7 @@ import pandas as pd
 from crypto_ml.audit.differences import Differs, at_stage
 from crypto_ml.audit.distance import MOST_ULP, float32_ulps
 from crypto_ml.storage.objects import ObjectStore
-from crypto_ml.storage.prediction_log import PredictionLog
+from crypto_ml.storage.prediction_log import BESIDE, PredictionLog
 
 STAGE: Final = "prediction_log"
 AS_LOGGED: Final = ("symbol", "date", "road", "model_version", "made_at")
@@ -19,8 +20,8 @@ MOST_NAMED: Final = 3
 def logged_as_made(answer_id: str, made: pd.DataFrame, store: ObjectStore, *, exactly: bool) -> bool:
     """Return whether the answer stands in the log, where what is there is what was made. Raises Differs.
 
-    made: `line`, `pred_open` and the columns of AS_LOGGED of each prediction. exactly: whether the numbers are to be
-    the same to the last bit, or within MOST_ULP, where another processor made them.
+    made: `line`, `pred_open`, the columns of AS_LOGGED and those of BESIDE that it has, of each prediction. exactly:
+    whether the numbers are to be the same to the last bit, or within MOST_ULP, where another processor made them.
     """
     rows: pd.DataFrame = at_stage(STAGE, lambda: PredictionLog(store).rows(answer_id).to_pandas())
     if rows.empty:
@@ -36,11 +37,17 @@ def logged_as_made(answer_id: str, made: pd.DataFrame, store: ObjectStore, *, ex
     for now, then in zip(
         made.sort_values("line").to_dict("records"), rows.sort_values("line").to_dict("records"), strict=True
     ):
-        same = now["pred_open"] == then["pred_open"]
-        close = same or (not exactly and float32_ulps(now["pred_open"], then["pred_open"]) <= MOST_ULP)
-        if not close or any(now[name] != then[name] for name in AS_LOGGED):
+        close = _alike(now["pred_open"], then["pred_open"], exactly=exactly)
+        beside = all(_alike(now[name], then[name], exactly=exactly) for name in BESIDE.names if name in now)
+        if not (close and beside) or any(now[name] != then[name] for name in AS_LOGGED):
             raise Differs(STAGE, f"{_named(answer_id, [then['line']])} is not what was predicted")
     return True
+
+
+def _alike(now: float, then: float, *, exactly: bool) -> bool:
+    if math.isnan(now) or math.isnan(then):
+        return math.isnan(now) == math.isnan(then)
+    return bool(now == then) or (not exactly and float32_ulps(now, then) <= MOST_ULP)
 
 
 def as_logged(made: pd.DataFrame, *, road: str, model_version: str, made_at: str) -> pd.DataFrame:

@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from crypto_ml.ledger.formats.forecast_v1 import ForecastReceipt
 from crypto_ml.storage.objects import ObjectStore
-from crypto_ml.storage.prediction_log import SCHEMA, PredictionLog
+from crypto_ml.storage.prediction_log import SCHEMA, PredictionLog, with_all_columns
 
 ROAD: Final = "forecast"
 
@@ -24,5 +24,7 @@ def log_forecast(receipt: ForecastReceipt, rows: pd.DataFrame, store: ObjectStor
         date=rows["target_date"],
         made_at=pd.Timestamp(datetime.fromisoformat(receipt.timings.made_at)),
     )
-    table = pa.Table.from_pandas(logged[SCHEMA.names], schema=SCHEMA, preserve_index=False)
+    names = [name for name in SCHEMA.names if name in logged]
+    schema = pa.schema([SCHEMA.field(name) for name in names])
+    table = with_all_columns(pa.Table.from_pandas(logged[names], schema=schema, preserve_index=False))
     PredictionLog(store).append(table, append_id=receipt.forecast_id)

@@ -16,6 +16,17 @@ from crypto_ml.storage.objects import ObjectStore
 from crypto_ml.storage.tables.compaction import Arranged
 from crypto_ml.storage.tables.growing import GrowingTable
 
+BESIDE: Final = pa.schema(
+    [
+        pa.field("pred_low", pa.float64()),  # the interval of the open, in the upload's currency
+        pa.field("pred_high", pa.float64()),
+        pa.field("interval_level", pa.float64()),  # how often the open is to lie in it: 0.8, 0.9, 0.95
+        pa.field("expected_range", pa.float64()),  # of the day, ln(high / low)
+        pa.field("range_high", pa.float64()),  # upper bound of it
+    ]
+)
+"""What some models say beside the open, for rows with history enough; null otherwise."""
+
 SCHEMA: Final = pa.schema(
     [
         pa.field("answer_id", pa.string(), nullable=False),
@@ -26,12 +37,25 @@ SCHEMA: Final = pa.schema(
         pa.field("date", pa.date32(), nullable=False),  # the day whose open is predicted
         pa.field("pred_open", pa.float64(), nullable=False),  # in the upload's currency
         pa.field("made_at", pa.timestamp("us", "UTC"), nullable=False),
+        *BESIDE,
     ]
 )
 """Columns of the table; whatever else is predicted later comes behind these."""
 
 ARRANGED: Final = Arranged(("answer_id", "line", "made_at"), apart="road")
 """How the rows stand in files that were put together: those of an answer beside each other, each road by itself."""
+
+
+def with_all_columns(rows: pa.Table) -> pa.Table:
+    """Predictions in the columns of `SCHEMA`, where those of BESIDE that are not given are null. Raises KeyError where
+    another is not."""
+    given = [
+        pa.nulls(rows.num_rows, field.type)
+        if field in BESIDE and field.name not in rows.schema.names
+        else rows[field.name]
+        for field in SCHEMA
+    ]
+    return pa.table(given, SCHEMA.names).cast(SCHEMA)
 
 
 class PredictionLog:
