@@ -55,8 +55,9 @@ faults: venv ## kill daemons, workers and the store in the middle of a delivery,
 bombs: venv ## clean files that are made to take all memory, and see that they don't
 	@$(PYTHON) -m pytest -q -n 2 -m bombs crypto_ml_tests/forecasting
 
-nightly: venv ## 2,000 random histories, 10,000 mutated files, and the faults
+nightly: venv ## 2,000 random histories, 10,000 mutated files, 1,000 simulated markets, and the faults
 	@HYPOTHESIS_PROFILE=nightly $(PYTHON) -m pytest -q -n 2 --timeout=7200 -m "faults or not faults" crypto_ml_tests/dropbox
+	@$(PYTHON) -m pytest -q -n 2 --timeout=7200 -m simulations crypto_ml_tests/forecasting
 
 lint: venv ## ruff: rules and layout; import-linter: which room may import which
 	@.venv/bin/ruff check

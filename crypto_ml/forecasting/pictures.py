@@ -14,6 +14,7 @@ import numpy.typing as npt
 from crypto_ml.errors import Refused
 from crypto_ml.extras import require_drawing
 from crypto_ml.forecasting.evaluation import Evaluation
+from crypto_ml.forecasting.verdicts import DailyLoss, Judgement, running_mean
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -108,6 +109,24 @@ def holdout_by_symbol(evaluation: Evaluation, *, most: int = 20) -> bytes:
     axes.set_xlabel("percent of the observed open")
     # outside: inside, it covers a dot whichever corner it takes
     figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=9)
+    return _png(figure)
+
+
+def excess_loss(loss: DailyLoss, judgement: Judgement, who: str) -> bytes:
+    """What each day added to the mean excess of loss that a word was decided by, with the word in the title.
+
+    The line ends at the mean, the band there at its interval; 0 is as good as what `who` is compared with.
+    """
+    added, half = running_mean(loss, judgement.level)
+    title = f"{who} against {judgement.against}: {judgement.word}"
+    figure, axes = _figure(7.0, 3.6, title)
+    axes.fill_between(loss.days, 100 * (added - half), 100 * (added + half), color=NETWORK, alpha=0.18, linewidth=0)
+    axes.plot(loss.days, 100 * added, color=NETWORK, linewidth=1.4)
+    axes.axhline(0, color=OBSERVED, linewidth=0.8)
+    axes.axhline(100 * judgement.delta, color=LAST_CLOSE, linestyle="--", linewidth=1, label="an excess that matters")
+    axes.set_ylabel("excess, % of the last close's loss")
+    axes.legend(frameon=False)
+    _date_ticks(axes)
     return _png(figure)
 
 
