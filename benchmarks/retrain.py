@@ -51,7 +51,9 @@ def main() -> None:
 def _retrain(symbols: int, epochs: int, windows: int) -> None:
     import resource
 
-    from crypto_ml.forecasting.training import Plan, fit_scaler, rows_sha256, split_by_time, train
+    from crypto_ml.forecasting.plan import Plan
+    from crypto_ml.forecasting.training import train
+    from crypto_ml.forecasting.training_set import fit_scaler, rows_sha256, split_by_time
 
     began = time.perf_counter()
 

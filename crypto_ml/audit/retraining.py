@@ -5,7 +5,9 @@ import numpy as np
 from crypto_ml.audit.differences import Differs, at_stage
 from crypto_ml.forecasting.bundle import NETWORK, SCALER, TRAINING_MANIFEST, ModelBundle, write_statistics
 from crypto_ml.forecasting.onnx_graph import stored_arrays
-from crypto_ml.forecasting.training import Plan, fit_scaler, train
+from crypto_ml.forecasting.plan import Plan
+from crypto_ml.forecasting.training import train
+from crypto_ml.forecasting.training_set import fit_scaler
 from crypto_ml.stages.scaler import NoTrainingSet, training_rows
 from crypto_ml.storage.history import MarketHistory
 

@@ -13,7 +13,8 @@ from crypto_ml.commands.printing import say
 if TYPE_CHECKING:
     import pandas as pd
 
-    from crypto_ml.forecasting.training import Split, Trained
+    from crypto_ml.forecasting.trained import Trained
+    from crypto_ml.forecasting.training_set import Split
 
 README: Final = """# The model a fresh clone serves with
 
@@ -49,7 +50,9 @@ def command(out: Path | None, epochs: int) -> None:
 
 def train_on_simulated_market(epochs: int) -> "Trained":
     """Train as a retrain does, on upload rows that took the road every upload takes."""
-    from crypto_ml.forecasting.training import Plan, fit_scaler, rows_sha256, split_by_time, train
+    from crypto_ml.forecasting.plan import Plan
+    from crypto_ml.forecasting.training import train
+    from crypto_ml.forecasting.training_set import fit_scaler, rows_sha256, split_by_time
 
     rows = _observations(sample.training_market())
     split = split_by_time(rows["date"])

@@ -16,7 +16,8 @@ from uuid import uuid4
 from crypto_ml.digest import sha256_of
 from crypto_ml.forecasting.bundle import ModelBundle
 from crypto_ml.forecasting.evaluation import holdout_size_verdict
-from crypto_ml.forecasting.training import METRICS, compare_on_holdout
+from crypto_ml.forecasting.holdout import compare_on_holdout
+from crypto_ml.forecasting.trained import METRICS
 from crypto_ml.ledger.registry import Champion, Gate, Registry
 from crypto_ml.stages.scaler import NoTrainingSet, training_rows
 from crypto_ml.storage.history import MarketHistory

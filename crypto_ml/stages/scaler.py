@@ -21,7 +21,7 @@ from crypto_ml.forecasting.current import Order
 from crypto_ml.forecasting.scaling import SeriesStatistics
 from crypto_ml.forecasting.schema import OBSERVATION
 from crypto_ml.forecasting.sorting import as_frame
-from crypto_ml.forecasting.training import (
+from crypto_ml.forecasting.training_set import (
     Split,
     TooLittleHistory,
     first_trainable,

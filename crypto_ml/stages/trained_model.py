@@ -6,7 +6,9 @@ from datetime import UTC, date, datetime
 from typing import Final
 
 from crypto_ml.forecasting.evaluation import Verdict, recency_verdict
-from crypto_ml.forecasting.training import Plan, Trained, train
+from crypto_ml.forecasting.plan import Plan
+from crypto_ml.forecasting.trained import Trained
+from crypto_ml.forecasting.training import train
 from crypto_ml.ledger.registry import Registry
 from crypto_ml.settings import Settings
 from crypto_ml.stages.progress import logged

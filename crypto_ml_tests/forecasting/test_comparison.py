@@ -18,9 +18,10 @@ from crypto_ml.forecasting.comparison import (
     fitted_on,
     side_by_side,
 )
+from crypto_ml.forecasting.holdout import compare_on_holdout
 from crypto_ml.forecasting.scaling import SeriesStatistics
 from crypto_ml.forecasting.schema import OBSERVATION
-from crypto_ml.forecasting.training import Split, compare_on_holdout
+from crypto_ml.forecasting.training_set import Split
 from crypto_ml_tests.forecasting.markets import FIRST_DAY, market, model
 
 LAST = date(2018, 3, 1)

@@ -12,22 +12,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crypto_ml.forecasting.bundle import NETWORK, SCALER, ModelBundle
+from crypto_ml.forecasting.holdout import holdout_predictions
+from crypto_ml.forecasting.plan import Plan
 from crypto_ml.forecasting.progress import Progress, Tell, tell_nobody
 from crypto_ml.forecasting.schema import MINIMUM_OWN_ROWS, OBSERVATION, PRICES
 from crypto_ml.forecasting.scoring import score_rows
 from crypto_ml.forecasting.simulation import simulate_market
-from crypto_ml.forecasting.training import (
-    METRICS,
+from crypto_ml.forecasting.trained import METRICS, Trained
+from crypto_ml.forecasting.training import train
+from crypto_ml.forecasting.training_set import (
     SHARES,
-    Plan,
     Split,
     TooLittleHistory,
-    Trained,
     fit_scaler,
-    holdout_predictions,
     rows_sha256,
     split_by_time,
-    train,
 )
 from crypto_ml.forecasting.windows import DrawnWindows
 from crypto_ml_tests.forecasting.markets import FIRST_DAY, market, model
@@ -245,7 +244,7 @@ def test_drawn_windows_give_the_same_network_however_the_rows_are_cut(monkeypatc
     split = split_by_time(rows["date"])
     found = []
     for rows_at_once in (10**6, 70):
-        monkeypatch.setattr("crypto_ml.forecasting.training.ROWS_AT_ONCE", rows_at_once)
+        monkeypatch.setattr("crypto_ml.forecasting.training_set.ROWS_AT_ONCE", rows_at_once)
         statistics = fit_scaler(rows, split)
         plan = Plan(epochs=2, most_windows=100, drawn="each epoch")
         trained = train(rows, split, statistics, plan, label="week", manifest={}, created_at="")

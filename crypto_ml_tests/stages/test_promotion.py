@@ -9,7 +9,7 @@ import pytest
 
 from crypto_ml.forecasting.bundle import ModelBundle, make_bundle
 from crypto_ml.forecasting.evaluation import FEWEST_HOLDOUT_ROWS
-from crypto_ml.forecasting.training import METRICS
+from crypto_ml.forecasting.trained import METRICS
 from crypto_ml.ledger.layout import Environment
 from crypto_ml.ledger.registry import Champion, PromotionLost, PromotionRefused, Registry
 from crypto_ml.stages.promotion import HOLDOUT, Decision, decide, gates

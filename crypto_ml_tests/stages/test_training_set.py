@@ -10,15 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crypto_ml.forecasting.bundle import SCALER
+from crypto_ml.forecasting.plan import Plan
 from crypto_ml.forecasting.schema import OBSERVATION
-from crypto_ml.forecasting.training import (
-    Plan,
-    TooLittleHistory,
-    first_trainable,
-    fit_scaler,
-    split_by_time,
-    train,
-)
+from crypto_ml.forecasting.training import train
+from crypto_ml.forecasting.training_set import TooLittleHistory, first_trainable, fit_scaler, split_by_time
 from crypto_ml.stages.scaler import WEEK, choose, prepare, rows_of, split_of, why_not_yet
 from crypto_ml.storage.history import SCHEMA, MarketHistory
 from crypto_ml.storage.objects import ObjectStore

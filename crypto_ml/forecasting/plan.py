@@ -1,0 +1,23 @@
+"""What a training run may vary: recorded with every model, so that it can be trained again."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from crypto_ml.forecasting.schema import Target
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a training run may vary.
+
+    most_windows: so many windows an epoch takes at most. drawn: where there are more, whether a seeded sample is drawn
+    once, which every epoch takes (as up to 0.3), or each epoch takes others, until all were taken.
+    """
+
+    target: Target = "gap"
+    seed: int = 20180325
+    epochs: int = 10
+    batch_size: int = 512
+    learning_rate: float = 1e-3
+    most_windows: int = 1_000_000
+    drawn: Literal["once", "each epoch"] = "once"
