@@ -15,7 +15,7 @@ MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 
-.PHONY: help venv demo dev test faults bombs nightly lint types wheel bench golden model schema settings docs examples lock \
+.PHONY: help venv demo dev test faults bombs nightly experiments lint types wheel bench golden model schema settings docs examples lock \
 	platforms clean
 
 help: ## list the targets
@@ -58,6 +58,12 @@ bombs: venv ## clean files that are made to take all memory, and see that they d
 nightly: venv ## 2,000 random histories, 10,000 mutated files, 1,000 simulated markets, and the faults
 	@HYPOTHESIS_PROFILE=nightly $(PYTHON) -m pytest -q -n 2 --timeout=7200 -m "faults or not faults" crypto_ml_tests/dropbox
 	@$(PYTHON) -m pytest -q -n 2 --timeout=7200 -m simulations crypto_ml_tests/forecasting
+
+experiments: venv ## mirror trainings to a real MLflow server, which gets an environment of its own (0.9 GB)
+	@test -x .crypto_ml/mlflow/bin/mlflow || { \
+		$(PYTHON) -m venv .crypto_ml/mlflow && \
+		.crypto_ml/mlflow/bin/pip install --quiet "mlflow==$$($(PYTHON) -c 'from importlib.metadata import version; print(version("mlflow-skinny"))')"; }
+	@$(PYTHON) -m pytest -q -n 0 -m experiments crypto_ml_tests/stages/test_experiments.py
 
 lint: venv ## ruff: rules and layout; import-linter: which room may import which
 	@.venv/bin/ruff check

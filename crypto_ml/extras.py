@@ -21,6 +21,9 @@ DEMO: Final = ("ministack",)
 SERVING: Final = ("fastapi", "fastapi_offline", "uvicorn", "prometheus_client")
 """What the REST service takes."""
 
+EXPERIMENTS: Final = ("mlflow",)
+"""The client of an MLflow server."""
+
 PAGE: Final = ("bokeh",)
 """The page on which predictions are looked at."""
 
@@ -52,6 +55,11 @@ def require_serving(what: str) -> None:
 def require_page(what: str) -> None:
     """Raises NotInstalled where `what` cannot be shown in a browser."""
     _require(what, PAGE, "page")
+
+
+def require_experiments(what: str) -> None:
+    """Raises NotInstalled where there is no client of an MLflow server."""
+    _require(what, EXPERIMENTS, "experiments")
 
 
 def can_draw() -> bool:

@@ -24,6 +24,7 @@ READS_THE_ENVIRONMENT = {
     "defs/warm/worker.py",
     "forecasting/network.py",  # it tells TensorFlow how to behave, before it is imported
     "service/running.py",
+    "stages/experiments.py",  # MLflow's own variables
     "settings.py",
     "storage/embedded.py",
 }

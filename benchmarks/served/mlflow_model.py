@@ -9,7 +9,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-import mlflow  # type: ignore[import-not-found]
+import mlflow
 import pandas as pd
 
 from benchmarks.served.scoring import HISTORY, MODEL, with_onnx

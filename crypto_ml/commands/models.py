@@ -132,10 +132,15 @@ def _decide(
     version: str | None, by: str, why: str, override: str | None, environment: Environment | None
 ) -> "Champion":
     from crypto_ml.deployment import Deployment
+    from crypto_ml.stages.experiments import told_of_decision
     from crypto_ml.stages.promotion import Decision, decide
 
     deployment = Deployment(_settings(environment))
-    return decide(Decision(version, by, why, override), deployment.registry, deployment.history, datetime.now(UTC))
+    registry = deployment.registry
+    champion = decide(Decision(version, by, why, override), registry, deployment.history, datetime.now(UTC))
+    for said in told_of_decision(champion, registry).values():
+        say(f"MLflow: {said}", err=True)
+    return champion
 
 
 def _settings(environment: Environment | None) -> "Settings":

@@ -185,6 +185,16 @@ def link(key: str, store: ObjectStore) -> dg.MarkdownMetadataValue:
     return dg.MetadataValue.md(f"[{in_markdown(shown)}]({address(key, store)})")
 
 
+def mlflow_metadata(told: Mapping[str, str]) -> dict[str, dg.MarkdownMetadataValue | dg.TextMetadataValue]:
+    """Where a model is in MLflow, as `stages.experiments` tells: an address to follow, or why there is none."""
+    return {
+        name: dg.MetadataValue.md(f"[{in_markdown(said)}]({said})")
+        if said.startswith(("http://", "https://"))
+        else dg.MetadataValue.text(visible(said))
+        for name, said in told.items()
+    }
+
+
 def links(keys: Sequence[str], store: ObjectStore) -> dg.MarkdownMetadataValue:
     """The addresses of several objects, as a list: of the first ones, as many as Dagster shows at once."""
     lines = [f"- [{in_markdown(store.uri(key))}]({address(key, store)})" for key in keys[:MOST_LINKS]]

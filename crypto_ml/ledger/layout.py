@@ -29,6 +29,7 @@ CLAIMS: Final = "receipts/claims/"
 SETTLED: Final = "receipts/settled/"
 SWEPT: Final = "receipts/swept/"
 FORECAST_RECEIPTS: Final = "receipts/forecasts/"
+EXPERIMENTS: Final = "receipts/experiments/"
 MODELS: Final = "models/"
 TRAINING_SETS: Final = "models/training_sets/"
 

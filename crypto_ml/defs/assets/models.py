@@ -10,7 +10,7 @@ from pydantic import Field
 from crypto_ml.defs.assets.uploads import market_history
 from crypto_ml.defs.failures import explained
 from crypto_ml.defs.partitions import WEEKS, week_end, week_of
-from crypto_ml.defs.presentation import check_result, days, link, loss_curve, opens, picture, records
+from crypto_ml.defs.presentation import check_result, days, link, loss_curve, mlflow_metadata, opens, picture, records
 from crypto_ml.defs.resources import Platform, champion_metadata
 from crypto_ml.errors import CryptoMLError, Refused
 from crypto_ml.ledger.code import code_version
@@ -128,6 +128,7 @@ def scaler(context: dg.AssetExecutionContext, platform: Platform, config: Knowle
 )
 def trained_model(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult:
     """A candidate: the network trained on a week's training set, exported, proven and evaluated, as a model bundle."""
+    from crypto_ml.stages.experiments import told_of_training
     from crypto_ml.stages.trained_model import train_week
 
     with explained():
@@ -143,6 +144,7 @@ def trained_model(context: dg.AssetExecutionContext, platform: Platform) -> dg.M
     }
     loss = trained.loss
     context.log.info("model %s: %s", bundle.version, trained.baseline.explanation)
+    mirrored = told_of_training(bundle, store, context.run.run_id)
     return dg.MaterializeResult(
         data_version=dg.DataVersion(bundle.sha256),
         metadata={
@@ -162,6 +164,7 @@ def trained_model(context: dg.AssetExecutionContext, platform: Platform) -> dg.M
             "training_set": training_set.sha256[:16],
             "bundle": link(bundle_prefix(bundle.version) + "bundle.json", store),
             "model_card": dg.MetadataValue.md(bundle.files["MODEL_CARD.md"].decode()),
+            **mlflow_metadata(mirrored),
             **pictures,
         },
         check_results=[
@@ -203,8 +206,10 @@ class Promotion(dg.Config):
 )
 def champion_model(context: dg.AssetExecutionContext, platform: Platform, config: Promotion) -> dg.MaterializeResult:
     """The pointer to the model that serves; its history says who promoted what, when and why."""
+    from crypto_ml.stages.experiments import told_of_decision
     from crypto_ml.stages.promotion import Decision, decide
 
+    mirrored = {}
     with explained():
         deployment, champion = platform.deployment, platform.champion
         if config.version and config.rollback:
@@ -218,12 +223,14 @@ def champion_model(context: dg.AssetExecutionContext, platform: Platform, config
             decided = decide(decision, deployment.registry, deployment.history, datetime.now(UTC))
             # carried out before, by a run that was executed again, it may have been followed by another since
             champion = max(champion, decided, key=lambda entry: entry.pointer)
+            mirrored = told_of_decision(champion, deployment.registry)
             decided_on = f"{decided.version}: {decided.action} by {decided.by}, entry {decided.pointer} of the pointer"
     context.log.info(visible(decided_on))
     return dg.MaterializeResult(
         data_version=dg.DataVersion(champion.sha256),
         metadata={
             "decided": visible(decided_on),
+            **mlflow_metadata(mirrored),
             **_models(champion, platform),
             **champion_metadata(champion),
             "holdout": _holdout(champion, platform),
