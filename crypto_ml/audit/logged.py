@@ -10,7 +10,7 @@ import pandas as pd
 from crypto_ml.audit.differences import Differs, at_stage
 from crypto_ml.audit.distance import MOST_ULP, float32_ulps
 from crypto_ml.storage.objects import ObjectStore
-from crypto_ml.storage.prediction_log import BESIDE, PredictionLog
+from crypto_ml.storage.prediction_log import LOGGED_BESIDE, PredictionLog
 
 STAGE: Final = "prediction_log"
 AS_LOGGED: Final = ("symbol", "date", "road", "model_version", "made_at")
@@ -20,7 +20,7 @@ MOST_NAMED: Final = 3
 def logged_as_made(answer_id: str, made: pd.DataFrame, store: ObjectStore, *, exactly: bool) -> bool:
     """Return whether the answer stands in the log, where what is there is what was made. Raises Differs.
 
-    made: `line`, `pred_open`, the columns of AS_LOGGED and those of BESIDE that it has, of each prediction. exactly:
+    made: `line`, `pred_open`, the columns of AS_LOGGED and those of LOGGED_BESIDE that it has, of each prediction. exactly:
     whether the numbers are to be the same to the last bit, or within MOST_ULP, where another processor made them.
     """
     rows: pd.DataFrame = at_stage(STAGE, lambda: PredictionLog(store).rows(answer_id).to_pandas())
@@ -38,7 +38,7 @@ def logged_as_made(answer_id: str, made: pd.DataFrame, store: ObjectStore, *, ex
         made.sort_values("line").to_dict("records"), rows.sort_values("line").to_dict("records"), strict=True
     ):
         close = _alike(now["pred_open"], then["pred_open"], exactly=exactly)
-        beside = all(_alike(now[name], then[name], exactly=exactly) for name in BESIDE.names if name in now)
+        beside = all(_alike(now[name], then[name], exactly=exactly) for name in LOGGED_BESIDE.names if name in now)
         if not (close and beside) or any(now[name] != then[name] for name in AS_LOGGED):
             raise Differs(STAGE, f"{_named(answer_id, [then['line']])} is not what was predicted")
     return True

@@ -23,6 +23,20 @@ PREDICTIONS: Final = pa.schema(
 )
 """A prediction file; the first five columns, in this order, are what charts read."""
 
+BESIDE: Final = pa.schema(
+    [
+        ("pred_low", pa.float64()),
+        ("pred_high", pa.float64()),
+        ("expected_range", pa.float64()),
+        ("range_high", pa.float64()),
+    ]
+)
+"""What files have behind their other columns where the model has a serving rule: the interval of the open (the upload's
+currency), the expected range of the day and its upper bound (ln(high / low)); empty where a row has too few before."""
+
+PREDICTIONS_READ: Final = pa.schema([*PREDICTIONS, *BESIDE])
+"""A prediction file as it is read, by whatever model it was made."""
+
 REJECTED_ROWS: Final = pa.schema([("line", pa.int64()), ("reason", pa.string()), ("text", pa.string())])
 
 FORECAST: Final = pa.schema(
@@ -35,6 +49,9 @@ FORECAST: Final = pa.schema(
         ("prediction_id", pa.string()),
     ]
 )
+
+FORECAST_READ: Final = pa.schema([*FORECAST, *BESIDE])
+"""A forecast as it is read, by whatever model it was made."""
 
 LEFT_OUT: Final = pa.schema(
     [

@@ -55,20 +55,22 @@ FROZEN: Final = RangeModel(-0.146, 0.333, 0.258, 0.348)
 """Fitted on 44 coins up to March 2018; 15 % better than the last value on 23 others up to July 2021."""
 
 
-def range_terms(rows: Rows, starts: IntArray) -> tuple[FloatArray, BoolArray]:
+def range_terms(rows: Rows, starts: IntArray, at: IntArray | None = None) -> tuple[FloatArray, BoolArray]:
     """y of the day before and the means of y over 5 and 22 days before each of n rows, (n, 3), and which rows have all
-    22; NaN where they have not."""
-    with np.errstate(invalid="ignore"):
-        values = np.log(np.maximum(log_range(rows), LEAST))
-    n, place = len(values), np.arange(len(values)) - starts
-    enough = place >= DAYS[-1]
-    total, terms = np.zeros(n), np.full((n, len(DAYS)), np.nan)
-    for back in range(1, min(DAYS[-1], n - 1) + 1):
-        total[back:] += values[:-back]
+    22; NaN where they have not. at: the rows that are asked for, where not all are; the others are as if they had not.
+    A row's bits are the same."""
+    values = observed_log_range(rows)
+    n = len(values)
+    terms = np.full((n, len(DAYS)), np.nan)
+    at = np.arange(n) if at is None else at
+    at = at[at - starts[at] >= DAYS[-1]]
+    total = np.zeros(len(at))
+    for back in range(1, DAYS[-1] + 1):
+        total += values[at - back]
         if back in DAYS:
-            terms[:, DAYS.index(back)] = np.where(enough, total / back, np.nan)
+            terms[at, DAYS.index(back)] = total / back
     terms[~np.isfinite(terms).all(axis=1)] = np.nan
-    return terms, enough & np.isfinite(terms[:, 0])
+    return terms, np.isfinite(terms[:, 0])
 
 
 def observed_log_range(rows: Rows) -> FloatArray:

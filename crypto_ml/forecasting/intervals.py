@@ -14,11 +14,16 @@ import numpy as np
 from crypto_ml.forecasting.features import FloatArray
 
 LEVELS: Final = (0.80, 0.90, 0.95)
+DEFAULT_LEVEL: Final = 0.90
 CALIBRATION_DAYS: Final = 365
 """Days before the holdout whose gaps the quantiles are taken of."""
 
 FEWEST_RATIOS: Final = 200
 """Rows below which a quantile at 95 % would rest on a handful of days."""
+
+LEAST_PRICE: Final = float(np.nextafter(0.0, 1.0))
+MOST_PRICE: Final = float(np.finfo(np.float64).max)
+"""A price is a positive number that float64 has."""
 
 
 def conformal_quantile(scores: FloatArray, level: float) -> float:
@@ -41,12 +46,12 @@ def bounds(
     """Lower and upper bound of the next open, (n,) each, in the currency of the closes; NaN where `size` is NaN.
 
     close: the last closes; size: recent gap sizes; predicted: predicted opens, which lie within. A bound that float64
-    cannot hold is the largest number that it can.
+    cannot hold is the largest number that it can, or the least above 0.
     """
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", under="ignore"):
         low = np.nextafter(close * np.exp(-quantile * size), 0.0)
         high = np.nextafter(close * np.exp(quantile * size), np.inf)
-    return np.minimum(low, predicted), np.minimum(np.maximum(high, predicted), np.finfo(np.float64).max)
+    return np.minimum(np.maximum(low, LEAST_PRICE), predicted), np.minimum(np.maximum(high, predicted), MOST_PRICE)
 
 
 def quantile_for(quantiles: Mapping[float, float], level: float) -> float | None:

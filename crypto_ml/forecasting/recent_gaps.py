@@ -58,18 +58,22 @@ def log_gaps(rows: Rows, starts: IntArray) -> FloatArray:
     return np.asarray(found, np.float64)
 
 
-def recent_gaps(rows: Rows, starts: IntArray) -> RecentGaps:
-    """The definition above, for n rows sorted by series and date, of which `open` and `close` are read."""
+def recent_gaps(rows: Rows, starts: IntArray, at: IntArray | None = None) -> RecentGaps:
+    """The definition above, for n rows sorted by series and date, of which `open` and `close` are read; `at` as for
+    `recent_mean`."""
     sizes = np.minimum(np.abs(log_gaps(rows, starts)), MOST)
-    mean, count = recent_mean(sizes, starts)
+    mean, count = recent_mean(sizes, starts, at)
     return RecentGaps(np.maximum(np.where(count > 0, mean, LEAST), LEAST), count)
 
 
-def recent_mean(values: FloatArray, starts: IntArray) -> tuple[FloatArray, IntArray]:
+def recent_mean(values: FloatArray, starts: IntArray, at: IntArray | None = None) -> tuple[FloatArray, IntArray]:
     """The weighted mean of the last ROWS of n values before each row of its series, and of how many of them: (n,) each.
 
-    NaN counts as not there; the mean of none is NaN.
+    NaN counts as not there; the mean of none is NaN. at: the rows that are asked for, where not all are; the others
+    have the mean of none. A row's bits are the same.
     """
+    if at is not None:
+        return _recent_mean_at(values, starts, at)
     n = len(values)
     there = np.isfinite(values)
     known = np.where(there, values, 0.0)
@@ -83,3 +87,22 @@ def recent_mean(values: FloatArray, starts: IntArray) -> tuple[FloatArray, IntAr
         count[back:] += counts
     with np.errstate(invalid="ignore"):
         return total / np.where(count > 0, weight, np.nan), count
+
+
+def _recent_mean_at(values: FloatArray, starts: IntArray, at: IntArray) -> tuple[FloatArray, IntArray]:
+    there = np.isfinite(values)
+    known = np.where(there, values, 0.0)
+    total, weight, count = np.zeros(len(at)), np.zeros(len(at)), np.zeros(len(at), np.int64)
+    place = at - starts[at]
+    for back in range(1, min(ROWS, int(place.max(initial=0))) + 1):
+        weighs = 0.5 ** ((back - 1) / HALF_LIFE)
+        before = np.maximum(at - back, 0)
+        counts = there[before] & (place >= back)
+        total += np.where(counts, weighs * known[before], 0.0)
+        weight += np.where(counts, weighs, 0.0)
+        count += counts
+    mean, counted = np.full(len(values), np.nan), np.zeros(len(values), np.int64)
+    with np.errstate(invalid="ignore"):
+        mean[at] = total / np.where(count > 0, weight, np.nan)
+    counted[at] = count
+    return mean, counted

@@ -3,8 +3,8 @@
 A prediction for row t is made from the rows before t of the same series and from nothing else.
 """
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, Final
@@ -13,12 +13,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from crypto_ml.forecasting.answers import BESIDE, PREDICTIONS
 from crypto_ml.forecasting.bundle import ModelBundle
 from crypto_ml.forecasting.columns import Columns, Rows
 from crypto_ml.forecasting.features import (
     BoolArray,
     FloatArray,
     IntArray,
+    RowsT,
     add_levels,
     feature_block,
     gaps,
@@ -26,6 +28,8 @@ from crypto_ml.forecasting.features import (
 )
 from crypto_ml.forecasting.fingerprint import Witness
 from crypto_ml.forecasting.folded import FoldedSeries
+from crypto_ml.forecasting.intervals import DEFAULT_LEVEL
+from crypto_ml.forecasting.relative_answers import WITHOUT_BOUNDS, Measured, RelativeAnswers, predicted
 from crypto_ml.forecasting.running import Seeds, rows_before
 from crypto_ml.forecasting.scaled_by import BY_MODEL, BY_OWN_ROWS, UNSCALED, other_coins
 from crypto_ml.forecasting.scaling import OwnStatistics, SeriesStatistics, own_statistics
@@ -55,26 +59,44 @@ SCORED: Final = pa.schema(
 upload's currency), `predicted` or `seed` (too few earlier rows exist: pred_open = open), what scaled it, its line."""
 
 
+def scored_by(bundle: ModelBundle) -> pa.Schema:
+    """SCORED, and BESIDE where the bundle has a serving rule."""
+    return SCORED if bundle.rule is None else pa.schema([*SCORED, *BESIDE])
+
+
+def predictions_of(bundle: ModelBundle) -> pa.Schema:
+    """The columns of a file of predictions by a bundle."""
+    return PREDICTIONS if bundle.rule is None else pa.schema([*PREDICTIONS, *BESIDE])
+
+
+def witness_of(bundle: ModelBundle) -> Witness:
+    """Who sees what predictions of a bundle are made from."""
+    return Witness((), ()) if bundle.pooled else Witness(bundle.statistics.columns, bundle.features)
+
+
 def score_tables(
     chunks: Iterable[pa.Table],
     bundle: ModelBundle,
     recovery: Recovery,
     witness: Witness | None = None,
     folded: FoldedSeries | None = None,
+    *,
+    level: float = DEFAULT_LEVEL,
 ) -> Iterator[pa.Table]:
     """Predict the open of every row that is not context.
 
     chunks: sorted rows as from `sorting.RowSorter.chunk_tables`, whole series, with the OBSERVATION columns, `file`,
     `line` and `context`. Rows marked `context` only help to predict the others; a row whose prices are missing stands
-    for a day that is still to come. Yields, for each chunk, its answered rows in the same order, in the columns of
-    SCORED. A `witness` sees what the predictions are made from. folded: the states of series of which the chunks do not
-    have the first rows, but LOOK_BACK or more before the first row that is not context.
+    for a day that is still to come. Yields, for each chunk, its answered rows in the same order, in the columns that
+    `scored_by` names. A `witness` sees what the predictions are made from. folded: the states of series of which the
+    chunks do not have the first rows, but LOOK_BACK or more before the first row that is not context. level: of the
+    intervals.
     """
     for rows in chunks:
-        columns = add_levels(Columns.of(rows.select(_READ)))
+        columns = _with_levels(Columns.of(rows.select(_READ)), bundle)
         asked = ~np.asarray(rows["context"].to_numpy(), bool)
         see = None if witness is None else partial(witness.see, rows)
-        made = _answered(columns, asked, bundle, recovery, see=see, folded=folded)
+        made = _answered(columns, asked, bundle, recovery, level, see=see, folded=folded)
         of_asked = rows if asked.all() else rows.filter(pa.array(asked))
         if not of_asked.num_rows:
             continue
@@ -83,25 +105,28 @@ def score_tables(
         where = (of_asked[name] for name in ("file", "symbol"))
         scaled_by = pa.array(made.scaled_by, pa.string())
         values = [*where, made.index, of_asked["date"], made.price, opens, status, scaled_by, of_asked["line"]]
-        yield pa.table(values, schema=SCORED)
+        yield pa.table([*values, *made.beside_columns()], schema=scored_by(bundle))
 
 
 _READ: Final = ("file", "symbol", *PRICES, "market", "slug")
 
 
-def score(chunks: Iterable["pd.DataFrame"], bundle: ModelBundle, recovery: Recovery) -> Iterator["pd.DataFrame"]:
+def score(
+    chunks: Iterable["pd.DataFrame"], bundle: ModelBundle, recovery: Recovery, level: float = DEFAULT_LEVEL
+) -> Iterator["pd.DataFrame"]:
     """`score_tables` for frames, in frames."""
     for chunk in chunks:
-        answered = score_rows(chunk, bundle, recovery)
+        answered = score_rows(chunk, bundle, recovery, level)
         if len(answered):
             yield answered
 
 
-def score_rows(rows: "pd.DataFrame", bundle: ModelBundle, recovery: Recovery) -> "pd.DataFrame":
+def score_rows(
+    rows: "pd.DataFrame", bundle: ModelBundle, recovery: Recovery, level: float = DEFAULT_LEVEL
+) -> "pd.DataFrame":
     """`score` for one chunk."""
-    rows = add_levels(rows)
     asked = ~np.asarray(rows["context"], bool)
-    made = _answered(rows, asked, bundle, recovery)
+    made = _answered(_with_levels(rows, bundle), asked, bundle, recovery, level)
     answers = rows.loc[asked, ["file", "symbol", "date"]].reset_index(drop=True)
     answers.insert(2, "index", made.index)
     return answers.assign(
@@ -110,23 +135,37 @@ def score_rows(rows: "pd.DataFrame", bundle: ModelBundle, recovery: Recovery) ->
         status=np.where(made.made, PREDICTED, SEED),
         scaled_by=made.scaled_by,
         line=rows.loc[asked, "line"].to_numpy(),
+        **made.beside,
     )
 
 
 @dataclass(frozen=True, eq=False)
 class Answered:
     """For each of m rows: its number within its series, the predicted open (the open, where there is no prediction),
-    whether there is one, who scaled it."""
+    whether there is one, who scaled it; where the bundle has a serving rule what is said beside it, by the names of
+    BESIDE, NaN where there is nothing to say."""
 
     index: IntArray
     price: FloatArray
     made: BoolArray
     scaled_by: np.ndarray
+    beside: Mapping[str, FloatArray] = field(default_factory=dict)
+
+    def beside_columns(self) -> list[pa.Array]:
+        """What is said beside the opens as columns of a table, null where there is nothing to say."""
+        return [pa.array(values, from_pandas=True) for values in self.beside.values()]
 
 
-def score_columns(rows: Columns, bundle: ModelBundle, recovery: Recovery) -> Answered:
+def score_columns(rows: Columns, bundle: ModelBundle, recovery: Recovery, level: float = DEFAULT_LEVEL) -> Answered:
     """`score` for one chunk without context, as arrays."""
-    return _answered(add_levels(rows), np.ones(len(rows), bool), bundle, recovery)
+    return _answered(_with_levels(rows, bundle), np.ones(len(rows), bool), bundle, recovery, level)
+
+
+def _with_levels(rows: RowsT, bundle: ModelBundle) -> RowsT:
+    return rows if bundle.pooled else add_levels(rows)
+
+
+See = Callable[[FloatArray, pa.Table | None], None]
 
 
 def _answered(
@@ -134,12 +173,19 @@ def _answered(
     asked: BoolArray,
     bundle: ModelBundle,
     recovery: Recovery,
+    level: float,
     *,
-    see: Callable[[FloatArray, pa.Table | None], None] | None = None,
+    see: See | None = None,
     folded: FoldedSeries | None = None,
 ) -> Answered:
     numbers = _series_numbers(rows)
     starts = series_starts(numbers)
+    first = series_starts(numbers[asked])
+    if bundle.rule is not None:
+        measured = Measured.of(rows, starts, np.flatnonzero(asked))
+        if see:
+            see(measured.seen(), None)
+        return _relatively_answered(predicted(measured, bundle, bundle.rule, level), measured, first, recovery)
     states = None if folded is None else folded.of(rows, starts)
     seeds = None if states is None else Seeds.of(states, bundle.statistics.columns)
     block = feature_block(rows, starts, bundle.features, None if seeds is None else seeds.last)
@@ -149,11 +195,23 @@ def _answered(
     opens = np.asarray(rows["open"], np.float64)
     previous = np.concatenate([[np.nan], opens[:-1]])
     one_step = np.where(prediction.made, previous + prediction.change, opens)
-    first = series_starts(numbers[asked])
     price = one_step[asked]
     if recovery == "cumulative":
         price = _cumulative(opens[asked], (one_step - previous)[asked], prediction.made[asked], first)
     return Answered(np.arange(len(first)) - first, price, prediction.made[asked], prediction.scaled_by[asked])
+
+
+def _relatively_answered(said: RelativeAnswers, measured: Measured, first: IntArray, recovery: Recovery) -> Answered:
+    """`_answered` by a bundle with a serving rule. first: for each asked row the first one of its series."""
+    at, opens = measured.at, measured.rows["open"]
+    made = np.isfinite(said.price)
+    price, beside = np.where(made, said.price, opens[at]), said.beside
+    if recovery == "cumulative":
+        price = _cumulative(opens[at], price - opens[np.maximum(at - 1, 0)], made, first)
+        beside = {**beside, **dict.fromkeys(WITHOUT_BOUNDS, np.full(len(at), np.nan))}
+    scaled_by = np.full(len(at), UNSCALED, dtype=object)
+    scaled_by[made] = BY_MODEL
+    return Answered(np.arange(len(first)) - first, price, made, scaled_by, beside)
 
 
 def _series_numbers(rows: Rows) -> IntArray:

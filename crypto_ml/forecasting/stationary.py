@@ -45,10 +45,11 @@ class Units:
     range: FloatArray
 
 
-def units(rows: Rows, starts: IntArray) -> Units:
-    """The units at each of n rows sorted by series and date; starts: from `features.series_starts`."""
-    mean, count = recent_mean(log_range(rows), starts)
-    return Units(recent_gaps(rows, starts), np.maximum(np.where(count > 0, mean, LEAST_RANGE), LEAST_RANGE))
+def units(rows: Rows, starts: IntArray, at: IntArray | None = None) -> Units:
+    """The units at each of n rows sorted by series and date; starts: from `features.series_starts`. at: the rows that
+    are asked for, where not all are; the others have the units of a first row."""
+    mean, count = recent_mean(log_range(rows), starts, at)
+    return Units(recent_gaps(rows, starts, at), np.maximum(np.where(count > 0, mean, LEAST_RANGE), LEAST_RANGE))
 
 
 def log_range(rows: Rows) -> FloatArray:

@@ -13,14 +13,14 @@ import pyarrow.parquet as pq
 from crypto_ml.forecasting.answers import PREDICTIONS, append_table, prediction_ids
 from crypto_ml.forecasting.bundle import ModelBundle
 from crypto_ml.forecasting.current import Order
-from crypto_ml.forecasting.fingerprint import ACCEPTED, RowsHash, Witness, hash_by_file, runs
+from crypto_ml.forecasting.fingerprint import ACCEPTED, RowsHash, hash_by_file, runs
 from crypto_ml.forecasting.folded import FoldedSeries
 from crypto_ml.forecasting.looked_at import LookedAt
 from crypto_ml.forecasting.progress import Progress
 from crypto_ml.forecasting.running import FOLDED_1
 from crypto_ml.forecasting.scaled_by import BY_OWN_ROWS, OWN_SCALED_NAMED, is_other_coin
 from crypto_ml.forecasting.schema import Earlier
-from crypto_ml.forecasting.scoring import SEED, score_tables
+from crypto_ml.forecasting.scoring import SEED, score_tables, witness_of
 from crypto_ml.forecasting.series import LookAlikes
 from crypto_ml.forecasting.sorting import RowSorter
 from crypto_ml.ledger.formats.receipt_v2 import Fingerprints
@@ -114,7 +114,7 @@ def score_delivery(
     if not accepted.exists():
         download_named(cleaned.accepted_key, accepted, sources.store)
     hashes: dict[int, RowsHash] = {}
-    witness = Witness(sources.bundle.statistics.columns, sources.bundle.features)
+    witness = witness_of(sources.bundle)
     predicted = pq.ParquetWriter(directory / PREDICTED_PARQUET, PREDICTED_ROWS, compression="lz4")
     with predicted, RowSorter(directory / "scoring") as sorter:
         for batch in accepted_rows(accepted, only):

@@ -13,7 +13,7 @@ from crypto_ml.digest import sha256_of
 from crypto_ml.ledger.formats.receipt_v2 import Receipt
 from crypto_ml.ledger.requests import is_request, predicted_key
 from crypto_ml.storage.objects import ObjectStore
-from crypto_ml.storage.prediction_log import BESIDE, SCHEMA, PredictionLog, with_all_columns
+from crypto_ml.storage.prediction_log import LOGGED_BESIDE, SCHEMA, PredictionLog, with_all_columns
 
 ROAD: Final = "upload"
 REQUEST_ROAD: Final = "request"
@@ -70,6 +70,6 @@ def logged_rows(rows: pq.ParquetFile, made: Mapping[int, Receipt]) -> Iterator[p
         at = pc.index_in(wanted["file"], numbers)
         columns = {name: values.take(at) for name, values in said.items()}
         columns |= {name: wanted[name] for name in ("line", "symbol", "date", "pred_open")}
-        columns |= {name: wanted[name] for name in BESIDE.names if name in wanted.schema.names}
+        columns |= {name: wanted[name] for name in LOGGED_BESIDE.names if name in wanted.schema.names}
         columns["road"] = pa.repeat(road, wanted.num_rows)
         yield from with_all_columns(pa.table(columns)).combine_chunks().to_batches()

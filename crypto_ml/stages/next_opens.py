@@ -22,7 +22,7 @@ from crypto_ml.forecasting.fingerprint import Witness
 from crypto_ml.forecasting.folded import FoldedSeries
 from crypto_ml.forecasting.running import FOLDED_1
 from crypto_ml.forecasting.schema import OBSERVATION, Earlier
-from crypto_ml.forecasting.scoring import PREDICTED, score_tables
+from crypto_ml.forecasting.scoring import PREDICTED, score_tables, witness_of
 from crypto_ml.forecasting.sorting import RowSorter, as_frame, as_rows
 from crypto_ml.ledger.formats.forecast_v1 import Fingerprints, SymbolCounts
 from crypto_ml.ledger.registry import Champion
@@ -109,7 +109,7 @@ def forecast(
     """
     newest = newest_of(last_days)
     current = (last_days["date"] == newest) & ~last_days["retracted"]
-    witness = Witness(sources.bundle.statistics.columns, sources.bundle.features)
+    witness = witness_of(sources.bundle)
     scored = next_opens(sources, last_days.loc[current, "symbol"], newest, directory, witness, uploads=uploads)
     made = (scored["status"] == PREDICTED).to_numpy()
     rows = pd.DataFrame(

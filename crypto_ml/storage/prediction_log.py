@@ -16,7 +16,7 @@ from crypto_ml.storage.objects import ObjectStore
 from crypto_ml.storage.tables.compaction import Arranged
 from crypto_ml.storage.tables.growing import GrowingTable
 
-BESIDE: Final = pa.schema(
+LOGGED_BESIDE: Final = pa.schema(
     [
         pa.field("pred_low", pa.float64()),  # the interval of the open, in the upload's currency
         pa.field("pred_high", pa.float64()),
@@ -37,7 +37,7 @@ SCHEMA: Final = pa.schema(
         pa.field("date", pa.date32(), nullable=False),  # the day whose open is predicted
         pa.field("pred_open", pa.float64(), nullable=False),  # in the upload's currency
         pa.field("made_at", pa.timestamp("us", "UTC"), nullable=False),
-        *BESIDE,
+        *LOGGED_BESIDE,
     ]
 )
 """Columns of the table; whatever else is predicted later comes behind these."""
@@ -47,11 +47,10 @@ ARRANGED: Final = Arranged(("answer_id", "line", "made_at"), apart="road")
 
 
 def with_all_columns(rows: pa.Table) -> pa.Table:
-    """Predictions in the columns of `SCHEMA`, where those of BESIDE that are not given are null. Raises KeyError where
-    another is not."""
+    """Predictions in the columns of `SCHEMA`, null where one that may be is not given. Raises KeyError for others."""
     given = [
         pa.nulls(rows.num_rows, field.type)
-        if field in BESIDE and field.name not in rows.schema.names
+        if field.nullable and field.name not in rows.schema.names
         else rows[field.name]
         for field in SCHEMA
     ]

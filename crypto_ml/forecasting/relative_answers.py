@@ -1,0 +1,100 @@
+"""What a model of the target `relative_gap` says of rows: the open, the interval around it, the range of the day.
+
+For row t of a series, c the last close, s the recent gap size at t (`recent_gaps`), y what the network says of the
+window (`stationary`), and of the serving rule κ, q and the model of the range:
+
+    pred_open = c · (1 + s · clip(y, ±κ))      the network's graph has λ in it; c itself below FEWEST gaps, and at λ = 0
+    pred_low, pred_high = c · exp(∓q · s)      none below FEWEST gaps (`intervals`)
+    expected_range, range_high                 none below 22 earlier rows (`daily_range`)
+
+Belongs here: these numbers for rows at hand. Does not belong here: how they become answers (`scoring`).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Final
+
+import numpy as np
+
+from crypto_ml.forecasting.bundle import ModelBundle
+from crypto_ml.forecasting.columns import Columns, Rows
+from crypto_ml.forecasting.daily_range import range_terms
+from crypto_ml.forecasting.features import FloatArray, IntArray
+from crypto_ml.forecasting.intervals import LEAST_PRICE, MOST_PRICE, bounds, quantile_for
+from crypto_ml.forecasting.schema import PRICES
+from crypto_ml.forecasting.serving_rule import ServingRule
+from crypto_ml.forecasting.stationary import Units, stationary_block, stationary_windows, units
+
+
+@dataclass(frozen=True, eq=False)
+class RelativeAnswers:
+    """For m rows, (m,) each: the predicted open, NaN where no row of the series stands before (currency); what is said
+    beside it, by the names of `answers.BESIDE`, NaN where there is nothing to say; what the prediction is made of.
+
+    served: c in recent gaps, 0 where the last close is predicted. close, size, gaps: the last close (NaN where there is
+    none), the recent gap size, and how many gaps that is of.
+    """
+
+    price: FloatArray
+    beside: Mapping[str, FloatArray]
+    served: FloatArray
+    close: FloatArray
+    size: FloatArray
+    gaps: IntArray
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """What predictions of some of n rows are made from. rows: their prices; starts: from `features.series_starts`; at:
+    the m rows that are predicted, in order. units, terms: of the rows `at`, see `stationary` and `daily_range`."""
+
+    rows: Columns
+    starts: IntArray
+    at: IntArray
+    units: Units
+    terms: FloatArray
+
+    @classmethod
+    def of(cls, rows: Rows, starts: IntArray, at: IntArray) -> "Measured":
+        """rows: PRICES of n rows, sorted by series and date."""
+        # numpy's logarithms of what is not contiguous may have other last bits
+        prices = Columns({name: np.ascontiguousarray(rows[name], np.float64) for name in PRICES})
+        return cls(prices, starts, at, units(prices, starts, at), range_terms(prices, starts, at)[0])
+
+    @cached_property
+    def block(self) -> FloatArray:
+        """The features of all rows, (n, 5)."""
+        return stationary_block(self.rows, self.starts)
+
+    def seen(self) -> FloatArray:
+        """All of it as numbers, (n, 11): features of each row; of those `at` their units and terms, of others NaN."""
+        measured, gaps, at = np.full((len(self.rows), 6), np.nan), self.units.gaps, self.at
+        columns = [gaps.size[at], gaps.count[at].astype(np.float64), self.units.range[at], self.terms[at]]
+        measured[at] = np.column_stack(columns)
+        return np.column_stack([self.block, measured])
+
+
+def predicted(measured: Measured, bundle: ModelBundle, rule: ServingRule, level: float) -> RelativeAnswers:
+    """What a bundle with this rule says, with the interval at `level`. Raises what its network raises."""
+    starts, at, gaps = measured.starts, measured.at, measured.units.gaps
+    there = at > starts[at]
+    close = np.where(there, measured.rows["close"][np.maximum(at - 1, 0)], np.nan)
+    size, enough = gaps.size[at], gaps.enough[at]
+    served = np.zeros(len(at))
+    if enough.any() and not rule.serves_last_close:
+        windows = stationary_windows(measured.block, measured.units, bundle.scaler, starts, at[enough])
+        served[enough] = np.clip(bundle.network.predict(windows), -rule.cap, rule.cap)
+    with np.errstate(over="ignore", under="ignore"):
+        price = np.clip(close * (1.0 + size * served), LEAST_PRICE, MOST_PRICE)
+    quantile = quantile_for(rule.quantiles, level)
+    low = high = np.full(len(at), np.nan)
+    if quantile is not None:
+        low, high = bounds(close, np.where(enough, size, np.nan), price, quantile)
+    expected, upper = rule.range.expected(measured.terms[at])
+    beside = {"pred_low": low, "pred_high": high, "expected_range": expected, "range_high": upper}
+    return RelativeAnswers(price, beside, served, close, size, gaps.count[at])
+
+
+WITHOUT_BOUNDS: Final = ("pred_low", "pred_high")
+"""What a running sum of changes has nothing of: its errors add up."""
