@@ -20,8 +20,9 @@ MOST_NAMED: Final = 3
 def logged_as_made(answer_id: str, made: pd.DataFrame, store: ObjectStore, *, exactly: bool) -> bool:
     """Return whether the answer stands in the log, where what is there is what was made. Raises Differs.
 
-    made: `line`, `pred_open`, the columns of AS_LOGGED and those of LOGGED_BESIDE that it has, of each prediction. exactly:
-    whether the numbers are to be the same to the last bit, or within MOST_ULP, where another processor made them.
+    made: `line`, `pred_open`, the columns of AS_LOGGED and those of LOGGED_BESIDE that it has, of each prediction.
+    exactly: whether the numbers are to be the same to the last bit, or within MOST_ULP, where another processor made
+    them.
     """
     rows: pd.DataFrame = at_stage(STAGE, lambda: PredictionLog(store).rows(answer_id).to_pandas())
     if rows.empty:
