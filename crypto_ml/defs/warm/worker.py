@@ -41,6 +41,9 @@ if TYPE_CHECKING:
 ATTRIBUTE: Final = "defs"
 """What Dagster finds in the module, and loads."""
 
+MOST_ROWS: Final = 1_000_000
+"""Of a history with more rows only that is read of its series which the upkeep has kept."""
+
 OURS: Final = "crypto_ml."
 """What a code location is called that opens a deployment of ours."""
 
@@ -98,8 +101,12 @@ def open_ahead(instance: dg.DagsterInstance) -> Iterator[str]:
         # that the first model serves from now on is for a run to decide, not for a process that waits for one
         bundle = deployment.bundle(champion.version) if champion else deployment.first_bundle()
         yield "the store, and what serves"
-        deployment.history.version()
+        version = deployment.history.version()
         yield "the history"
+        if version is not None:
+            few = deployment.history.count(version) <= MOST_ROWS
+            deployment.history.slugs(None if few else (), version)
+            yield "which coin each symbol is"
         _rehearse(bundle, settings)
     except Exception as error:  # noqa: BLE001 - whatever it is, the run will meet it as well
         log.warning("a process for runs could not open everything ahead: %s", error)
