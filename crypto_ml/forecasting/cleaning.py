@@ -17,7 +17,14 @@ import pyarrow.compute as pc
 from crypto_ml.forecasting.schema import OBSERVATION, PRICES
 from crypto_ml.forecasting.uploads.dates import FIRST_DAY, DateStyle, has_other_dates, read_dates
 from crypto_ml.forecasting.uploads.dates import PLAIN as ISO_DATES
-from crypto_ml.forecasting.uploads.numbers import NUMBERS, NumberStyle, has_other_numbers, read_numbers
+from crypto_ml.forecasting.uploads.numbers import (
+    NUMBERS,
+    NumberStyle,
+    has_other_numbers,
+    read_columns,
+    read_numbers,
+    together_in_one,
+)
 from crypto_ml.forecasting.uploads.numbers import PLAIN as PLAIN_NUMBERS
 
 TOLERANCE: Final = 1e-6
@@ -97,7 +104,7 @@ def clean_rows(text: pa.Table, writing: Writing, today: date) -> CleanedRows:
     refused. Lines without any value are left out silently.
     """
     given = _with_values(text)
-    numbers = {name: read_numbers(given[name], writing.numbers, name) for name in NUMBERS if name in given.column_names}
+    numbers = read_columns(given, writing.numbers)
     rows = _typed(given, writing.dates, numbers)
     rules = row_rules(today)
     broken = np.zeros(given.num_rows, np.int16)  # the number of the first rule that a row breaks, 0 for none
@@ -122,9 +129,11 @@ def clean_rows(text: pa.Table, writing: Writing, today: date) -> CleanedRows:
 
 def is_plain(text: pa.Table) -> bool:
     """Whether no value of a table of text may be a date or a number that is written otherwise than in plain CSV."""
-    return not has_other_dates(text["date"], read_dates(text["date"])) and not any(
-        has_other_numbers(text[name], read_numbers(text[name])) for name in NUMBERS if name in text.column_names
-    )
+    if has_other_dates(text["date"], read_dates(text["date"])):
+        return False
+    # as one column: what is asked of each value is the same
+    numbers = together_in_one(text, [name for name in NUMBERS if name in text.column_names])
+    return not has_other_numbers(numbers, read_numbers(numbers))
 
 
 Rows = Mapping[str, Any]

@@ -91,9 +91,15 @@ def _hashed_columns(rows: pa.Table, columns: Mapping[str, str]) -> dict[str, _Ha
 
 def _hashed(values: pa.ChunkedArray, dtype: str) -> _Hashed:
     if dtype == "float64":
-        numbers = values.to_numpy()
-        return _Hashed(_canonical(numbers), ~np.isnan(numbers))
+        numbers = np.ascontiguousarray(values.to_numpy(), "<f8")
+        missing = np.isnan(numbers)
+        return _Hashed(np.where(missing, np.nan, numbers) if missing.any() else numbers, ~missing)
     there = np.ones(len(values), bool) if not values.null_count else np.asarray(values.is_valid().to_numpy(), bool)
+    if dtype == "str" and len(values) <= FEW_TEXTS:
+        few = [(text or "").encode() for text in values.to_pylist()]
+        sizes = np.array([len(text) for text in few], "<i8")
+        begins = np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes)])
+        return _Hashed(np.where(there, sizes, -1), there, _Texts(memoryview(b"".join(few)), begins))
     if dtype == "str":
         content = pc.fill_null(values, "").cast(pa.large_binary()).combine_chunks()
         _, offsets, data = content.buffers()
@@ -102,9 +108,14 @@ def _hashed(values: pa.ChunkedArray, dtype: str) -> _Hashed:
             begins = np.frombuffer(offsets, np.int64)[content.offset : content.offset + len(content) + 1]
         lengths = np.where(there, np.diff(begins), -1).astype("<i8")
         return _Hashed(lengths, there, _Texts(memoryview(data if data is not None else b"").cast("B"), begins))
-    whole = values.cast(pa.int32() if dtype.startswith("datetime") else pa.int64()).cast(pa.int64())
-    return _Hashed(pc.fill_null(whole, _NO_DAY).to_numpy().astype("<i8"), there)
+    whole = values.cast(pa.int32() if dtype.startswith("datetime") else pa.int64())
+    if values.null_count:
+        whole = pc.fill_null(whole.cast(pa.int64()), _NO_DAY)
+    return _Hashed(whole.to_numpy().astype("<i8"), there)
 
+
+FEW_TEXTS: Final = 100
+"""Texts that Python encodes sooner than Arrow is called."""
 
 _NO_DAY: Final = np.iinfo(np.int64).min
 """What stands for a day that is missing: numpy's NaT."""
@@ -122,7 +133,9 @@ def hash_by_file(hashes: dict[int, RowsHash], rows: pa.Table, columns: Mapping[s
     a row each the columns are turned into what is hashed once."""
     hashed = _hashed_columns(rows, columns)
     for file, part in runs(rows["file"].to_numpy()):
-        hashes.setdefault(file, RowsHash(columns))._add(hashed, part)
+        if file not in hashes:
+            hashes[file] = RowsHash(columns)
+        hashes[file]._add(hashed, part)
 
 
 class BlockHash:
@@ -155,7 +168,8 @@ class Witness:
         states of its series (`folded.FOLDED`)."""
         for file, part in runs(rows["file"].to_numpy()):
             self.feature_block.setdefault(file, BlockHash()).add(block[part])
-            self._earlier.setdefault(file, RowsHash(OBSERVATION))
+            if file not in self._earlier:
+                self._earlier[file] = RowsHash(OBSERVATION)
         if pc.any(rows["context"]).as_py():
             hash_by_file(self._earlier, rows.filter(rows["context"]), OBSERVATION)
         if states is not None:

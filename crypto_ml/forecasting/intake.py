@@ -328,12 +328,17 @@ def _refuse(sorter: RowSorter, rows: pa.Table, file: Files) -> int:
 def ragged_rows(reader: Reader) -> pa.Table:
     """The lines that did not fit the header since this was last asked: `line`, `reason` and `text`."""
     lines = reader.take_ragged()
+    if not lines:
+        return _NO_RAGGED
     rows = {
         "line": pa.array([line.line for line in lines], pa.int64()),
         "reason": pa.array([line.reason for line in lines], pa.string()),
         "text": pa.array([_as_text(line.text) for line in lines], pa.string()),
     }
     return pa.table(rows)
+
+
+_NO_RAGGED: Final = pa.schema([("line", pa.int64()), ("reason", pa.string()), ("text", pa.string())]).empty_table()
 
 
 def _as_text(line: str) -> str:

@@ -29,6 +29,8 @@ REASONS_OF_ONE_DAY: Final = 100
 REFUSED: Final = pa.schema([("file", pa.int32()), ("line", pa.int64()), ("reason", pa.string()), ("text", pa.string())])
 """A refused row: the file and line it stood in, why, and what stood there."""
 
+_NONE: Final = REFUSED.empty_table()
+
 
 @dataclass
 class _Tally:
@@ -152,7 +154,7 @@ class _HeldRefusals:
     def rows(self) -> pa.Table:
         """All of them, in any order."""
         if len(self._tables) != 1:
-            self._tables = [pa.concat_tables([REFUSED.empty_table(), *self._tables]).combine_chunks()]
+            self._tables = [pa.concat_tables([_NONE, *self._tables]).combine_chunks()]
         return self._tables[0]
 
     def add(self, rows: pa.Table) -> None:

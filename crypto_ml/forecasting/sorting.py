@@ -45,6 +45,7 @@ ROWS: Final = pa.schema(
 )
 """Rows on their way: the file of the delivery they are from, the observation, its line, whether it is only context."""
 
+_NO_ROWS: Final = ROWS.empty_table()
 
 _SPANS: Final = """
     SELECT file, symbol, min(date) AS first, max(date) AS last, count(*) AS rows FROM rows
@@ -172,7 +173,7 @@ class _HeldRows:
         table = pa.Table.from_batches([rows]) if isinstance(rows, pa.RecordBatch) else rows
         if table.schema != ROWS:
             table = table.select(ROWS.names).cast(ROWS)
-        if not pc.all(table["context"]).as_py():
+        if self._spans is not None and not pc.all(table["context"]).as_py():
             self._spans = None
         self._tables.append(table)
         self._count, self._bytes, self._sorted = self._count + table.num_rows, self._bytes + table.nbytes, None
@@ -182,6 +183,8 @@ class _HeldRows:
         self._hold(rows.filter(pc.not_equal(rows["file"], file)))
 
     def coins(self) -> Iterator[list[tuple[str, str]]]:
+        if self.table()["slug"].null_count == self._count:
+            return
         coins = self._coins()
         by_first = np.lexsort((coins.slug, coins.line, coins.file, coins.symbol))
         for begin in range(0, len(by_first), COINS_AT_ONCE):
@@ -254,7 +257,7 @@ class _HeldRows:
     def table(self) -> pa.Table:
         """All of them, in any order."""
         if len(self._tables) != 1:
-            self._tables = [pa.concat_tables([ROWS.empty_table(), *self._tables]).combine_chunks()]
+            self._tables = [pa.concat_tables([_NO_ROWS, *self._tables]).combine_chunks()]
         return self._tables[0]
 
     def _in_order(self) -> pa.Table:
@@ -415,8 +418,8 @@ def whole_series(batches: Iterable[tuple[pa.Table, pa.Table]], rows_per_chunk: i
         pending.append(left)
         if not batch.num_rows:
             continue
-        last = _last_series(batch)
-        of_last = _rows_of_series(batch, *last)
+        last = _series_at(batch, batch.num_rows - 1)
+        of_last = batch.num_rows if _series_at(batch, 0) == last else _rows_of_series(batch, *last)
         of_series = of_last + (of_series if of_last == batch.num_rows and last == series else 0)
         rows, series = rows + batch.num_rows, last
         if rows >= rows_per_chunk and of_series < rows:
@@ -439,9 +442,9 @@ def _without_outranked(rows: pa.Table) -> pa.Table:
     return rows.filter(pa.array(~outranked)) if outranked.any() else rows
 
 
-def _last_series(table: pa.Table) -> tuple[int, str]:
-    """File and symbol of the last row."""
-    return table["file"][-1].as_py(), table["symbol"][-1].as_py()
+def _series_at(table: pa.Table, row: int) -> tuple[int, str]:
+    """File and symbol of a row."""
+    return table["file"][row].as_py(), table["symbol"][row].as_py()
 
 
 def _rows_of_series(table: pa.Table, file: int, symbol: str) -> int:

@@ -6,12 +6,13 @@ and of the settings that made them.
 
 import logging
 from collections import deque
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
-from itertools import islice
+from functools import cache
+from itertools import chain, islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final, Protocol
@@ -54,6 +55,9 @@ from crypto_ml.storage.objects import ObjectStore
 
 log: Final = logging.getLogger(__name__)
 PREVIEW_ROWS: Final = 5
+FEW_ROWS: Final = 100
+"""So few are not compressed: of each column it takes longer than the rest of what is done to it."""
+
 AHEAD: Final = 4
 """Files on local disk at once, while one of them is read."""
 
@@ -151,25 +155,43 @@ def stage_code(settings: Settings) -> str:
     return sha256_of(repr(parts).encode())[:12]
 
 
-def clean(received: Received, coins: KnownCoins, store: ObjectStore, settings: Settings) -> Cleaned:
-    """Clean the files of a delivery; what the same code and settings have cleaned before is not cleaned again."""
+def clean(
+    received: Received,
+    coins: KnownCoins,
+    store: ObjectStore,
+    settings: Settings,
+    *,
+    accepted: list[pa.Table] | None = None,
+    directory: Path | None = None,
+) -> Cleaned:
+    """Clean the files of a delivery; what the same code and settings have cleaned before is not cleaned again.
+
+    accepted: gets the accepted rows (ACCEPTED_SCHEMA), for whoever goes on with them in the same process; none where
+    they were cleaned before. directory: an empty one to work in, where somebody has one.
+    """
     try:
         return read_cleaned(received.delivery, settings, store)
     except ObjectMissing:
         pass
-    with TemporaryDirectory(prefix="crypto_ml-clean-") as name:
+    with TemporaryDirectory(prefix="crypto_ml-clean-") if directory is None else nullcontext(directory) as name:
         directory = Path(name)
-        cleaned = clean_into(directory, received, coins, store, settings)
+        cleaned = clean_into(directory, received, coins, store, settings, accepted=accepted)
         before = sum(found.key.endswith(SUMMARY) for found in store.list(cleanings_prefix(received.delivery)))
         return _keep(replace(cleaned, cleaning=before + 1), directory, store, settings)
 
 
 def clean_into(
-    directory: Path, received: Received, coins: KnownCoins, store: ObjectStore, settings: Settings
+    directory: Path,
+    received: Received,
+    coins: KnownCoins,
+    store: ObjectStore,
+    settings: Settings,
+    *,
+    accepted: list[pa.Table] | None = None,
 ) -> Cleaned:
     """Clean the files of a delivery and write ACCEPTED and REFUSED into a local directory.
 
-    Raises ObjectMissing where the bytes received are gone.
+    accepted: see `clean`. Raises ObjectMissing where the bytes received are gone.
     """
     rules = IntakeRules(
         datetime.fromisoformat(received.at).date(),
@@ -187,7 +209,7 @@ def clean_into(
         intakes = {number: intakes[number] for number in sorted(intakes)}
         renamed = name_series(sorter, coins.under)
         repeats = Repeats()
-        preview, days = _write_accepted(sorter, repeats, directory / ACCEPTED)
+        preview, days = _write_accepted(sorter, repeats, directory / ACCEPTED, accepted)
         files = {number: _summary(intake, repeats, sorter, number) for number, intake in intakes.items()}
         _write_refused([number for number, file in files.items() if file.refused], sorter, directory / REFUSED)
     return Cleaned(
@@ -282,14 +304,21 @@ def _uploads(
                 fetched.append((later, pool.submit(fetch, later, kept)))
 
 
-def _write_accepted(sorter: RowSorter, repeats: Repeats, path: Path) -> tuple[list[dict[str, Any]], list[str]]:
+def _write_accepted(
+    sorter: RowSorter, repeats: Repeats, path: Path, accepted: list[pa.Table] | None
+) -> tuple[list[dict[str, Any]], list[str]]:
     """Write the accepted rows; returns the first of them as JSON has them, and the first and last day of each chunk."""
     first_rows: list[dict[str, Any]] = []
     days: list[str] = []
-    with pq.ParquetWriter(path, ACCEPTED_SCHEMA, compression="zstd") as writer:
-        for chunk in settled_rows(sorter, repeats):
+    chunks = settled_rows(sorter, repeats)
+    first = next(chunks, None)
+    few = first is None or first.num_rows <= FEW_ROWS
+    with pq.ParquetWriter(path, ACCEPTED_SCHEMA, compression="none" if few else "zstd") as writer:
+        for chunk in () if first is None else chain([first], chunks):
             table = _with_levels(chunk)
             writer.write_table(table)
+            if accepted is not None:
+                accepted.append(table)
             days += [day.as_py().isoformat() for day in pc.min_max(table["date"]).values() if day.is_valid]
             if not first_rows:
                 rows = table.slice(0, PREVIEW_ROWS).drop_columns(["file"]).to_pylist()
@@ -308,11 +337,23 @@ def _with_levels(rows: pa.Table) -> pa.Table:
     return pa.table(list(columns), schema=ACCEPTED_SCHEMA).combine_chunks()
 
 
-def _write_refused(files: Iterable[int], sorter: RowSorter, path: Path) -> None:
+def _write_refused(files: Collection[int], sorter: RowSorter, path: Path) -> None:
+    if not files:
+        path.write_bytes(_no_refused())
+        return
     with pq.ParquetWriter(path, REFUSED_SCHEMA, compression="zstd") as writer:
         for number in files:
             for batch in sorter.refusals.listed(number):
                 writer.write_batch(batch)
+
+
+@cache
+def _no_refused() -> bytes:
+    """The file of a delivery without a refused row."""
+    nothing = pa.BufferOutputStream()
+    with pq.ParquetWriter(nothing, REFUSED_SCHEMA, compression="zstd"):
+        pass
+    return bytes(nothing.getvalue())
 
 
 def _summary(intake: FileIntake, repeats: Repeats, sorter: RowSorter, number: int) -> CleanedFile:

@@ -1,7 +1,7 @@
 """The accepted rows of a delivery, and the rows of history before them, scored into one file of predictions each."""
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -101,24 +101,25 @@ def score_delivery(
     *,
     looked_at: LookedAt | None = None,
     uploads: set[str] | None = None,
+    accepted: Sequence[pa.Table] | None = None,
 ) -> dict[int, Scored]:
     """Write the predictions of each file of the delivery (or of one) into a local directory, each row named.
 
     Beside them stands PREDICTED_PARQUET, the rows that were predicted, of all of these files; `looked_at` sees them.
-    uploads: gets the names of those that rows read from the history came from.
+    uploads: gets the names of those that rows read from the history came from. accepted: the rows, where they are at
+    hand.
     """
     scored: dict[int, Scored] = {}
     if not cleaned.accepted_rows:
         return scored
-    accepted = directory / "accepted.parquet"
-    if not accepted.exists():
-        download_named(cleaned.accepted_key, accepted, sources.store)
+    stored = directory / "accepted.parquet"
+    if not accepted and not stored.exists():
+        download_named(cleaned.accepted_key, stored, sources.store)
     hashes: dict[int, RowsHash] = {}
     witness = witness_of(sources.bundle)
     predicted = pq.ParquetWriter(directory / PREDICTED_PARQUET, PREDICTED_ROWS, compression="lz4")
     with predicted, RowSorter(directory / "scoring") as sorter:
-        for batch in accepted_rows(accepted, only):
-            rows = pa.Table.from_batches([batch])
+        for rows in _of_file(accepted, only) if accepted else accepted_rows(stored, only):
             sorter.add(rows.append_column("context", pa.repeat(False, rows.num_rows)))
             hash_by_file(hashes, rows, ACCEPTED)
         folded = FoldedSeries(directory / "folded")
@@ -144,11 +145,16 @@ def score_delivery(
     return scored
 
 
-def accepted_rows(accepted: Path, only: int | None = None) -> Iterator[pa.RecordBatch]:
+def accepted_rows(accepted: Path, only: int | None = None) -> Iterator[pa.Table]:
     """The accepted rows of a delivery's files, or of one of them, in order."""
     with pq.ParquetFile(accepted) as rows:
-        for batch in rows.iter_batches(use_threads=rows.metadata.num_rows > FEW_ROWS):
-            yield batch if only is None else batch.filter(pc.equal(batch["file"], only))
+        batches = rows.iter_batches(use_threads=rows.metadata.num_rows > FEW_ROWS)
+        yield from _of_file((pa.Table.from_batches([batch]) for batch in batches), only)
+
+
+def _of_file(rows: Iterable[pa.Table], only: int | None) -> Iterator[pa.Table]:
+    for table in rows:
+        yield table if only is None else table.filter(pc.equal(table["file"], only))
 
 
 @part(EARLIER_ROWS)

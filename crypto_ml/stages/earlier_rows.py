@@ -166,6 +166,7 @@ def _cut_before(book: SeriesBook, symbol: str) -> tuple[SeriesBook, SeriesBook]:
 
 
 _NO_UPLOADS: Final = pa.chunked_array([], pa.string())
+_NO_STATES: Final = FOLDED.empty_table()
 
 
 @dataclass(frozen=True)
@@ -195,7 +196,7 @@ def read_earlier(
         return
     if not earlier:
         for batch in earlier_rows(history, spans, scaler_coins, version, order, also=also, seen=seen):
-            yield EarlierRows(pa.Table.from_batches([batch]), FOLDED.empty_table(), _NO_UPLOADS)
+            yield EarlierRows(pa.Table.from_batches([batch]), _NO_STATES, _NO_UPLOADS)
     else:
         yield from folded_earlier_rows(series, spans, scaler_coins, version, also=also, seen=seen)
 
@@ -314,7 +315,7 @@ class _Asked:
         rows = _named(found, self.spans, span)
         has_state = self.own & (target > 0)
         if not has_state.any():
-            return EarlierRows(rows, FOLDED.empty_table(), found["upload_id"])
+            return EarlierRows(rows, _NO_STATES, found["upload_id"])
         states = _keyed(book.states.take(pa.array(self.series[has_state])), np.flatnonzero(has_state))
         if (further := self.own & (target > self.folded)).any():
             span, at = _ranges(np.where(further, self.begin, 0), np.where(further, self.first, 0))
@@ -478,7 +479,7 @@ def _folded(
         np.add.at(found, part["span"].filter(part["before"]).to_numpy(), 1)
         plain = part.filter(pc.invert(part["folds"]))
         named = _named(plain, spans, plain["span"].to_numpy())
-        yield EarlierRows(named, FOLDED.empty_table(), plain["upload_id"])
+        yield EarlierRows(named, _NO_STATES, plain["upload_id"])
         folding = part.filter(part["folds"])
         if folding.num_rows:
             keyed = _keyed(folding.select(ROWS_KEPT.names), folding["span"].to_numpy())

@@ -5,6 +5,7 @@ Where what stands changed before it could be written, the uploads it concerns ar
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -92,13 +93,22 @@ class _Delivery:
         return self.sources.store
 
 
-def answer(received: Received, cleaned: Cleaned, sources: Sources) -> Answers:
+def answer(
+    received: Received,
+    cleaned: Cleaned,
+    sources: Sources,
+    *,
+    accepted: Sequence[pa.Table] | None = None,
+    directory: Path | None = None,
+) -> Answers:
     """Score every accepted row of the delivery and publish an answer to each of its uploads.
 
-    Where the answer to one of them cannot be published the others have theirs, and what kept it is raised in the end.
+    accepted: these rows, where they are at hand, and directory: the one that the delivery was cleaned in, where it is
+    still there (see `cleaned_features.clean`). Where the answer to one of the uploads cannot be published the others
+    have theirs, and what kept it is raised in the end.
     """
-    with TemporaryDirectory(prefix="crypto_ml-answer-") as name:
-        delivery = _scored(received, cleaned, sources, Path(name))
+    with TemporaryDirectory(prefix="crypto_ml-answer-") if directory is None else nullcontext(directory) as name:
+        delivery = _scored(received, cleaned, sources, Path(name), accepted)
         written: dict[int, Answer] = {}
         moved: set[str] = set()
         failed: dict[int, CryptoMLError] = {}
@@ -122,11 +132,15 @@ def answer(received: Received, cleaned: Cleaned, sources: Sources) -> Answers:
         )
 
 
-def _scored(received: Received, cleaned: Cleaned, sources: Sources, directory: Path) -> _Delivery:
-    looked_at = LookedAt()
-    scored = score_delivery(cleaned, answer_ids(received, cleaned, sources), sources, directory, looked_at=looked_at)
-    if cleaned.files:
-        download_named(cleaned.refused_key, directory / REFUSED, sources.store)
+def _scored(
+    received: Received,
+    cleaned: Cleaned,
+    sources: Sources,
+    directory: Path,
+    accepted: Sequence[pa.Table] | None,
+) -> _Delivery:
+    looked_at, names = LookedAt(), answer_ids(received, cleaned, sources)
+    scored = score_delivery(cleaned, names, sources, directory, looked_at=looked_at, accepted=accepted)
     evidence, written = evidence_of(received, cleaned, sources), version_written(cleaned, sources.store)
     return _Delivery(received, cleaned, sources, directory, scored, evidence, written, looked_at)
 
@@ -219,7 +233,7 @@ def _prepared(delivery: _Delivery, number: int, decided: Decided, standing: Mapp
     earlier, rejected = standing.get(receipt.upload.key), None
     replaced = decided.publishing == "answer" and earlier is not None and earlier.rejected_rows is not None
     if decided.publishing in ("answer", "report") and (receipt.rows.refused or replaced):
-        rejected = refused_rows_file(number, delivery.directory / REFUSED, delivery.directory)
+        rejected = refused_rows_file(number, _refused(delivery), delivery.directory)
     return Answer(
         receipt,
         decided.publishing,
@@ -227,6 +241,14 @@ def _prepared(delivery: _Delivery, number: int, decided: Decided, standing: Mapp
         rejected_rows=rejected,
         repeats=earlier if decided.publishing == "repeat" else None,
     )
+
+
+def _refused(delivery: _Delivery) -> Path:
+    """The refused rows of the whole delivery, of which most have none."""
+    path = delivery.directory / REFUSED
+    if not path.exists():
+        download_named(delivery.cleaned.refused_key, path, delivery.store)
+    return path
 
 
 def _rescored(delivery: _Delivery, number: int, answer_id: str) -> Path:

@@ -9,7 +9,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
 import pandas as pd
@@ -41,7 +41,7 @@ class Answer:
     rejected_rows: Path | None = None
     repeats: Report | None = None
 
-    @property
+    @cached_property
     def report(self) -> Report:
         """The report that repeats the receipt."""
         return report_on(self.receipt, self.repeats)

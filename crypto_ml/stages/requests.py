@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import date, datetime
 from functools import cached_property
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Final, Literal
 
 import pyarrow as pa
@@ -176,9 +178,6 @@ def answer_requests(
     pack = PackedStore(store, name, known=serving.known)
     received = _received(name, asked, pack, now)
     coins = KnownCoins(serving.series, serving.history_version, serving.bundle)
-    cleaned = clean(received, coins, pack, serving.settings)
-    if cleaned.renamed and len(asked) > 1:  # what a coin is named must not depend on who else asks at the same moment
-        return [one for each in asked for one in answer_requests([each], serving, deployment, now=now, record=record)]
     sources = Sources(
         pack,
         serving.history,
@@ -189,7 +188,13 @@ def answer_requests(
         RUN,
         series=serving.series,
     )
-    receipts = answer(received, cleaned, sources).receipts
+    with TemporaryDirectory(prefix="crypto_ml-requests-") as name_of_folder:
+        folder, accepted = Path(name_of_folder), list[pa.Table]()
+        cleaned = clean(received, coins, pack, serving.settings, accepted=accepted, directory=folder)
+        if cleaned.renamed and len(asked) > 1:  # what a coin is named must not depend on who else asks just now
+            one_by_one = (answer_requests([one], serving, deployment, now=now, record=record) for one in asked)
+            return [reply for replies in one_by_one for reply in replies]
+        receipts = answer(received, cleaned, sources, accepted=accepted, directory=folder).receipts
     if record:
         content = pack.rendered()
         try:

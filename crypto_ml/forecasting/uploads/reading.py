@@ -429,6 +429,8 @@ class _CheckedText(io.RawIOBase):
 
 
 def _lines_before_a_long_one(complete: bytes, pending: bytes) -> int | None:
+    if len(complete) + len(pending) <= LONGEST_LINE:
+        return None
     ends = np.flatnonzero(np.frombuffer(complete, np.uint8) == ord("\n"))
     lengths = np.diff(ends, prepend=-1, append=ends[-1] + 1 + len(pending) if len(ends) else len(pending) - 1)
     too_long = np.flatnonzero(lengths > LONGEST_LINE)
