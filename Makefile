@@ -47,7 +47,7 @@ dev: venv ## Dagster for everyday work, on the S3 that the AWS variables lead to
 	@.venv/bin/crypto-ml dev $(if $(PORT),--port $(PORT))
 
 test: venv ## the whole test suite
-	@$(PYTHON) -m pytest -q -n 2 --dist loadfile
+	@$(PYTHON) -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 
 faults: venv ## kill daemons, workers and the store in the middle of a delivery, fill a disk
 	@$(PYTHON) -m pytest -q -m faults crypto_ml_tests/dropbox

@@ -13,6 +13,7 @@ from crypto_ml.settings import Settings
 from crypto_ml.storage.embedded import EmbeddedS3, ensure_bucket
 from crypto_ml.storage.objects import ObjectStore, connect
 from crypto_ml_tests.in_process_dagster import InProcessDagster
+from crypto_ml_tests.longest_first import in_order
 
 settings.register_profile(
     "default", deadline=None, max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture]
@@ -22,6 +23,12 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 # child processes of the tests start several times faster with byte code
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Where several processes share the tests, begin with the files that take longest."""
+    if hasattr(config, "workerinput"):
+        items[:] = in_order(items)
 
 
 @pytest.fixture(scope="session")

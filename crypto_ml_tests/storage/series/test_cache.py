@@ -180,7 +180,7 @@ others = st.tuples(
 refreshes = st.sampled_from([("refresh",), ("refresh a little",)])
 
 
-@settings(max_examples=6)
+@settings(max_examples=max(3, settings().max_examples // 10))
 @example([("append", ["A"], range(45, 60)), ("retract", 1), ("refresh",), ("clean again", 1)], ["A"], 0)
 @given(st.lists(appends | others | refreshes, min_size=6, max_size=14), some_symbols, number)
 def test_series_come_out_of_the_cache_as_the_history_has_them_whatever_became_of_either(
