@@ -8,7 +8,7 @@ recorded, everything is the same but for the storing.
 import csv
 import io
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import date, datetime
 from functools import cached_property
 from pathlib import Path
@@ -227,7 +227,7 @@ def _received(delivery: str, asked: Sequence[Asked], pack: PackedStore, now: dat
     everything = b"".join(one.body for one in asked)
     together = sha256_of(everything)
     received = Received(delivery, at, at, files, together, FORMAT)
-    pack.create_json(delivery_key(delivery), {"noticed_at": at, "uploads": [asdict(file.upload) for file in files]})
+    pack.create_json(delivery_key(delivery), {"noticed_at": at, "uploads": [vars(file.upload) for file in files]})
     pack.create(together_key(delivery, together), everything)
     pack.create_json(received_key(delivery), adapter(Received).dump_python(received))
     return received
