@@ -109,7 +109,7 @@ def evaluate(
     )
 
 
-def onnx_verdict(difference: float, tolerance: float) -> Verdict:
+def onnx_verdict(difference: float, tolerance: float, learner: str = "Keras") -> Verdict:
     """Whether the exported network is the trained one: its largest difference is at most `tolerance` (and a number)."""
     passed = difference <= tolerance
     relation = "within" if passed else "not within"
@@ -117,7 +117,8 @@ def onnx_verdict(difference: float, tolerance: float) -> Verdict:
         passed=passed,
         numbers={"largest_difference": difference if math.isfinite(difference) else None},
         threshold=tolerance,
-        explanation=f"ONNX and Keras differ by at most {difference:.3g}, {relation} the tolerance of {tolerance:.3g}.",
+        explanation=f"ONNX and {learner} differ by at most {difference:.3g}, {relation} the tolerance of "
+        f"{tolerance:.3g}.",
     )
 
 

@@ -25,7 +25,7 @@ from crypto_ml.forecasting.inference import Network
 from crypto_ml.forecasting.onnx_graph import INPUT, NORMALISATION_EPSILON, WEIGHTS, onnx_bytes
 from crypto_ml.forecasting.progress import Progress, Tell, tell_nobody
 from crypto_ml.forecasting.schema import FEATURES, WINDOW, Target
-from crypto_ml.forecasting.windows import DrawnWindows
+from crypto_ml.forecasting.windows import Drawn
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -81,8 +81,16 @@ def keras2_hard_sigmoid() -> "Callable[[Any], Any]":
     return registered
 
 
-def build(units: int = 50, tanh_units: int = 20, relu_units: int = 10, *, seed: int) -> "keras.Model":
-    """The network, untrained: windows (n, 5, 13) float32 → (n, 1). Same architecture as the network handed over.
+def build(
+    units: int = 50,
+    tanh_units: int = 20,
+    relu_units: int = 10,
+    *,
+    seed: int,
+    features: int = len(FEATURES),
+    dropout: float = DROPOUT,
+) -> "keras.Model":
+    """The network, untrained: windows (n, 5, `features`) float32 → (n, 1). Architecture of the network handed over.
 
     Bidirectional GRU (`units` each way, reset gate before the product), batch normalisation, a tanh, a relu and a
     linear layer. Our own training uses Keras 2's hard sigmoid too: one architecture means one exported graph to
@@ -96,13 +104,13 @@ def build(units: int = 50, tanh_units: int = 20, relu_units: int = 10, *, seed: 
         activation="tanh",
         recurrent_activation=keras2_hard_sigmoid(),
         reset_after=False,
-        dropout=DROPOUT,
+        dropout=dropout,
         unroll=True,  # five steps written out train as fast as a loop and leave no loop for a converter to keep
         name="gru",
     )
     return keras.Sequential(
         [
-            keras.Input((WINDOW, len(FEATURES)), dtype="float32", name=INPUT),
+            keras.Input((WINDOW, features), dtype="float32", name=INPUT),
             keras.layers.Bidirectional(gru, merge_mode="concat", name="both_ways"),
             keras.layers.BatchNormalization(epsilon=NORMALISATION_EPSILON, name="normalisation"),
             keras.layers.Dense(tanh_units, activation="tanh", name="dense_tanh"),
@@ -114,7 +122,7 @@ def build(units: int = 50, tanh_units: int = 20, relu_units: int = 10, *, seed: 
 
 
 def fit(
-    windows: NDArray[np.float32] | DrawnWindows,
+    windows: NDArray[np.float32] | Drawn,
     targets: NDArray[np.float32] | None,
     validation_windows: NDArray[np.float32],
     validation_targets: NDArray[np.float32],
@@ -125,31 +133,36 @@ def fit(
     batch_size: int = 512,
     learning_rate: float = 1e-3,
     patience: int = 5,
+    units: int = 50,
+    dropout: float = DROPOUT,
     tell: Tell = tell_nobody,
 ) -> FittedNetwork:
-    """Trains a new network: windows (n, 5, 13) float32, targets (n,) float32 in units of the target's deviation.
+    """Trains a new network: windows (n, 5, k) float32, targets (n,) float32 in units of the target.
 
     Windows that are drawn bring their targets along; an epoch is what one of them takes.
-    Huber loss, Adam; stops when `val_loss` has not improved for `patience` epochs and keeps the best epoch's weights.
-    Targets of `gap` are clipped at ±10 deviations. Bit-identical for the same arrays, seed and software: operations
-    are held to their deterministic forms, for the whole process (tried on 1 and 2 cores, and across processes). `tell`
-    is told of every batch.
+    Huber loss (of `relative_gap` absolute error: of its gaps the median is asked for), Adam; stops when `val_loss` has
+    not improved for `patience` epochs and keeps the best epoch's weights. Targets of gaps are clipped at ±10.
+    Bit-identical for the same arrays, seed and software: operations are held to their deterministic forms, for the
+    whole process (tried on 1 and 2 cores, and across processes). `tell` is told of every batch.
     Raises Refused where arrays do not fit together, are empty or not finite, or the loss is no longer a number.
     """
-    if isinstance(windows, DrawnWindows):
-        _check_finite("training", windows.inputs, windows.targets)
+    features = validation_windows.shape[-1]
+    if not isinstance(windows, np.ndarray):
+        _check_finite("training", windows.targets)
     elif targets is not None:
-        _check_arrays("training", windows, targets)
-    _check_arrays("validation", validation_windows, validation_targets)
+        _check_arrays("training", windows, targets, features)
+    _check_arrays("validation", validation_windows, validation_targets, features)
     keras = _keras()
     import tensorflow
 
     tensorflow.config.experimental.enable_op_determinism()
-    model = build(seed=seed)
-    model.compile(optimizer=keras.optimizers.Adam(learning_rate), loss=keras.losses.Huber(), jit_compile=False)
+    sizes: dict[str, Any] = {"units": units, "dropout": dropout, "features": features, "seed": seed}
+    model = build(**sizes)
+    loss = keras.losses.MeanAbsoluteError() if target == "relative_gap" else keras.losses.Huber()
+    model.compile(optimizer=keras.optimizers.Adam(learning_rate), loss=loss, jit_compile=False)
     stopping = keras.callbacks.EarlyStopping(monitor="val_loss", patience=patience, restore_best_weights=True)
     given: dict[str, Any]
-    if isinstance(windows, DrawnWindows):
+    if not isinstance(windows, np.ndarray):
         given = {"x": _drawing(keras, windows, target, batch_size), "shuffle": False}
     else:
         given = {"x": windows, "y": _clipped(cast(Any, targets), target), "batch_size": batch_size}
@@ -164,12 +177,12 @@ def fit(
     losses = {name: [float(value) for value in history[name]] for name in ("loss", "val_loss")}
     if not np.isfinite([*losses["loss"], *losses["val_loss"]]).all():
         raise Refused("The loss of the network is no longer a number; train with a smaller learning rate.")
-    served = build(seed=seed)  # without the optimiser's state, which nothing reads after the fit
+    served = build(**sizes)  # without the optimiser's state, which nothing reads after the fit
     served.set_weights(model.get_weights())
     return FittedNetwork(served, losses, int(np.argmin(losses["val_loss"])) + 1)
 
 
-def _drawing(keras: ModuleType, windows: DrawnWindows, target: Target, batch_size: int) -> "keras.utils.PyDataset":
+def _drawing(keras: ModuleType, windows: Drawn, target: Target, batch_size: int) -> "keras.utils.PyDataset":
     """The batches of each epoch, cut as they are asked for."""
 
     class Drawing(keras.utils.PyDataset):  # type: ignore[misc, name-defined]
@@ -225,7 +238,8 @@ def named_weights(model: "keras.Model") -> dict[str, NDArray[np.float32]]:
 def with_weights(weights: Mapping[str, NDArray[np.float32]]) -> "keras.Model":
     """The network with these arrays, by the names of `onnx_graph.WEIGHTS`; layer sizes are read from their shapes."""
     units, relu_units = weights["forward.recurrent_kernel"].shape[0], weights["prediction.kernel"].shape[0]
-    model = build(units, weights["dense_tanh.kernel"].shape[1], relu_units, seed=0)
+    features = weights["forward.kernel"].shape[0]
+    model = build(units, weights["dense_tanh.kernel"].shape[1], relu_units, seed=0, features=features)
     model.set_weights([weights[name] for name in WEIGHTS])
     return model
 
@@ -245,7 +259,7 @@ def weights_sha256(model: "keras.Model") -> str:
 
 
 def export_onnx(model: "keras.Model", path: Path) -> None:
-    """Writes the network as ONNX, `windows` (n, 5, 13) → `output` (n, 1); the same weights give the same bytes.
+    """Writes the network as ONNX, `windows` (n, 5, k) → `output` (n, 1); the same weights give the same bytes.
 
     The graph comes from `onnx_graph`. Raises Refused where it is another architecture or a weight is not finite.
     """
@@ -259,7 +273,7 @@ def agreement(model: "keras.Model", onnx_path: Path, windows: NDArray[np.float32
     """
     if not len(windows):
         raise Refused("Keras and ONNX cannot be compared on no windows; give at least one.")
-    exported = Network.from_file(onnx_path).predict(windows)
+    exported = Network.from_bytes(onnx_path.read_bytes(), features=windows.shape[-1]).predict(windows)
     own = model.predict(windows, batch_size=8192, verbose=0)[:, 0].astype(np.float64)
     return float(np.abs(exported - own).max())
 
@@ -343,18 +357,18 @@ def _architecture(units: int, tanh_units: int, relu_units: int) -> list[dict[str
 
 
 def _clipped(targets: NDArray[np.float32], target: Target) -> NDArray[np.float32]:
-    return np.clip(targets, -GAP_LIMIT, GAP_LIMIT) if target == "gap" else targets
+    return np.clip(targets, -GAP_LIMIT, GAP_LIMIT) if target in ("gap", "relative_gap") else targets
 
 
-def _check_arrays(what: str, windows: NDArray[np.float32], targets: NDArray[np.float32]) -> None:
-    if windows.shape != (len(targets), WINDOW, len(FEATURES)) or targets.ndim != 1 or not len(targets):
+def _check_arrays(what: str, windows: NDArray[np.float32], targets: NDArray[np.float32], features: int) -> None:
+    if windows.shape != (len(targets), WINDOW, features) or targets.ndim != 1 or not len(targets):
         raise Refused(
-            f"The {what} set needs windows (n, {WINDOW}, {len(FEATURES)}) and targets (n,), n at least 1, "
+            f"The {what} set needs windows (n, {WINDOW}, {features}) and targets (n,), n at least 1, "
             f"not {windows.shape} and {targets.shape}; take a longer period."
         )
     _check_finite(what, windows, targets)
 
 
-def _check_finite(what: str, windows: NDArray[np.float32], targets: NDArray[np.float32]) -> None:
-    if not (np.isfinite(windows).all() and np.isfinite(targets).all()):
+def _check_finite(what: str, *arrays: NDArray[np.float32]) -> None:
+    if not all(np.isfinite(array).all() for array in arrays):
         raise Refused(f"The {what} set holds numbers that are not finite; clean the rows it was made from.")

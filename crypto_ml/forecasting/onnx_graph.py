@@ -5,7 +5,8 @@ this graph has one node for each operation of the formula, named after it, and o
 as the converted one (about 390,000 windows/s against 280,000 on 2 cores, batches of 8192).
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -44,24 +45,23 @@ WEIGHTS: Final = (
 """The network's arrays, in the order in which Keras lists them; the gates of a GRU stand as z, r, candidate."""
 
 
-def weight_shapes(units: int, tanh_units: int, relu_units: int) -> dict[str, tuple[int, ...]]:
+def weight_shapes(
+    units: int, tanh_units: int, relu_units: int, features: int = len(FEATURES)
+) -> dict[str, tuple[int, ...]]:
     """Shape of each of `WEIGHTS` for these layer sizes."""
-    direction = ((len(FEATURES), 3 * units), (units, 3 * units), (3 * units,))
+    direction = ((features, 3 * units), (units, 3 * units), (3 * units,))
     dense = ((2 * units, tanh_units), (tanh_units,), (tanh_units, relu_units), (relu_units,), (relu_units, 1), (1,))
     return dict(zip(WEIGHTS, (*direction, *direction, *(((2 * units,),) * 4), *dense), strict=True))
 
 
 def onnx_bytes(weights: Mapping[str, NDArray[np.float32]]) -> bytes:
-    """The network as a serialised ONNX model: `windows` (n, 5, 13) float32 → `output` (n, 1) float32.
+    """The network as a serialised ONNX model: `windows` (n, 5, k) float32 → `output` (n, 1) float32.
 
-    `weights` has exactly the keys of `WEIGHTS`; layer sizes are read from the shapes. The recurrent activation is
+    `weights` has exactly the keys of `WEIGHTS`; k and layer sizes are read from the shapes. The recurrent activation is
     Keras 2's hard sigmoid, clip(0.2·x + 0.5, 0, 1), and the reset gate acts before the recurrent product
     (`reset_after=False`): state' = z·state + (1 − z)·tanh(x·K + (r·state)·R + b), Cho et al. 2014, arXiv:1406.1078.
     Raises Refused where an array is missing, has another shape, or holds a number that is not finite.
     """
-    import onnx
-    from onnx import helper, numpy_helper
-
     _check(weights)
     graph = _Graph()
     for step in range(WINDOW):
@@ -75,15 +75,29 @@ def onnx_bytes(weights: Mapping[str, NDArray[np.float32]]) -> bytes:
     _dense(graph, weights, "dense_relu", "dense_tanh.out", "dense_relu.sum")
     graph.add("Relu", ["dense_relu.sum"], "dense_relu.out")
     _dense(graph, weights, "prediction", "dense_relu.out", OUTPUT)
+    return model_bytes(graph.nodes, graph.constants, features=weights["forward.kernel"].shape[0])
+
+
+def model_bytes(
+    nodes: "Sequence[onnx.NodeProto]",
+    constants: Mapping[str, NDArray[Any]],
+    *,
+    features: int,
+    opsets: Mapping[str, int] = MappingProxyType({"": OPSET}),
+) -> bytes:
+    """A graph from INPUT (n, 5, `features`) to OUTPUT (n, 1), both float32, serialised; the same for the same nodes."""
+    import onnx
+    from onnx import helper, numpy_helper
+
     model = helper.make_model(
         helper.make_graph(
-            graph.nodes,
+            nodes,
             "crypto_ml",
-            [helper.make_tensor_value_info(INPUT, onnx.TensorProto.FLOAT, ["n", WINDOW, len(FEATURES)])],
+            [helper.make_tensor_value_info(INPUT, onnx.TensorProto.FLOAT, ["n", WINDOW, features])],
             [helper.make_tensor_value_info(OUTPUT, onnx.TensorProto.FLOAT, ["n", 1])],
-            [numpy_helper.from_array(array, name) for name, array in graph.constants.items()],
+            [numpy_helper.from_array(array, name) for name, array in constants.items()],
         ),
-        opset_imports=[helper.make_opsetid("", OPSET)],
+        opset_imports=[helper.make_opsetid(domain, version) for domain, version in opsets.items()],
         ir_version=8,
     )
     onnx.checker.check_model(model, full_check=True)
@@ -175,11 +189,14 @@ def _check(weights: Mapping[str, NDArray[np.float32]]) -> None:
     if set(weights) != set(WEIGHTS):
         differing = ", ".join(sorted(set(weights) ^ set(WEIGHTS)))
         raise Refused(f"The network's arrays are not those of this architecture (missing or unknown: {differing}).")
-    units = weights["forward.recurrent_kernel"].shape[0] if weights["forward.recurrent_kernel"].ndim else 0
+    units, features = (
+        weights[f"forward.{name}"].shape[0] if weights[f"forward.{name}"].ndim else 0
+        for name in ("recurrent_kernel", "kernel")
+    )
     tanh_units, relu_units = (weights[f"{name}.bias"].size for name in ("dense_tanh", "dense_relu"))
     wrong = [
         f"{name} is {weights[name].dtype} {weights[name].shape} where float32 {shape} is needed"
-        for name, shape in weight_shapes(units, tanh_units, relu_units).items()
+        for name, shape in weight_shapes(units, tanh_units, relu_units, features).items()
         if weights[name].shape != shape or weights[name].dtype != np.float32
     ]
     wrong += [f"{name} holds numbers that are not finite" for name in WEIGHTS if not np.isfinite(weights[name]).all()]

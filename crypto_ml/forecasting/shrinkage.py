@@ -111,6 +111,11 @@ def shrunk_network(network_onnx: bytes, shrink: float, cap: float) -> bytes:
     return content
 
 
+def unshrunk_network(network_onnx: bytes) -> bytes:
+    """The graph with λ = 1 and a cap that nothing reaches: what its learner says, to the last bit."""
+    return shrunk_network(network_onnx, 1.0, float(np.finfo(np.float32).max))
+
+
 def is_shrunk(model: "onnx.ModelProto") -> bool:
     """Whether a graph has λ and κ in it."""
     return any(tensor.name == LAMBDA_NAME for tensor in model.graph.initializer)

@@ -1,6 +1,7 @@
 """The five rows before a prediction, as the network takes them."""
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -39,6 +40,32 @@ def cut(inputs: WindowArray, starts: IntArray, at: IntArray) -> WindowArray:
     return gathered
 
 
+class Drawn(Protocol):
+    """Very many windows with their targets (m,) float32, of which each epoch of a fit takes some others."""
+
+    @property
+    def targets(self) -> npt.NDArray[np.float32]: ...
+
+    def of_epoch(self, epoch: int) -> IntArray:
+        """Which windows an epoch (counted from 0) takes."""
+        ...
+
+    def batch(self, chosen: IntArray) -> tuple[WindowArray, npt.NDArray[np.float32]]:
+        """The windows chosen, (b, 5, k), and their targets, (b,)."""
+        ...
+
+
+def taken_by(epoch: int, count: int, an_epoch: int, seed: int) -> IntArray:
+    """Which of `count` windows an epoch (counted from 0) takes: `an_epoch` of them, those taken least so far."""
+    wanted = np.arange(epoch * an_epoch, (epoch + 1) * an_epoch)
+    rounds = wanted // count
+    taken = [
+        np.random.default_rng((seed, number)).permutation(count)[wanted[rounds == number] % count]
+        for number in np.unique(rounds).tolist()
+    ]
+    return np.concatenate(taken)
+
+
 @dataclass(frozen=True, eq=False)
 class DrawnWindows:
     """Very many windows, of which each epoch of a fit takes some others, and which are cut when they are asked for.
@@ -56,15 +83,7 @@ class DrawnWindows:
 
     def of_epoch(self, epoch: int) -> IntArray:
         """Which windows an epoch (counted from 0) takes: `an_epoch` of 0 … m − 1, those taken least so far."""
-        wanted = np.arange(epoch * self.an_epoch, (epoch + 1) * self.an_epoch)
-        rounds = wanted // len(self.at)
-        taken = [
-            np.random.default_rng((self.seed, number)).permutation(len(self.at))[
-                wanted[rounds == number] % len(self.at)
-            ]
-            for number in np.unique(rounds).tolist()
-        ]
-        return np.concatenate(taken)
+        return taken_by(epoch, len(self.at), self.an_epoch, self.seed)
 
     def batch(self, chosen: IntArray) -> tuple[WindowArray, npt.NDArray[np.float32]]:
         """The windows chosen, (b, 5, k), and their targets, (b,)."""
