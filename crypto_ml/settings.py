@@ -14,6 +14,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveInt, 
 from pydantic_core import ErrorDetails
 
 from crypto_ml.errors import Refused
+from crypto_ml.forecasting.plan import LearnerName
 from crypto_ml.forecasting.schema import DateOrder, Recovery, Target
 from crypto_ml.forecasting.uploads.layouts import columns_given
 from crypto_ml.ledger.layout import Environment
@@ -52,6 +53,13 @@ def _columns(given: str) -> str:
     return given
 
 
+def _learners(given: str) -> str:
+    names = given.split(",")
+    if len(set(names)) < len(names) or not set(names) <= set(get_args(LearnerName)):
+        raise ValueError(f"learners out of {', '.join(get_args(LearnerName))}, each once, with commas between them")
+    return given
+
+
 Text = Annotated[str, AfterValidator(_printable)]
 
 
@@ -79,7 +87,13 @@ class Settings(BaseModel):
         default=7200, description="a scoring run that takes longer is ended, and counts against its files"
     )
     target: Target = Field(
-        default="gap", description="what a new model predicts: `gap` (open − last close) or `change` (open − last open)"
+        default="relative_gap",
+        description="what a new model predicts: `relative_gap` (gap after the last close, in recent gap sizes, with "
+        "intervals), or as before 0.6 `gap` (open − last close) or `change` (open − last open)",
+    )
+    learners: Annotated[Text, AfterValidator(_learners)] = Field(
+        default="gru,boosting,absolute",
+        description="who learns the `relative_gap`, each a candidate: of `gru`, `boosting`, `absolute`, `last_close`",
     )
     epochs: PositiveInt = Field(default=10, description="epochs of training at most")
     model_out: Path = Field(default=MODEL_OUT, description="the bundle that a fresh deployment serves with")
@@ -117,6 +131,11 @@ class Settings(BaseModel):
         Raises BadSetting.
         """
         return cls._checked({name: value for name, value in given.items() if name in cls.model_fields})
+
+    @property
+    def learner_names(self) -> tuple[LearnerName, ...]:
+        """The learners, in the order in which they are trained."""
+        return tuple(name for name in get_args(LearnerName) if name in self.learners.split(","))
 
     def deciding(self) -> dict[str, str | int | None]:
         """Those that decide what an upload is answered with, and by whose champion: what a receipt has to record."""

@@ -39,6 +39,7 @@ def test_every_variable_is_read(environment: pytest.MonkeyPatch, tmp_path: Path)
         recovery="cumulative",
         date_order="mdy",
         columns="open=Apertura,high=Massimo",
+        learners="boosting,last_close",
         max_upload_bytes=1,
         max_run_seconds=2,
         target="change",
@@ -71,6 +72,7 @@ def test_everything_that_is_wrong_is_said_at_once_with_what_may_stand_there(envi
     wrong = {
         "CRYPTO_ML_RECOVERY": ("backwards", "one_step or cumulative"),
         "CRYPTO_ML_DATE_ORDER": ("ymd", "dmy or mdy"),
+        "CRYPTO_ML_LEARNERS": ("gru,gru", "learners out of gru, boosting, absolute, last_close, each once"),
         "CRYPTO_ML_COLUMNS": ("Apertura", "like open=Apertura,high=Massimo, with names from symbol, date, open"),
         "CRYPTO_ML_TARGET": ("close", "change or gap"),
         "CRYPTO_ML_ENVIRONMENT": ("live", "dev or preprod or prod"),

@@ -13,6 +13,7 @@ from crypto_ml.commands.printing import say
 if TYPE_CHECKING:
     import pandas as pd
 
+    from crypto_ml.forecasting.plan import LearnerName
     from crypto_ml.forecasting.trained import Trained
     from crypto_ml.forecasting.training_set import Split
 
@@ -23,11 +24,24 @@ Version `{version}`, made by `make model` and by nothing else: this project's ow
 seed {seed}). It knows nothing of real markets; it is here so that a new deployment answers before its first retrain.
 Replace it by promoting a model that was trained on your own history.
 
-- `bundle.json` says what the network predicts (`{target}`) and the sha256 of every file; `MODEL_CARD.md` says how good
-  it is.
+{about}- `bundle.json` says what is predicted (`{target}`) and the sha256 of every file; `MODEL_CARD.md` how good it is.
 - The same seed and the same library versions (`bundle.json`, `about`) give the same weights and the same version.
 - CRYPTO_ML_MODEL_OUT names another folder to begin with.
 """
+
+
+LAST_CLOSE: Final = """\
+- It predicts the last close, with intervals, and the range of the day. The simulated market has a pattern that a
+  learner finds (`crypto-ml make-model --learner boosting` BEATS the last close there), but what was learnt from coins
+  that do not exist must not correct real ones: on the 44 coins of a real market (2014 to 2018) that model is 0.46 %
+  worse than the last close.
+- How wide its intervals are comes from the simulated market, too: on that real market the opens lay within those of
+  90 % on 87.5 % of the days. A retrain on your own history sets them right.
+"""
+
+LEARNT: Final = (
+    "- `{learner}` learnt it; whether that is better than the last close on your market, a retrain finds out.\n"
+)
 
 
 @click.command("make-model", hidden=True)
@@ -35,24 +49,30 @@ Replace it by promoting a model that was trained on your own history.
     "-o", "--out", type=click.Path(file_okay=False, path_type=Path), help="Folder; the repository's own if not given."
 )
 @click.option("--epochs", default=15, show_default=True, type=click.IntRange(min=1))
-def command(out: Path | None, epochs: int) -> None:
+@click.option(
+    "--learner",
+    default="last_close",
+    show_default=True,
+    type=click.Choice(["last_close", "gru", "boosting", "absolute"]),
+)
+def command(out: Path | None, epochs: int, learner: "LearnerName") -> None:
     """Train the model of a fresh clone on the simulated market."""
     from crypto_ml.settings import Settings
 
     directory = out or Settings.from_environment().model_out
-    trained = train_on_simulated_market(epochs)
+    trained = train_on_simulated_market(learner, epochs)
     replace_bundle(trained, directory)
-    network = trained.evaluation.overall.network
-    say(f"{trained.bundle.version} in {directory}: holdout MASE {network.mase:.4f}", err=True)
+    say(f"{trained.bundle.version} in {directory}, learnt by {trained.learner}", err=True)
     say(trained.onnx.explanation, err=True)
     say(trained.baseline.explanation, err=True)
 
 
-def train_on_simulated_market(epochs: int) -> "Trained":
+def train_on_simulated_market(learner: "LearnerName", epochs: int) -> "Trained":
     """Train as a retrain does, on upload rows that took the road every upload takes."""
     from crypto_ml.forecasting.plan import Plan
+    from crypto_ml.forecasting.stationary_examples import fit_pooled_scaler
     from crypto_ml.forecasting.training import train
-    from crypto_ml.forecasting.training_set import fit_scaler, rows_sha256, split_by_time
+    from crypto_ml.forecasting.training_set import rows_sha256, split_by_time
 
     rows = _observations(sample.training_market())
     split = split_by_time(rows["date"])
@@ -60,8 +80,8 @@ def train_on_simulated_market(epochs: int) -> "Trained":
     return train(
         rows,
         split,
-        fit_scaler(rows, split),
-        Plan(seed=sample.SEED, epochs=epochs),
+        fit_pooled_scaler(rows, split),
+        Plan(target="relative_gap", learner=learner, seed=sample.SEED, epochs=epochs),
         label=f"simulated-{last_day}",
         manifest=_manifest(rows, split, rows_sha256(rows)),
         created_at=datetime(last_day.year, last_day.month, last_day.day, tzinfo=UTC).isoformat(),
@@ -76,6 +96,7 @@ def replace_bundle(trained: "Trained", directory: Path) -> None:
     text = README.format(
         version=trained.bundle.version,
         target=trained.bundle.target,
+        about=LAST_CLOSE if trained.learner == "last_close" else LEARNT.format(learner=trained.learner),
         coins=sample.COINS,
         days=sample.TRAINING_DAYS,
         first=sample.FIRST_DAY,

@@ -22,7 +22,8 @@ def weekly_retraining(context: dg.ScheduleEvaluationContext, platform: Platform)
     from crypto_ml.stages.scaler import why_not_yet
 
     week = last_week(context.scheduled_execution_time.date())
-    if why_not := why_not_yet(week, week_end(week), platform.deployment.history):
+    deployment = platform.deployment
+    if why_not := why_not_yet(week, week_end(week), deployment.history, deployment.settings.target):
         return dg.SkipReason(visible(why_not))
     return dg.RunRequest(run_key=week, partition_key=week)
 

@@ -28,28 +28,30 @@ LAST_CLOSE: Final = "#e08a1e"
 LAST_OPEN: Final = "#b8b8b8"
 
 
-def loss_curve(history: Mapping[str, Sequence[float]]) -> bytes:
+def loss_curve(
+    history: Mapping[str, Sequence[float]], unit: str = "Huber loss, deviations of the target", step: str = "epoch"
+) -> bytes:
     """Loss per epoch on training and validation rows; `history` has the lists `loss` and `val_loss`, one per epoch.
 
-    Raises Refused where there is no epoch.
+    step: what there is one number for. Raises Refused where there is no epoch.
     """
     if not history["val_loss"]:
         raise Refused("There is no epoch to draw; train for at least one.")
     require_drawing("A picture")
     from matplotlib.ticker import MaxNLocator
 
-    figure, axes = _figure(7.0, 3.6, "Loss by epoch")
+    figure, axes = _figure(7.0, 3.6, f"Loss by {step}")
     epochs = range(1, len(history["loss"]) + 1)
     best = int(np.argmin(history["val_loss"]))
     axes.plot(epochs, history["loss"], color=LAST_CLOSE, marker="o", markersize=3, label="training (with dropout)")
     axes.plot(epochs, history["val_loss"], color=NETWORK, marker="o", markersize=3, label="validation")
     axes.axvline(best + 1, color=LAST_OPEN, linestyle="--", linewidth=1, zorder=0)
     axes.plot(
-        [best + 1], [history["val_loss"][best]], "o", color=NETWORK, markersize=8, label=f"kept: epoch {best + 1}"
+        [best + 1], [history["val_loss"][best]], "o", color=NETWORK, markersize=8, label=f"kept: {step} {best + 1}"
     )
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.set_xlabel("epoch")
-    axes.set_ylabel("Huber loss, deviations of the target")
+    axes.set_xlabel(step)
+    axes.set_ylabel(unit)
     axes.legend(frameon=False)
     return _png(figure)
 
@@ -109,6 +111,34 @@ def holdout_by_symbol(evaluation: Evaluation, *, most: int = 20) -> bytes:
     axes.set_xlabel("percent of the observed open")
     # outside: inside, it covers a dot whichever corner it takes
     figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=9)
+    return _png(figure)
+
+
+def coverage_by_month(months: Mapping[str, Mapping[str, float]], level: float) -> bytes:
+    """Share of the observed opens within their interval, by month of the holdout, beside the level that was meant.
+
+    months: by `YYYY-MM` `coverage` (0 to 1) and `rows`.
+    """
+    figure, axes = _figure(7.0, 3.2, f"Opens within their {100 * level:g} % interval, by month of the holdout")
+    places, names = np.arange(len(months)), sorted(months)
+    axes.bar(places, [100 * months[name]["coverage"] for name in names], color=NETWORK, width=0.6)
+    axes.axhline(100 * level, color=LAST_CLOSE, linestyle="--", linewidth=1.2, label=f"meant: {100 * level:g} %")
+    axes.set_xticks(places, [f"{name}\n{months[name]['rows']:,.0f} rows" for name in names], fontsize=8)
+    axes.set_ylim(0, 105)
+    axes.set_ylabel("percent of the opens")
+    axes.legend(frameon=False, loc="lower right")
+    return _png(figure)
+
+
+def importances(importance: Mapping[str, float]) -> bytes:
+    """By how much the loss grows, in percent, when a part of the windows is shuffled over the rows of the holdout."""
+    figure, axes = _figure(7.0, 1.2 + 0.26 * len(importance), "What the output rests on: loss added by shuffling")
+    places = np.arange(len(importance))
+    axes.barh(places, [100 * value for value in importance.values()], color=NETWORK, height=0.6)
+    axes.axvline(0, color=OBSERVED, linewidth=0.8)
+    axes.set_yticks(places, [name.replace("_", " ") for name in importance])
+    axes.set_ylim(len(importance) - 0.4, -0.6)
+    axes.set_xlabel("percent of the loss, before the output is shrunk")
     return _png(figure)
 
 

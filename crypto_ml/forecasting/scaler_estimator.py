@@ -8,6 +8,7 @@ from typing import Self
 import numpy as np
 import pandas as pd
 from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.preprocessing import StandardScaler
 from sklearn.utils.validation import check_is_fitted
 
 from crypto_ml.errors import Refused
@@ -91,6 +92,12 @@ class SeriesStandardScaler(TransformerMixin, BaseEstimator):  # type: ignore[mis
     @staticmethod
     def _with(X: pd.DataFrame, values: FloatArray) -> pd.DataFrame:
         return X.assign(**dict(zip(SCALED, values.T, strict=True)))
+
+
+def mean_and_deviation(values: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Mean and population deviation of n rows (1 where a column does not vary), (k,) each: a StandardScaler's."""
+    fitted = StandardScaler().fit(values)
+    return np.asarray(fitted.mean_, np.float64), np.asarray(fitted.scale_, np.float64)
 
 
 def _mean_and_deviation(values: FloatArray, codes: IntArray, groups: int) -> tuple[FloatArray, FloatArray]:

@@ -18,6 +18,7 @@ from crypto_ml.forecasting.evaluation import Evaluation, Verdict
 from crypto_ml.forecasting.pictures import predicted_against_actual
 from crypto_ml.forecasting.plan import Plan
 from crypto_ml.forecasting.sketches import Series
+from crypto_ml.forecasting.verdicts import Judgement
 
 METRICS: Final = "metrics.json"
 LIBRARIES: Final = (
@@ -31,7 +32,7 @@ class Trained:
     """A bundle, and the verdicts on it; `onnx` must pass before anything may serve it.
 
     loss: `loss` and `val_loss`, one number for each epoch (of trees: each tree). longest: the series with most rows
-    in the holdout.
+    in the holdout. judgement: the word on the shrunk predictions against the last close, of the target `relative_gap`.
     """
 
     bundle: ModelBundle
@@ -41,6 +42,12 @@ class Trained:
     loss: Mapping[str, Sequence[float]]
     longest: Series
     holdout_size: Verdict
+    judgement: Judgement | None = None
+
+    @property
+    def learner(self) -> str:
+        """Who learnt."""
+        return str(self.bundle.manifest["about"]["plan"]["learner"])
 
 
 def about(plan: Plan, created_at: str) -> dict[str, Any]:

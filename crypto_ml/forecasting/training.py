@@ -2,7 +2,7 @@
 
 Three spans of time, in this order: the scaler and the network are fitted on the first, the number of epochs is chosen
 on the second, and on the third, the holdout, nothing is fitted at all. Belongs here: the one way from rows to a bundle,
-and the whole of it for the targets `gap` and `change`.
+and the whole of it for the targets `gap` and `change`. That of `relative_gap` is in `relative_training`.
 """
 
 from collections.abc import Mapping
@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from crypto_ml.errors import Refused
 from crypto_ml.extras import can_draw, require_training
 from crypto_ml.forecasting.bundle import TRAINING_MANIFEST, make_bundle
 from crypto_ml.forecasting.evaluation import beats_baseline_verdict, holdout_size_verdict, onnx_verdict
@@ -24,7 +25,9 @@ from crypto_ml.forecasting.model_card import model_card
 from crypto_ml.forecasting.network import ONNX_TOLERANCE, agreement, export_onnx, fit, save_keras, weights_sha256
 from crypto_ml.forecasting.pictures import holdout_by_symbol, loss_curve
 from crypto_ml.forecasting.plan import Plan
+from crypto_ml.forecasting.pooled_scaler import PooledScaler
 from crypto_ml.forecasting.progress import Tell, tell_nobody
+from crypto_ml.forecasting.relative_training import train_relative
 from crypto_ml.forecasting.scaling import SeriesStatistics
 from crypto_ml.forecasting.trained import METRICS, Trained, about, as_document, picture_of, slugs_of
 from crypto_ml.forecasting.training_set import Split, TooLittleHistory
@@ -34,7 +37,7 @@ from crypto_ml.forecasting.windows import DrawnWindows, WindowArray
 def train(
     rows: pd.DataFrame,
     split: Split,
-    scaler: SeriesStatistics,
+    scaler: SeriesStatistics | PooledScaler,
     plan: Plan,
     *,
     label: str,
@@ -44,10 +47,10 @@ def train(
 ) -> Trained:
     """Train a model on `rows` (as for `fit_scaler`) and put the bundle together.
 
-    scaler: from `fit_scaler`. manifest: what identifies the training set, kept in the bundle.
-    label: what the version starts with. created_at: ISO 8601, shown. tell: who is told how far the fit is. The same
-    rows, split, scaler and plan give the same weights. Where pictures cannot be drawn the bundle has none. Raises
-    TooLittleHistory, NotInstalled.
+    scaler: of the plan's target, from `fit_scaler` or `fit_pooled_scaler`. manifest: what identifies the training set,
+    kept in the bundle. label: what the version starts with. created_at: ISO 8601, shown. tell: who is told how far the
+    fit is. The same rows, split, scaler and plan give the same weights. Where pictures cannot be drawn the bundle has
+    none. Raises TooLittleHistory, NotInstalled.
     """
     require_training("Training")
     parts: dict[str, Any] = {
@@ -58,6 +61,10 @@ def train(
         "about": about(plan, created_at),
     }
     kept_manifest = as_document(manifest)
+    if isinstance(scaler, PooledScaler) != (plan.target == "relative_gap"):
+        raise Refused(f"the scaler was not fitted for models of the target {plan.target}; fit it again")
+    if isinstance(scaler, PooledScaler):
+        return train_relative(rows, split, scaler, plan, parts=parts, manifest=kept_manifest, tell=tell)
     examples = examples_of(rows, scaler, plan.target)
     learnt_from = examples.between(None, split.validation_from)
     train_x: WindowArray | DrawnWindows

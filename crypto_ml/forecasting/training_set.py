@@ -46,15 +46,16 @@ def split_by_time(dates: pd.Series) -> Split:
     return _split(np.sort(dates.to_numpy("datetime64[D]")))
 
 
-def first_trainable(rows: pd.DataFrame, ends: Iterable[date]) -> date | None:
+def first_trainable(rows: pd.DataFrame, ends: Iterable[date], needed: int = MINIMUM_OWN_ROWS) -> date | None:
     """The first of `ends` (ascending) with rows enough before it for a split and a scaler; None where none has.
 
-    rows: symbol and date, sorted by both; as `split_by_time` and `fit_scaler` would be given those before that day.
+    rows: symbol and date, sorted by both; as `split_by_time` and the fit of a scaler would be given those before that
+    day. needed: training rows that a series needs for that fit.
     """
     days = rows["date"].to_numpy("datetime64[D]")
     ordered = np.sort(days)
     place = rows.groupby("symbol", sort=False).cumcount().to_numpy()
-    enough = days[place == MINIMUM_OWN_ROWS - 1]  # when each series had the rows that a scaler needs
+    enough = days[place == needed - 1]  # when each series had the rows that a scaler needs
     for end in ends if len(enough) else ():
         try:
             split = _split(ordered[: np.searchsorted(ordered, np.datetime64(end))])

@@ -1,4 +1,4 @@
-"""scaler: a week's training set, from market_history alone, and the statistics fitted on its training rows.
+"""scaler: a week's training set, from market_history alone, and the scaler fitted on its training rows.
 
 A training set is what was known of the market at some moment, the days before the end of the week, and the split; its
 manifest says all of it. What becomes known later never changes it. Preparing a week again adds an entry to the week's
@@ -18,9 +18,11 @@ from crypto_ml.digest import sha256_of
 from crypto_ml.errors import Refused
 from crypto_ml.forecasting.bundle import TRAINING_MANIFEST, ModelBundle, read_statistics, write_statistics
 from crypto_ml.forecasting.current import Order
+from crypto_ml.forecasting.pooled_scaler import PooledScaler, read_scaler, write_scaler
 from crypto_ml.forecasting.scaling import SeriesStatistics
-from crypto_ml.forecasting.schema import OBSERVATION
+from crypto_ml.forecasting.schema import MINIMUM_OWN_ROWS, OBSERVATION, Target
 from crypto_ml.forecasting.sorting import as_frame
+from crypto_ml.forecasting.stationary_examples import ROWS_NEEDED, fit_pooled_scaler
 from crypto_ml.forecasting.training_set import (
     Split,
     TooLittleHistory,
@@ -51,14 +53,14 @@ class HistoryChanged(Refused):
 
 @dataclass(frozen=True)
 class TrainingSet:
-    """The manifest of a week's training set, its hash, and the statistics fitted on its training rows.
+    """The manifest of a week's training set, its hash, and the scaler fitted on its training rows.
 
     days: the first and the last day of its rows; None where it was read again.
     """
 
     manifest: Mapping[str, Any]
     sha256: str
-    statistics: SeriesStatistics
+    scaler: SeriesStatistics | PooledScaler
     days: tuple[date, date] | None = None
 
     @property
@@ -67,16 +69,26 @@ class TrainingSet:
 
 
 def prepare(
-    week: str, as_of: date, history: MarketHistory, store: ObjectStore, *, known_by: datetime, code: str
+    week: str,
+    as_of: date,
+    history: MarketHistory,
+    store: ObjectStore,
+    *,
+    known_by: datetime,
+    code: str,
+    target: Target = "relative_gap",
 ) -> TrainingSet:
-    """Choose the rows before `as_of` that were known at `known_by`, split them, fit the scaler, record it all."""
+    """Choose the rows before `as_of` that were known at `known_by`, split them, fit the scaler, record it all.
+
+    target: of the models that are to be trained on it; those of `gap` and `change` have the same scaler.
+    """
     manifest, rows = choose(week, as_of, history, known_by)
     try:
         split = split_by_time(rows["date"])
-        statistics = fit_scaler(rows, split)
+        scaler, content = fitted_scaler(rows, split, target)
     except TooLittleHistory as too_little:
-        raise TooLittleHistory(_when_there_is_enough(week, as_of, history, known_by, too_little)) from too_little
-    content = write_statistics(statistics)
+        told = _when_there_is_enough(week, as_of, history, known_by=known_by, target=target) or str(too_little)
+        raise TooLittleHistory(told) from too_little
     scaler_key = f"{MODELS}scalers/{sha256_of(content)}.json"
     store.create_or_same(scaler_key, content, content_type="application/json")
     days = rows["date"].to_numpy("datetime64[D]")
@@ -88,16 +100,25 @@ def prepare(
             "holdout": int((days >= first_held).sum()),
         },
         "split": {"validation_from": str(split.validation_from), "holdout_from": str(split.holdout_from)},
-        "scaler": {"key": scaler_key, "sha256": sha256_of(content)},
+        "scaler": {"key": scaler_key, "sha256": sha256_of(content), "pooled": isinstance(scaler, PooledScaler)},
         "code": code,
     }
     log = _log(week, store)
     while (entry := log.append(manifest, after=log.last_number())) is None:
         pass
-    return replace(_training_set(entry.document, statistics), days=(days.min().astype(date), days.max().astype(date)))
+    return replace(_training_set(entry.document, scaler), days=(days.min().astype(date), days.max().astype(date)))
 
 
-def why_not_yet(week: str, as_of: date, history: MarketHistory) -> str | None:
+def fitted_scaler(rows: pd.DataFrame, split: Split, target: Target) -> tuple[SeriesStatistics | PooledScaler, bytes]:
+    """The scaler that models of a target need, and its content. Raises TooLittleHistory, NotInstalled."""
+    if target == "relative_gap":
+        pooled = fit_pooled_scaler(rows, split)
+        return pooled, write_scaler(pooled)
+    statistics = fit_scaler(rows, split)
+    return statistics, write_statistics(statistics)
+
+
+def why_not_yet(week: str, as_of: date, history: MarketHistory, target: Target = "relative_gap") -> str | None:
     """Why a model of a week is not worth the training, or cannot be trained; None where it can.
 
     Only days are read, and of a history so large that it surely has enough of them no more than that.
@@ -110,26 +131,34 @@ def why_not_yet(week: str, as_of: date, history: MarketHistory) -> str | None:
     if sum(days.values()) > MOST_ROWS_LOOKED_AT:
         return None
     rows = as_frame(history.current_rows(["symbol", "date"]))
-    return None if first_trainable(rows, [as_of]) else _too_early(week, as_of, rows)
+    return None if first_trainable(rows, [as_of], _needed(target)) else _too_early(week, as_of, rows, target)
+
+
+def _needed(target: Target) -> int:
+    """Training rows that a series needs for the scaler of a target."""
+    return ROWS_NEEDED if target == "relative_gap" else MINIMUM_OWN_ROWS
 
 
 def _when_there_is_enough(
-    week: str, as_of: date, history: MarketHistory, known_by: datetime, too_little: TooLittleHistory
-) -> str:
-    """What a week without a training set is told: where the history begins, and the first week that has one."""
+    week: str, as_of: date, history: MarketHistory, *, known_by: datetime, target: Target
+) -> str | None:
+    """What a week without a training set is told: where the history begins, and the first week that has one.
+
+    None where nothing was known by then.
+    """
     version = history.version_known_by(known_by)
     if version is None:
-        return str(too_little)
+        return None
     rows = as_frame(history.current_rows(["symbol", "date"], version=version, known_by=known_by))
-    return _too_early(week, as_of, rows) if len(rows) else str(too_little)
+    return _too_early(week, as_of, rows, target) if len(rows) else None
 
 
-def _too_early(week: str, as_of: date, rows: pd.DataFrame) -> str:
+def _too_early(week: str, as_of: date, rows: pd.DataFrame, target: Target) -> str:
     """What to say of a week that is too early; `rows` are those there are, of whatever days."""
     first, last = rows["date"].min().date(), rows["date"].max().date()
     count = max((last - as_of) // WEEK + 2, 1)
     begins = f"no model can be trained for the week {week}: history begins {first}"
-    if end := first_trainable(rows, [as_of + WEEK * n for n in range(count)]):
+    if end := first_trainable(rows, [as_of + WEEK * n for n in range(count)], _needed(target)):
         return f"{begins}; the first week that can be trained is {end - WEEK}"
     return f"{begins} and ends {last}, which is too short for any week yet; a model needs some weeks of it"
 
@@ -192,13 +221,14 @@ def read_training_set(week: str, store: ObjectStore) -> TrainingSet:
     last = _log(week, store).last()
     if last is None:
         raise NoTrainingSet(f"no scaler was fitted for the week {week}; materialise scaler for that partition first")
-    statistics = read_statistics(store.read(last.document["scaler"]["key"]))
-    return _training_set(last.document, statistics)
+    kept = last.document["scaler"]
+    content = store.read(kept["key"])
+    return _training_set(last.document, read_scaler(content) if kept.get("pooled") else read_statistics(content))
 
 
-def _training_set(manifest: Mapping[str, Any], statistics: SeriesStatistics) -> TrainingSet:
+def _training_set(manifest: Mapping[str, Any], scaler: SeriesStatistics | PooledScaler) -> TrainingSet:
     identity = {name: manifest[name] for name in ("rows_sha256", "split", "scaler")}
-    return TrainingSet(manifest, sha256_of(repr(sorted(identity.items())).encode()), statistics)
+    return TrainingSet(manifest, sha256_of(repr(sorted(identity.items())).encode()), scaler)
 
 
 def _known_rows(history: MarketHistory, as_of: date, known_by: datetime, version: int | None, order: Order) -> pa.Table:

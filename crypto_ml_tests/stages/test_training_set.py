@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from crypto_ml.forecasting.bundle import SCALER
 from crypto_ml.forecasting.plan import Plan
 from crypto_ml.forecasting.schema import OBSERVATION
+from crypto_ml.forecasting.stationary_examples import ROWS_NEEDED
 from crypto_ml.forecasting.training import train
 from crypto_ml.forecasting.training_set import TooLittleHistory, first_trainable, fit_scaler, split_by_time
 from crypto_ml.stages.scaler import WEEK, choose, prepare, rows_of, split_of, why_not_yet
@@ -79,10 +80,10 @@ def test_the_same_model_is_trained_as_of_a_time_whatever_became_known_since(stor
     append(history, ROWS, T, "00000001.0")
     bundles = []
     for _ in range(2):
-        training_set = prepare("2018-02-04", AS_OF, history, store, known_by=T, code="code")
+        training_set = prepare("2018-02-04", AS_OF, history, store, known_by=T, code="code", target="gap")
         manifest = training_set.manifest
         trained = train(
-            rows_of(manifest, history), split_of(manifest), training_set.statistics, Plan(epochs=1),
+            rows_of(manifest, history), split_of(manifest), training_set.scaler, Plan(epochs=1),
             label="week", manifest=manifest, created_at="now",
         )  # fmt: skip
         bundles.append(trained.bundle)
@@ -114,7 +115,7 @@ def test_a_week_too_early_is_told_where_the_history_begins_and_the_first_week_th
     )
     append(history, ROWS, T, "00000001.0")
     ends = [AS_OF + WEEK * n for n in range(-6, 3)]
-    first = first_trainable(ROWS, ends)
+    first = first_trainable(ROWS, ends, ROWS_NEEDED)
     assert first is not None
     for end in ends:
         week = str(end - WEEK)
