@@ -73,8 +73,9 @@ def shared() -> Path:
 
 @pytest.fixture
 def dagster(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> Iterator[InProcessDagster]:
-    """A Dagster on a deployment that nothing has happened to yet; its sensor does not wait for uploads."""
+    """A Dagster on a deployment that nothing has happened to yet; its sensor does not wait for uploads, and what it
+    trains takes no time."""
     monkeypatch.setattr("crypto_ml.defs.sensors.LONGEST_WAIT", 0.0)
-    chosen = Settings(bucket=store.bucket, prefix=store.prefix, epochs=1)
+    chosen = Settings(bucket=store.bucket, prefix=store.prefix, epochs=1, learners="last_close")
     with dg.DagsterInstance.ephemeral() as instance:
         yield InProcessDagster.of(chosen, instance)

@@ -46,7 +46,7 @@ class Candidate:
 
 
 def train_week(week: str, history: MarketHistory, store: ObjectStore, settings: Settings, now: datetime) -> Candidate:
-    """Train on the week's training set and add the bundles to the registry, as candidates; the one taken goes last.
+    """Train on the week's training set and add the bundles to the registry, as candidates.
 
     Raises NoTrainingSet, HistoryChanged, TooLittleHistory.
     """
@@ -78,7 +78,7 @@ def train_week(week: str, history: MarketHistory, store: ObjectStore, settings: 
         taken = trained(replace(plans[0], learner="last_close"))
         every.append(taken)
     registry = Registry(store)
-    for one in sorted(every, key=lambda one: one is taken):
+    for one in every:
         registry.add(one.bundle)
     newest: date = rows["date"].max().date()
     return Candidate(training_set, taken, recency_verdict(newest, date.fromisoformat(manifest["as_of"])), every)

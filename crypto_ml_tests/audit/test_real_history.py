@@ -101,7 +101,7 @@ def month(shared: Path, bucket: str) -> Iterator[Month]:
     from crypto_ml.storage.objects import connect
 
     store = connect(bucket, f"tests/month-{random.randrange(10**9)}")  # noqa: S311
-    settings = Settings(bucket=store.bucket, prefix=store.prefix, epochs=1)
+    settings = Settings(bucket=store.bucket, prefix=store.prefix, epochs=1, target="gap")
     with pytest.MonkeyPatch.context() as patch, TemporaryDirectory() as home:
         patch.setattr("crypto_ml.defs.sensors.LONGEST_WAIT", 0.0)
         with dg.DagsterInstance.local_temp(home) as instance:

@@ -18,7 +18,8 @@ def bundle(label: str) -> ModelBundle:
     return make_bundle(
         label=label,
         target=first.target,
-        scaler=first.statistics,
+        scaler=first.scaler,
+        rule=first.rule,
         slugs={"SIM001": label},
         network_onnx=first.files[NETWORK],
         weights_sha256=first.manifest["weights_sha256"],

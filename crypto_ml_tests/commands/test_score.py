@@ -22,6 +22,7 @@ from crypto_ml.ledger.registry import Registry
 from crypto_ml.model_out import first_bundle
 from crypto_ml.sample import sample_upload
 from crypto_ml.storage.objects import ObjectStore
+from crypto_ml_tests.forecasting.markets import model
 
 
 @pytest.fixture
@@ -245,5 +246,6 @@ def test_series_that_the_model_does_not_scale_are_named(tmp_path: Path) -> None:
     names = [f"OWN{number:02}" for number in range(OWN_SCALED_NAMED + 3)]
     lines = [f"{name},{day},10,12,9,11,1000" for name in names for day in days]
     path.write_text("\n".join(["symbol,date,open,high,low,close,market", *lines]))
-    result = score(path, "-o", tmp_path / "out.csv")
+    model("gap").write(tmp_path / "model")
+    result = score(path, "-o", tmp_path / "out.csv", "--model", tmp_path / "model")
     assert f"note: {', '.join(names[:OWN_SCALED_NAMED])} and 3 more: not known to the model's scaler" in result.stderr

@@ -124,9 +124,10 @@ def live(run: Run) -> None:
         "retrain",
         "--tags",
         f'{{"dagster/partition": "{WEEK}"}}',
-        until_there=lambda: [found for found in registry.versions() if found.startswith(WEEK)],
+        # every learner is a candidate, and on so few days the last close itself is one more
+        until_there=lambda: len([found for found in registry.versions() if found.startswith(WEEK)]) == 4,
     )
-    (candidate,) = (found for found in registry.versions() if found.startswith(WEEK))
+    candidate = min(found for found in registry.versions() if found.startswith(WEEK))
     crypto_ml("promote", candidate, "--by", "ml engineer", "--why", "weekly retrain", "--override", "known to be worse")
     run.drop("daily/two.csv", csv(rows[rows["date"] == days[-4]]))
     crypto_ml("rollback", "--by", "on call", "--why", "odd numbers")
