@@ -15,7 +15,7 @@ from pydantic_core import ErrorDetails
 
 from crypto_ml.errors import Refused
 from crypto_ml.forecasting.plan import LearnerName
-from crypto_ml.forecasting.schema import DateOrder, Recovery, Target
+from crypto_ml.forecasting.schema import DateOrder, IntervalLevel, Recovery, Target
 from crypto_ml.forecasting.uploads.layouts import columns_given
 from crypto_ml.ledger.layout import Environment
 from crypto_ml.packaged import MODEL_OUT
@@ -76,6 +76,10 @@ class Settings(BaseModel):
         default="one_step",
         description="`one_step`: from the observed row before; `cumulative`: running sum of changes",
     )
+    interval_level: IntervalLevel = Field(
+        default="0.90",
+        description="how often the next open is to lie within `pred_low` … `pred_high`: `0.80`, `0.90` or `0.95`",
+    )
     date_order: DateOrder | None = Field(
         default=None, description="`dmy` or `mdy`, for files whose dates can be read both ways"
     )
@@ -133,6 +137,11 @@ class Settings(BaseModel):
         return cls._checked({name: value for name, value in given.items() if name in cls.model_fields})
 
     @property
+    def level(self) -> float:
+        """The interval level as a number."""
+        return float(self.interval_level)
+
+    @property
     def learner_names(self) -> tuple[LearnerName, ...]:
         """The learners, in the order in which they are trained."""
         return tuple(name for name in get_args(LearnerName) if name in self.learners.split(","))
@@ -150,7 +159,7 @@ class Settings(BaseModel):
         raise BadSetting(wrong)
 
 
-DECIDING: Final = ("recovery", "date_order", "columns", "max_upload_bytes", "environment")
+DECIDING: Final = ("recovery", "interval_level", "date_order", "columns", "max_upload_bytes", "environment")
 
 
 def variable(name: str) -> str:

@@ -37,6 +37,7 @@ def test_every_variable_is_read(environment: pytest.MonkeyPatch, tmp_path: Path)
         bucket="elsewhere",
         prefix="team/a",
         recovery="cumulative",
+        interval_level="0.95",
         date_order="mdy",
         columns="open=Apertura,high=Massimo",
         learners="boosting,last_close",
@@ -71,6 +72,7 @@ def test_an_empty_variable_counts_as_not_given(environment: pytest.MonkeyPatch) 
 def test_everything_that_is_wrong_is_said_at_once_with_what_may_stand_there(environment: pytest.MonkeyPatch) -> None:
     wrong = {
         "CRYPTO_ML_RECOVERY": ("backwards", "one_step or cumulative"),
+        "CRYPTO_ML_INTERVAL_LEVEL": ("0.9", "0.80 or 0.90 or 0.95"),
         "CRYPTO_ML_DATE_ORDER": ("ymd", "dmy or mdy"),
         "CRYPTO_ML_LEARNERS": ("gru,gru", "learners out of gru, boosting, absolute, last_close, each once"),
         "CRYPTO_ML_COLUMNS": ("Apertura", "like open=Apertura,high=Massimo, with names from symbol, date, open"),

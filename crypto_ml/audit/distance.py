@@ -6,6 +6,9 @@ import struct
 from typing import Final
 
 from crypto_ml.audit.differences import Differs
+from crypto_ml.forecasting.answers import BESIDE
+
+COMPUTED: Final = ("pred_open", *BESIDE.names)
 
 MOST_ULP: Final = 16
 """The network's numbers are float32. Another processor may round them differently; more than this is another result."""
@@ -22,7 +25,7 @@ def float32_ulps(one: float, other: float) -> int:
 
 
 def ulps_apart(made: str, published: str) -> int:
-    """The largest difference of `pred_open` in two texts of CSV that differ, in float32 ulp: 1 at least.
+    """The largest difference of numbers that were computed in two texts of CSV that differ, in float32 ulp: 1 at least.
 
     Raises Differs beyond MOST_ULP, and where anything else is different.
     """
@@ -31,9 +34,10 @@ def ulps_apart(made: str, published: str) -> int:
     if len(rows) != len(others):
         raise Differs("predictions", f"{len(rows)} rows come out, and {len(others)} were published")
     for row, other in zip(rows, others, strict=True):
-        if {**row, "pred_open": ""} != {**other, "pred_open": ""}:
+        numbers = [name for name in COMPUTED if row.get(name) and other.get(name)]
+        if {**row, **dict.fromkeys(numbers)} != {**other, **dict.fromkeys(numbers)}:
             raise Differs("predictions", f"the row {other['prediction_id']} comes out otherwise")
-        largest = max(largest, float32_ulps(float(row["pred_open"]), float(other["pred_open"])))
+        largest = max([largest, *(float32_ulps(float(row[name]), float(other[name])) for name in numbers)])
     if largest > MOST_ULP:
         raise Differs("predictions", f"the same features and model give numbers that differ by up to {largest:,} ulp")
     return max(largest, 1)

@@ -8,12 +8,11 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from crypto_ml.audit.forecast_evidence import ForecastEvidence
+from crypto_ml.audit.made_of import MadeOf, made_of, told_made_of
 from crypto_ml.audit.references import Reference, UnknownAnswer
-from crypto_ml.audit.trace import EarlierRow, earlier_rows, retracted_of, told_earlier_rows
+from crypto_ml.audit.trace import EarlierRow, earlier_rows, made_from, retracted_of, told_earlier_rows
 from crypto_ml.digest import sha256_of
 from crypto_ml.forecasting.bundle import TRAINING_MANIFEST
-from crypto_ml.forecasting.scaled_by import BY_MODEL
-from crypto_ml.forecasting.schema import LOOK_BACK
 from crypto_ml.ledger.forecasts import ForecastOrder, document
 from crypto_ml.ledger.formats.forecast_v1 import PUBLISHED, ForecastReceipt
 from crypto_ml.ledger.formats.retraction_v1 import Retraction
@@ -27,7 +26,8 @@ from crypto_ml.storage.objects import ORDER, ObjectStore
 
 @dataclass(frozen=True)
 class TracedForecast:
-    """One predicted number, and each earlier row it was made from, oldest first. scaled_by: `model` or `own rows`."""
+    """One predicted number, and each earlier row it was made from, oldest first. scaled_by: `model` or `own rows`.
+    made_of: what it was made of, where the model has a serving rule."""
 
     prediction_id: str
     symbol: str
@@ -36,6 +36,7 @@ class TracedForecast:
     pred_open: float
     scaled_by: str
     earlier_rows: Sequence[EarlierRow]
+    made_of: MadeOf | None = None
 
 
 @dataclass(frozen=True)
@@ -104,6 +105,8 @@ def _row(evidence: ForecastEvidence, reference: Reference) -> TracedForecast:
     row = made.rows.iloc[number - 1]
     history = current_of(evidence.series, [row["symbol"]], made.target_date, sources.history_version, sources.current)
     before = earlier_rows(history.to_pylist(), evidence.store)
+    before = made_from(before, made.target_date, str(row["scaled_by"]), evidence.bundle.look_back)
+    prices, level = [one.observed for one in before], sources.settings.level
     return TracedForecast(
         prediction_id=f"{receipt.forecast_id}-{number}",
         symbol=str(row["symbol"]),
@@ -111,7 +114,8 @@ def _row(evidence: ForecastEvidence, reference: Reference) -> TracedForecast:
         target_date=made.target_date,
         pred_open=float(row["pred_open"]),
         scaled_by=str(row["scaled_by"]),
-        earlier_rows=before[-LOOK_BACK:] if row["scaled_by"] == BY_MODEL else before,
+        earlier_rows=before,
+        made_of=made_of(prices, evidence.bundle, level, row.to_dict()),
     )
 
 
@@ -139,6 +143,8 @@ def told(found: ForecastTrace, store: ObjectStore) -> Iterator[str]:
     if row:
         yield f"{row.symbol} {row.target_date}: pred_open {row.pred_open!r}, as of {row.as_of}"
         yield f"  prediction    {row.prediction_id}"
+        if row.made_of:
+            yield from told_made_of(row.made_of)
         yield from told_earlier_rows(row.earlier_rows, row.scaled_by, found.retracted)
     inputs, symbols = receipt.inputs, receipt.symbols
     yield f"forecast        {receipt.forecast_id} for {inputs.target_date}, as of {receipt.newest_day}"

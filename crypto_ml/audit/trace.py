@@ -5,13 +5,14 @@ from dataclasses import asdict, dataclass, field
 from datetime import date
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, Final
 
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from crypto_ml.audit.evidence import Evidence
+from crypto_ml.audit.made_of import MadeOf, made_of, told_made_of
 from crypto_ml.audit.references import Reference, UnknownAnswer
 from crypto_ml.digest import sha256_of
 from crypto_ml.forecasting.bundle import TRAINING_MANIFEST
@@ -36,6 +37,9 @@ from crypto_ml.stages.raw_uploads import Kept
 from crypto_ml.storage.failures import ObjectMissing
 from crypto_ml.storage.objects import ObjectStore
 
+MOST_TOLD: Final = LOOK_BACK
+"""Earlier rows that people are told of: those of the window, and the one before it."""
+
 OBSERVED = ("open", "high", "low", "close", "market", "volume", "slug")
 
 
@@ -56,7 +60,7 @@ class TracedRow:
     """One predicted number: what stood in the upload, and each earlier row its prediction was made from, oldest first.
 
     as_received: the line of the upload, byte for byte; of JSON the record, on one line. scaled_by: `model`, `own rows`,
-    or nothing where it is a seed.
+    or nothing where it is a seed. made_of: what the number was made of, where the model has a serving rule.
     """
 
     prediction_id: str
@@ -69,6 +73,7 @@ class TracedRow:
     status: str
     scaled_by: str
     earlier_rows: Sequence[EarlierRow]
+    made_of: MadeOf | None = None
 
 
 @dataclass(frozen=True)
@@ -172,6 +177,8 @@ def _row(
     evidence: Evidence, named: tuple[str, date, int], answered: Mapping[Any, Any], known: Sequence[EarlierRow]
 ) -> TracedRow:
     symbol, day, line = named
+    earlier = made_from(known, day, str(answered["scaled_by"]), evidence.bundle.look_back)
+    prices, level = [row.observed for row in earlier], evidence.settings.level
     return TracedRow(
         prediction_id=f"{evidence.receipt.answer_id}-{line}",
         symbol=symbol,
@@ -182,7 +189,8 @@ def _row(
         val_open=float(answered["val_open"]),
         status=str(answered["status"]),
         scaled_by=str(answered["scaled_by"]),
-        earlier_rows=made_from(known, day, str(answered["scaled_by"])),
+        earlier_rows=earlier,
+        made_of=made_of(prices, evidence.bundle, level, answered),
     )
 
 
@@ -196,23 +204,25 @@ def _named(evidence: Evidence, reference: Reference) -> tuple[str, date, int]:
     return str(found[0]["symbol"]), found[0]["date"], int(found[0]["line"])
 
 
-def made_from(known: Sequence[EarlierRow], day: date, scaled_by: str) -> list[EarlierRow]:
-    """Of the rows known of a series, those that a prediction for a day was made from, by what scaled it."""
+def made_from(known: Sequence[EarlierRow], day: date, scaled_by: str, look_back: int) -> list[EarlierRow]:
+    """Of the rows known of a series, those that a prediction for a day was made from, by what scaled it. look_back: of
+    the bundle."""
     before = [row for row in known if row.date < day]
     if scaled_by == BY_MODEL:
-        return before[-LOOK_BACK:]
+        return before[-look_back:]
     return before if scaled_by == BY_OWN_ROWS else []
 
 
 def scored_again(evidence: Evidence, own: pa.Table) -> pd.DataFrame:
-    """Series of the upload, scored again: columns of `scoring.SCORED`."""
+    """Series of the upload, scored again: columns of `scoring.scored_by`."""
     sources = evidence.sources(evidence.series)
     with TemporaryDirectory(dir=evidence.directory) as name, RowSorter(Path(name)) as sorter:
         sorter.add(own.append_column("context", pa.repeat(False, own.num_rows)))
         folded = FoldedSeries(Path(name) / "folded")
         add_earlier_rows(sorter, folded, sources)
         chunks = sorter.chunk_tables()
-        scored = score_tables(chunks, sources.bundle, sources.settings.recovery, folded=folded)
+        settings = sources.settings
+        scored = score_tables(chunks, sources.bundle, settings.recovery, folded=folded, level=settings.level)
         return as_frame(pa.concat_tables(scored))
 
 
@@ -265,13 +275,13 @@ def _earlier(row: Mapping[str, Any], uploads: Mapping[str, str]) -> EarlierRow:
 def told_earlier_rows(rows: Sequence[EarlierRow], scaled_by: str, retracted: Mapping[str, Retraction]) -> Iterator[str]:
     """What a prediction was made from, in lines for people."""
     yield f"  made from     {len(rows)} earlier rows" + (f", scaled by {scaled_by}" if scaled_by else "")
-    for earlier in rows[-LOOK_BACK:]:
+    for earlier in rows[-MOST_TOLD:]:
         prices = " ".join(f"{name} {earlier.observed[name]!r}" for name in OBSERVED[:4])
         since = f", retracted {retracted[earlier.upload_id].at}" if earlier.upload_id in retracted else ""
         upload = f"request {asked_name(earlier.upload)}" if delivery_in(earlier.upload) else earlier.upload
         yield f"    {earlier.date}  {prices}  from line {earlier.line} of {upload}, {earlier.known_at}{since}"
-    if len(rows) > LOOK_BACK:
-        yield f"    and {len(rows) - LOOK_BACK} before those, which scale it (--json lists them)"
+    if len(rows) > MOST_TOLD:
+        yield f"    and {len(rows) - MOST_TOLD} before those, which scale it (--json lists them)"
 
 
 def _told_upload(found: Trace, store: ObjectStore) -> Iterator[str]:
@@ -314,6 +324,8 @@ def told(found: Trace, store: ObjectStore) -> Iterator[str]:
         yield f"{row.symbol} {row.date}: pred_open {row.pred_open!r}, val_open {row.val_open!r} ({row.status})"
         yield f"  prediction    {row.prediction_id}"
         yield f"  as received   {record}line {row.line}: {row.as_received}"
+        if row.made_of:
+            yield from told_made_of(row.made_of)
         yield from told_earlier_rows(row.earlier_rows, row.scaled_by, found.retracted)
     yield f"answer          {receipt.answer_id}: {receipt.outcome}" + (f", {receipt.reason}" if receipt.reason else "")
     for what, vouched in receipt.published.items():

@@ -135,10 +135,10 @@ def _predictions_from(evidence: Evidence, rows: Rows) -> Iterator[str]:
     """The prediction ids of an answer that were made from the rows."""
     receipt = evidence.receipt
     own = evidence.accepted(set(rows.first))
-    known = known_rows(evidence, own)
+    known, look_back = known_rows(evidence, own), evidence.bundle.look_back
     scaled_by = {int(row["line"]): row["scaled_by"] for row in scored_again(evidence, own).to_dict("records")}
     for row in own.select(["symbol", "date", "line"]).to_pylist():
-        if rows.among(row["symbol"], made_from(known[row["symbol"]], row["date"], scaled_by[row["line"]])):
+        if rows.among(row["symbol"], made_from(known[row["symbol"]], row["date"], scaled_by[row["line"]], look_back)):
             yield f"{receipt.answer_id}-{row['line']}"
 
 
@@ -162,7 +162,8 @@ def _forecast_from(evidence: ForecastEvidence, rows: Rows, directory: Path) -> I
         if symbol not in rows.first:
             continue
         known = current_of(evidence.series, [symbol], made.target_date, sources.history_version, sources.current)
-        if rows.among(symbol, made_from(earlier_rows(known.to_pylist(), evidence.store), made.target_date, scaled_by)):
+        before = earlier_rows(known.to_pylist(), evidence.store)
+        if rows.among(symbol, made_from(before, made.target_date, scaled_by, evidence.bundle.look_back)):
             yield f"{evidence.receipt.forecast_id}-{number + 1}"
 
 

@@ -58,7 +58,7 @@ def command(
     bundle = chosen_bundle(model, Deployment.reading(settings))
     how = cast(Recovery, recovery or settings.recovery)
     with _on_disk(upload, room, rules.max_bytes) as (path, called), bar() as tell:
-        done = score_file(path, out, bundle, how, rules, room=room, called=called, tell=tell)
+        done = score_file(path, out, bundle, how, rules, level=settings.level, room=room, called=called, tell=tell)
     seconds = time.monotonic() - began
     say(f"read as {done.read_as['in_words']}", err=True)
     for note in done.notes:

@@ -108,6 +108,11 @@ class ModelBundle:
         """The symbols that it was trained on, each with its slug or None."""
         return {symbol: self.slugs.get(symbol) for symbol in self.symbols}
 
+    @property
+    def scaled_coins(self) -> Mapping[str, str | None] | None:
+        """The coins that its scaler is for, as `coins`; None where it is for any series."""
+        return None if self.pooled else self.coins
+
     @cached_property
     def statistics(self) -> SeriesStatistics:
         """Format 1: the statistics of each series. Raises BundleDamaged."""

@@ -21,15 +21,16 @@ import pyarrow.compute as pc
 from crypto_ml.digest import sha256_of, sha256_of_file
 from crypto_ml.errors import Refused
 from crypto_ml.forecasting.ahead import THREADS, ahead
-from crypto_ml.forecasting.answers import PREDICTIONS, REJECTED_ROWS, append_table, csv_lines, prediction_ids
+from crypto_ml.forecasting.answers import REJECTED_ROWS, append_table, csv_lines, prediction_ids
 from crypto_ml.forecasting.bundle import ModelBundle
 from crypto_ml.forecasting.columns import Columns
 from crypto_ml.forecasting.intake import IntakeRules, Repeats, name_series, nothing_left, settled_rows, take_in
+from crypto_ml.forecasting.intervals import DEFAULT_LEVEL
 from crypto_ml.forecasting.progress import Progress, Tell, tell_nobody
 from crypto_ml.forecasting.refusals import LISTED
 from crypto_ml.forecasting.scaled_by import BY_OWN_ROWS, OWN_SCALED_NAMED, own_scaled_note
 from crypto_ml.forecasting.schema import Recovery
-from crypto_ml.forecasting.scoring import PREDICTED, SEED, score_columns
+from crypto_ml.forecasting.scoring import PREDICTED, SEED, predictions_of, score_columns
 from crypto_ml.forecasting.series import LookAlikes
 from crypto_ml.forecasting.sorting import RowSorter
 from crypto_ml.forecasting.uploads.read_as import ReadAs
@@ -78,11 +79,13 @@ def score_file(
     recovery: Recovery,
     rules: IntakeRules,
     *,
+    level: float = DEFAULT_LEVEL,
     room: Path | None = None,
     called: str | None = None,
     tell: Tell = tell_nobody,
 ) -> FileScore:
-    """Predict the open of every row of `upload` (as a dropped file, see `intake`) and write `out` (`PREDICTIONS`).
+    """Predict the open of every row of `upload` (as a dropped file, see `intake`) and write `out` (the columns of
+    `predictions_of`). level: of the intervals, where the bundle has them.
 
     Refused rows go to `rejected_rows_path(out)`. room: folder for sorting, which needs about the size of the file on
     disk; beside `out` where none is given. called: what the file is called, where that is not the name of `upload`;
@@ -95,16 +98,19 @@ def score_file(
     own_scaled: list[str] = []
     sorting = TemporaryDirectory(prefix=".crypto_ml-score-", dir=room or out.parent)
     with ThreadPoolExecutor(1) as beside, sorting as name, RowSorter(Path(name)) as sorter, _whole(out) as partial:
-        beside.submit(lambda: bundle.network)  # loaded while the file is read; what is wrong with it is raised below
+        if not bundle.rule or not bundle.rule.serves_last_close:
+            beside.submit(lambda: bundle.network)  # while the file is read; what is wrong with it is raised below
         intake = take_in(upload, rules, sorter, FILE, upload.name if called is None else called, tell=tell)
         how = intake.read_as or ReadAs()
         read = json.dumps(how.recorded(), sort_keys=True) if how.recorded() else ""
-        answer_id = sha256_of(f"{sha256_of_file(upload)} {bundle.sha256} {recovery}{read}".encode())[:16]
+        how_wide = f" {level}" if bundle.rule else ""
+        answer_id = sha256_of(f"{sha256_of_file(upload)} {bundle.sha256} {recovery}{read}{how_wide}".encode())[:16]
         name_series(sorter, lambda _: bundle.slugs)
         alike = _look_alikes(sorter, bundle)
-        append_table(partial, PREDICTIONS.empty_table())
+        append_table(partial, predictions_of(bundle).empty_table())
+        parts = _scored(sorter, repeats, bundle, recovery, answer_id=answer_id, level=level)
         with partial.open("ab") as file:
-            for part in _scored(sorter, repeats, bundle, recovery, answer_id) if not intake.refusal else ():
+            for part in parts if not intake.refusal else ():
                 file.write(part.lines)
                 predicted, seed = predicted + part.predicted, seed + part.seed
                 own_scaled += part.own_scaled[: max(0, OWN_SCALED_NAMED - len(own_scaled))]
@@ -151,18 +157,20 @@ class _Scored:
 
 
 def _scored(
-    sorter: RowSorter, repeats: Repeats, bundle: ModelBundle, recovery: Recovery, answer_id: str
+    sorter: RowSorter, repeats: Repeats, bundle: ModelBundle, recovery: Recovery, *, answer_id: str, level: float
 ) -> Iterator[_Scored]:
     """The predictions of all rows in order: scored and written as CSV by some threads, a few pieces at a time."""
+    schema = predictions_of(bundle)
 
     def scored(part: _Part) -> tuple[pa.Table, list[str], bool]:
         rows = part.rows
-        made = score_columns(Columns.of(rows), bundle, recovery)
+        made = score_columns(Columns.of(rows), bundle, recovery, level)
         status = pc.if_else(pa.array(made.made), PREDICTED, SEED)
         ids = prediction_ids(answer_id, rows["line"])
         columns = [rows["symbol"], made.index, rows["date"], made.price, rows["open"], status, ids]
+        columns += made.beside_columns()
         own = pc.unique(rows["symbol"].filter(pa.array(made.scaled_by == BY_OWN_ROWS)))
-        return pa.table(columns, schema=PREDICTIONS), own.to_pylist(), part.is_last
+        return pa.table(columns, schema=schema), own.to_pylist(), part.is_last
 
     def written(parts: Sequence[tuple[pa.Table, list[str]]]) -> _Scored:
         table = pa.concat_tables(table for table, _ in parts)

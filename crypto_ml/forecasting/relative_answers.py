@@ -96,5 +96,12 @@ def predicted(measured: Measured, bundle: ModelBundle, rule: ServingRule, level:
     return RelativeAnswers(price, beside, served, close, size, gaps.count[at])
 
 
+def of_the_next_day(rows: Rows, bundle: ModelBundle, rule: ServingRule, level: float) -> RelativeAnswers:
+    """What a bundle says of the day behind n rows of one series, (1,) each. rows: PRICES, in order of days."""
+    prices = {name: np.append(np.asarray(rows[name], np.float64), np.nan) for name in PRICES}
+    n = len(prices["open"])
+    return predicted(Measured.of(Columns(prices), np.zeros(n, np.int64), np.array([n - 1])), bundle, rule, level)
+
+
 WITHOUT_BOUNDS: Final = ("pred_low", "pred_high")
 """What a running sum of changes has nothing of: its errors add up."""

@@ -49,9 +49,9 @@ FOLDED_1: Final = "folded-1"
 STEP: Final = 16
 """Rows are folded by so many."""
 
-KEPT: Final = 16
-"""Rows that stay rows, at least, where a series is folded to be kept: an answer about its last KEPT − LOOK_BACK days is
-made from what is kept alone."""
+KEPT: Final = 32
+"""Rows that stay rows, at least, where a series is folded to be kept: an answer about its last days is made from what
+is kept alone, about the last ten where 22 rows before a row count (`stationary.LOOK_BACK`)."""
 
 GAP: Final = "gap"
 

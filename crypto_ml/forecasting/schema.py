@@ -36,6 +36,9 @@ from features without a unit, shrunk and capped."""
 Recovery = Literal["one_step", "cumulative"]
 """How a price is recovered from a predicted change: from the observed row before it, or by a running sum."""
 
+IntervalLevel = Literal["0.80", "0.90", "0.95"]
+"""How often the next open is to lie in its interval (see `intervals.LEVELS`)."""
+
 Earlier = Literal["", "folded-1"]
 """How what came of the history was put together and hashed for an answer. Nothing: all rows that were read. `folded-1`:
 the states and rows of that definition (see `running`)."""

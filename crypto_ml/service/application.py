@@ -220,7 +220,7 @@ def _add_operation(app: FastAPI, service: Service) -> None:
             "environment": service.deployment.settings.environment,
             "target": bundle.target,
             "features": list(bundle.features),
-            "series": len(bundle.statistics.symbols),
+            "series": len(bundle.symbols),
             "promotion": decided,
             "history_version": serving.history_version,
         }

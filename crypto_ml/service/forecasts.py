@@ -9,7 +9,7 @@ from typing import Any, Final
 import pyarrow as pa
 import pyarrow.csv as pa_csv
 
-from crypto_ml.forecasting.answers import FORECAST
+from crypto_ml.forecasting.answers import FORECAST_READ
 from crypto_ml.ledger.layout import LATEST_FORECAST
 from crypto_ml.service.problems import NOT_FOUND, Problem
 from crypto_ml.service.rendering import RESULTS, as_json, rows_of
@@ -58,7 +58,7 @@ def _read(store: ObjectStore) -> Latest | None:
         there, content = store.fetch(LATEST_FORECAST)
     except ObjectMissing:
         return None
-    options = pa_csv.ConvertOptions(column_types=FORECAST, strings_can_be_null=False)
+    options = pa_csv.ConvertOptions(column_types=FORECAST_READ, strings_can_be_null=False)
     parse = pa_csv.ParseOptions(newlines_in_values=True)
     rows = rows_of(pa_csv.read_csv(pa.BufferReader(content), pa_csv.ReadOptions(use_threads=False), parse, options))
     for row in rows:

@@ -65,6 +65,14 @@ class Prediction(BaseModel):
         default=None, description="`seed`: there is no earlier row anywhere, and pred_open is the open itself"
     )
     prediction_id: str = Field(description="by which the number can be traced, for ever")
+    pred_low: float | None = Field(
+        default=None,
+        description="lower end of the interval of the open, at the level of CRYPTO_ML_INTERVAL_LEVEL; with the three "
+        "after it there where the model has intervals, and null where too few rows stand before",
+    )
+    pred_high: float | None = Field(default=None, description="upper end of it")
+    expected_range: float | None = Field(default=None, description="ln(high / low) that is expected of the day")
+    range_high: float | None = Field(default=None, description="upper bound of it, at 90 %")
     as_of: str | None = Field(default=None, description="of a forecast: the newest day it was made from")
     target_date: str | None = Field(default=None, description="of a forecast: the day whose open is predicted")
     model_version: str | None = Field(default=None, description="of a forecast")
@@ -79,6 +87,10 @@ class ForecastRow(BaseModel):
     pred_open: float
     model_version: str
     prediction_id: str
+    pred_low: float | None = Field(default=None, description="as of a prediction, like the three after it")
+    pred_high: float | None = None
+    expected_range: float | None = None
+    range_high: float | None = None
     links: dict[str, str] = Field(default_factory=dict)
 
 
@@ -130,6 +142,10 @@ class Answer(BaseModel):
                             "val_open": 1.3561,
                             "status": "predicted",
                             "prediction_id": PREDICTION_ID,
+                            "pred_low": 1.3498210447,
+                            "pred_high": 1.3617077291,
+                            "expected_range": 0.0312490873,
+                            "range_high": 0.0518664012,
                         }
                     ],
                     "refused_rows": [],
@@ -203,9 +219,12 @@ class Model(BaseModel):
     model_version: str
     sha256: str
     environment: str
-    target: str = Field(description="what it predicts: `gap` (open − last close) or `change` (open − last open)")
+    target: str = Field(
+        description="what it predicts: `relative_gap` (ln(open / last close), in recent gaps of the series), `gap` "
+        "(open − last close) or `change` (open − last open)"
+    )
     features: list[str]
-    series: int = Field(description="how many series it knows")
+    series: int = Field(description="how many series it was trained on")
     promotion: Promotion
     history_version: int | None = Field(description="of the market history that earlier rows come from")
 
@@ -326,8 +345,10 @@ ANSWER_HEADERS: Final[dict[str, Any]] = {
 }
 CSV_ANSWER: Final[dict[str, Any]] = {
     "schema": {"type": "string"},
-    "example": "symbol,index,date,pred_open,val_open,status,prediction_id\n"
-    f"SIM001,0,2023-12-02,1.3557512384,1.3561,predicted,{PREDICTION_ID}\n",
+    "example": "symbol,index,date,pred_open,val_open,status,prediction_id,"
+    "pred_low,pred_high,expected_range,range_high\n"
+    f"SIM001,0,2023-12-02,1.3557512384,1.3561,predicted,{PREDICTION_ID},"
+    "1.3498210447,1.3617077291,0.0312490873,0.0518664012\n",
 }
 SCHEMAS: Final = (
     Record,

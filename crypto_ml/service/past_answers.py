@@ -12,7 +12,7 @@ from crypto_ml.audit import forecast_trace
 from crypto_ml.audit import trace as tracing
 from crypto_ml.audit.references import ANSWER_ID, FORECAST_ID, Reference, UnknownAnswer, resolve
 from crypto_ml.digest import sha256_of
-from crypto_ml.forecasting.answers import FORECAST, PREDICTIONS, REJECTED_ROWS
+from crypto_ml.forecasting.answers import BESIDE, FORECAST_READ, PREDICTIONS_READ, REJECTED_ROWS
 from crypto_ml.ledger.forecasts import read_forecast_receipt
 from crypto_ml.ledger.receipts import read_receipt
 from crypto_ml.ledger.requests import is_request
@@ -81,7 +81,7 @@ def _upload(named: Reference, store: ObjectStore) -> dict[str, Any]:
         "ignored_columns": list(receipt.ignored_columns),
         "notes": list(receipt.notes),
     }
-    tables = {"predictions": PREDICTIONS, "rejected_rows": REJECTED_ROWS}
+    tables = {"predictions": PREDICTIONS_READ, "rejected_rows": REJECTED_ROWS}
     found = {}
     for what, schema in tables.items():
         vouched = receipt.published.get(what)
@@ -99,7 +99,7 @@ def _forecast(named: Reference, store: ObjectStore) -> dict[str, Any]:
         "rows": dict.fromkeys(("received", "accepted", "predicted"), receipt.symbols.forecast),
     }
     vouched = receipt.published["forecast"]
-    rows = _as_published(vouched.key, vouched.sha256, FORECAST, store)
+    rows = _as_published(vouched.key, vouched.sha256, FORECAST_READ, store)
     return _document(named, "forecast", report, _as_logged(named.answer_id, store) if rows is None else rows, None)
 
 
@@ -141,4 +141,5 @@ def _as_logged(answer_id: str, store: ObjectStore) -> pa.Table:
     """What the log of every prediction has of an answer whose files are others' by now."""
     logged = PredictionLog(store).predictions(answer_id)
     ids = pc.binary_join_element_wise(logged["answer_id"], pc.cast(logged["line"], pa.string()), "-")
-    return logged.append_column("prediction_id", ids).select(list(LOGGED))
+    beside = [name for name in BESIDE.names if logged[name].null_count < logged.num_rows]
+    return logged.append_column("prediction_id", ids).select([*LOGGED, *beside])

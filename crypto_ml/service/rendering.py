@@ -9,10 +9,20 @@ from urllib.parse import quote
 import pyarrow as pa
 from pydantic_core import to_json
 
+from crypto_ml.forecasting.answers import BESIDE
 from crypto_ml.stages.requests import Reply
 
 FEW_BYTES: Final = 8 << 10
-READ: Final[Mapping[str, Callable[[str], Any]]] = {"index": int, "pred_open": float, "val_open": float}
+
+
+def _number_there(text: str) -> float | None:
+    return float(text) if text else None
+
+
+READ: Final[Mapping[str, Callable[[str], Any]]] = {
+    **{"index": int, "pred_open": float, "val_open": float},
+    **dict.fromkeys(BESIDE.names, _number_there),
+}
 """The columns of a file of predictions that are no text; a date is the text that JSON has of it."""
 
 RESULTS: Final = "/v1/predictions"

@@ -61,6 +61,7 @@ def _inputs(received: Received, cleaned: Cleaned, number: int, sources: Sources)
         libraries=program.libraries,
         processor=program.processor,
         earlier=sources.earlier,
+        interval_level=sources.settings.interval_level if sources.bundle.rule else "",
     )
 
 

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from crypto_ml.forecasting.answers import PREDICTIONS, append_table, prediction_ids
+from crypto_ml.forecasting.answers import append_table, prediction_ids
 from crypto_ml.forecasting.bundle import ModelBundle
 from crypto_ml.forecasting.current import Order
 from crypto_ml.forecasting.fingerprint import ACCEPTED, RowsHash, hash_by_file, runs
@@ -20,7 +20,7 @@ from crypto_ml.forecasting.progress import Progress
 from crypto_ml.forecasting.running import FOLDED_1
 from crypto_ml.forecasting.scaled_by import BY_OWN_ROWS, OWN_SCALED_NAMED, is_other_coin
 from crypto_ml.forecasting.schema import Earlier
-from crypto_ml.forecasting.scoring import SEED, score_tables, witness_of
+from crypto_ml.forecasting.scoring import SEED, predictions_of, score_tables, witness_of
 from crypto_ml.forecasting.series import LookAlikes
 from crypto_ml.forecasting.sorting import RowSorter
 from crypto_ml.ledger.formats.receipt_v2 import Fingerprints
@@ -32,6 +32,7 @@ from crypto_ml.stages.progress import logged
 from crypto_ml.stages.spent import EARLIER_ROWS, FEATURES, part
 from crypto_ml.storage.history import MarketHistory
 from crypto_ml.storage.objects import ObjectStore
+from crypto_ml.storage.prediction_log import LOGGED_BESIDE
 
 PREVIEW_ROWS: Final = 5
 FEW_ROWS: Final = 10_000
@@ -71,7 +72,8 @@ PREDICTED_ROWS: Final = pa.schema(
         ("pred_open", pa.float64()),
     ]
 )
-"""What of a prediction goes into the log, before its answer is known by name."""
+"""What of a prediction goes into the log, before its answer is known by name; of models with a serving rule also what
+is said beside it (`LOGGED_BESIDE`)."""
 
 
 @dataclass
@@ -116,8 +118,10 @@ def score_delivery(
     if not accepted and not stored.exists():
         download_named(cleaned.accepted_key, stored, sources.store)
     hashes: dict[int, RowsHash] = {}
-    witness = witness_of(sources.bundle)
-    predicted = pq.ParquetWriter(directory / PREDICTED_PARQUET, PREDICTED_ROWS, compression="lz4")
+    bundle, level = sources.bundle, sources.settings.level
+    witness, columns = witness_of(bundle), predictions_of(bundle).names
+    logged_rows = PREDICTED_ROWS if bundle.rule is None else pa.schema([*PREDICTED_ROWS, *LOGGED_BESIDE])
+    predicted = pq.ParquetWriter(directory / PREDICTED_PARQUET, logged_rows, compression="lz4")
     with predicted, RowSorter(directory / "scoring") as sorter:
         for rows in _of_file(accepted, only) if accepted else accepted_rows(stored, only):
             sorter.add(rows.append_column("context", pa.repeat(False, rows.num_rows)))
@@ -126,14 +130,16 @@ def score_delivery(
         alike = add_earlier_rows(sorter, folded, sources, uploads)
         tell, answered = logged(log, f"delivery {cleaned.delivery}"), 0
         chunks = sorter.chunk_tables()
-        for chunk in score_tables(chunks, sources.bundle, sources.settings.recovery, witness, folded):
-            _write(chunk, names, scored, directory)
+        for chunk in score_tables(chunks, bundle, sources.settings.recovery, witness, folded, level=level):
+            _write(chunk, names, scored, directory, columns)
             answered += chunk.num_rows
             tell(Progress("scoring", answered, cleaned.accepted_rows if only is None else None, "rows"))
             made = chunk.filter(pc.not_equal(chunk["status"], SEED))
             if looked_at and made.num_rows:
                 looked_at.add(made)
-            predicted.write_table(made.select(PREDICTED_ROWS.names).combine_chunks())
+            if bundle.rule is not None:
+                made = made.append_column("interval_level", levels_of(made, level))
+            predicted.write_table(made.select(logged_rows.names).combine_chunks())
     for number, file in scored.items():
         file.look_alikes = list(alike.notes(number))
         file.folded_series = witness.folded_series(number)
@@ -143,6 +149,11 @@ def score_delivery(
             feature_block=witness.feature_block[number].hexdigest(),
         )
     return scored
+
+
+def levels_of(made: pa.Table, level: float) -> pa.Array:
+    """The level of the interval of each row, null where it has none."""
+    return pc.if_else(pc.is_valid(made["pred_low"]), level, pa.scalar(None, pa.float64()))
 
 
 def accepted_rows(accepted: Path, only: int | None = None) -> Iterator[pa.Table]:
@@ -168,8 +179,8 @@ def add_earlier_rows(
     bundle = sources.bundle
     slugs = bundle.slugs
     other = {name for coins in sorter.coins() for name, slug in coins if is_other_coin(slugs.get(name), slug)}
-    coins = bundle.coins
-    if other:
+    coins = bundle.scaled_coins
+    if other and coins is not None:
         coins = {symbol: slug for symbol, slug in coins.items() if symbol not in other}
     alike = LookAlikes(bundle.coins)
     for spans in sorter.span_tables():
@@ -182,6 +193,7 @@ def add_earlier_rows(
             sources.history_version,
             order=sources.current,
             earlier=sources.earlier,
+            look_back=bundle.look_back,
             also=others,
             seen=alike.see,
         ):
@@ -195,10 +207,12 @@ def add_earlier_rows(
     return alike
 
 
-def _write(chunk: pa.Table, names: Mapping[int, str], scored: dict[int, Scored], directory: Path) -> None:
-    """Append scored rows (SCORED) to the predictions of their files."""
+def _write(
+    chunk: pa.Table, names: Mapping[int, str], scored: dict[int, Scored], directory: Path, columns: Sequence[str]
+) -> None:
+    """Append scored rows to the predictions of their files, which have these columns."""
     answers = pa.array([names.get(file) for file in chunk["file"].to_pylist()], pa.string())
-    named = chunk.append_column("prediction_id", prediction_ids(answers, chunk["line"])).select(PREDICTIONS.names)
+    named = chunk.append_column("prediction_id", prediction_ids(answers, chunk["line"])).select(columns)
     seeds = pc.equal(chunk["status"], SEED).to_numpy()
     by_own = pc.equal(chunk["scaled_by"], BY_OWN_ROWS).to_numpy()
     for number, rows in runs(chunk["file"].to_numpy()):

@@ -1,8 +1,8 @@
 """The rows of history that predictions are made from: for each series, what stood before the rows asked about.
 
-A series the model's scaler knows needs the rows of its window; a series it has never seen, or that is another coin of
-the same symbol, is scaled by all its own earlier rows. Rows between the asked ones count too: an upload may have holes
-that history fills.
+A series the model's scaler knows needs the rows that a prediction looks back at; one it has never seen, or that is
+another coin of the same symbol, is scaled by all its own earlier rows. A scaler for any series knows every one. Rows
+between the asked ones count too: an upload may have holes that history fills.
 
 Of a series that is scaled by its own rows the first ones before the asked ones come as a state (`folded-1`, see
 `forecasting.running`), with LOOK_BACK rows or more behind it. For the last days of a series that state is in its book,
@@ -32,6 +32,8 @@ from crypto_ml.storage.outofcore import queried
 
 MOST_SYMBOLS_PUSHED_DOWN: Final = 1_000
 
+Coins = Mapping[str, str | None] | None
+
 SPANS: Final = pa.schema(
     [
         ("file", pa.int32()),
@@ -54,24 +56,26 @@ NEEDED_SQL: Final = f"""
         FROM current JOIN spans ON current.symbol = spans.symbol AND current.date < spans.last
     )
     SELECT {", ".join(name for name in ROWS.names if name != "context")}, true AS context FROM before
-    WHERE NOT known_to_scaler OR other_coin OR date >= first OR back <= {LOOK_BACK}
+    WHERE NOT known_to_scaler OR other_coin OR date >= first OR back <= {{look_back}}
 """  # noqa: S608 - the columns are ours
 
 
 def earlier_rows(
     history: MarketHistory,
     spans: pa.Table,
-    scaler_coins: Mapping[str, str | None],
+    scaler_coins: Coins,
     version: int | None,
     order: Order = "delivered",
     *,
+    look_back: int = LOOK_BACK,
     also: Collection[str] = (),
     seen: Callable[[Iterable[str]], None] | None = None,
 ) -> Iterator[pa.RecordBatch]:
     """Rows of history, marked as context, for each `file` and `symbol` of `spans` (see `RowSorter.span_tables`).
 
     scaler_coins: the symbols that the scaler knows, and the slug of the coin it knows under each, None where that was
-    not recorded. version: the state of the history to read; None where there is none, which yields nothing. order: by
+    not recorded; None where it is for any series. look_back: how many rows before a row count where the scaler knows
+    its series. version: the state of the history to read; None where there is none, which yields nothing. order: by
     which the current row of a day is chosen. also: symbols of which it is only of interest whether history has them.
     seen: is given the symbols that the history has, among others those.
     """
@@ -86,7 +90,7 @@ def earlier_rows(
     )
     known = known if seen is None else _watched(known, seen)
     asked = _with_coins(spans, scaler_coins)
-    yield from queried(NEEDED_SQL.format(current=current_sql(order)), known, ROWS, spans=asked)
+    yield from queried(NEEDED_SQL.format(current=current_sql(order), look_back=look_back), known, ROWS, spans=asked)
 
 
 def _watched(known: pa.RecordBatchReader, seen: Callable[[Iterable[str]], None]) -> pa.RecordBatchReader:
@@ -183,11 +187,12 @@ def read_earlier(
     series: Series,
     history: MarketHistory,
     spans: pa.Table,
-    scaler_coins: Mapping[str, str | None],
+    scaler_coins: Coins,
     version: int | None,
     *,
     order: Order,
     earlier: Earlier,
+    look_back: int = LOOK_BACK,
     also: Collection[str] = (),
     seen: Callable[[Iterable[str]], None] | None = None,
 ) -> Iterator[EarlierRows]:
@@ -195,18 +200,21 @@ def read_earlier(
     if version is None or not spans.num_rows:
         return
     if not earlier:
-        for batch in earlier_rows(history, spans, scaler_coins, version, order, also=also, seen=seen):
+        for batch in earlier_rows(
+            history, spans, scaler_coins, version, order, look_back=look_back, also=also, seen=seen
+        ):
             yield EarlierRows(pa.Table.from_batches([batch]), _NO_STATES, _NO_UPLOADS)
     else:
-        yield from folded_earlier_rows(series, spans, scaler_coins, version, also=also, seen=seen)
+        yield from folded_earlier_rows(series, spans, scaler_coins, version, look_back=look_back, also=also, seen=seen)
 
 
 def folded_earlier_rows(
     series: Series,
     spans: pa.Table,
-    scaler_coins: Mapping[str, str | None],
+    scaler_coins: Coins,
     version: int,
     *,
+    look_back: int = LOOK_BACK,
     also: Collection[str] = (),
     seen: Callable[[Iterable[str]], None] | None = None,
 ) -> Iterator[EarlierRows]:
@@ -219,13 +227,13 @@ def folded_earlier_rows(
         book, changed = series.at_hand(some, version)
         if seen is not None:
             seen([*book.states["symbol"].to_pylist(), *changed])
-        asked = _Asked.of(spans, book, scaler_coins)
+        asked = _Asked.of(spans, book, scaler_coins, look_back)
         for first in range(0, asked.spans.num_rows, SPANS_AT_ONCE):
             yield asked.part(first, first + SPANS_AT_ONCE).from_book(book)
         yield from _from_rows(series, asked.elsewhere(), version)
         if changed:
             of_changed = pc.is_in(spans["symbol"], value_set=pa.array(changed, pa.string()))
-            yield from _from_all_rows(series, spans.filter(of_changed), version)
+            yield from _from_all_rows(series, spans.filter(of_changed), version, look_back)
 
 
 SERIES_AT_ONCE: Final = 20_000
@@ -233,7 +241,7 @@ SPANS_AT_ONCE: Final = 20_000
 """Series, and spans of them, whose rows are in memory at once, some 30 of each."""
 
 MARGIN: Final = timedelta(days=45)
-"""How far before a day the LOOK_BACK rows before it are looked for first; series with holes are looked for again."""
+"""How far before a day the rows that are looked back at are looked for first; of series with holes all rows are."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -243,10 +251,12 @@ class _Asked:
     spans: those whose series are in the book, in the columns of SPANS. begin, first, last: positions among the rows of
     the book: of the first row of the series, and the first ones that are not before the span's first and last day.
     folded, first_day: of the series. own: whether the series is scaled by its own rows. in_book: whether the book has
-    what is needed; where not, `own` says what the whole series up to the version suggests.
+    what is needed; where not, `own` says what the whole series up to the version suggests. look_back: how many rows
+    count that stand before a row of a series that is not.
     """
 
     spans: pa.Table
+    look_back: int
     series: IntArray
     begin: IntArray
     first: IntArray
@@ -257,7 +267,7 @@ class _Asked:
     in_book: BoolArray
 
     @classmethod
-    def of(cls, spans: pa.Table, book: SeriesBook, coins: Mapping[str, str | None]) -> "_Asked":
+    def of(cls, spans: pa.Table, book: SeriesBook, coins: Coins, look_back: int) -> "_Asked":
         names = book.states["symbol"].combine_chunks()
         series = pc.index_in(spans["symbol"], value_set=names)
         if series.null_count:
@@ -275,9 +285,10 @@ class _Asked:
         before = np.append(0, np.cumsum(others))
         other = in_state[code] | (before[np.where(behind, last, end)] > before[begin])
         own = ~spans["known_to_scaler"].to_numpy() | other
-        enough = np.where(own, folded_rows(folded + first - begin, LOOK_BACK) >= folded, first - begin >= LOOK_BACK)
+        enough = np.where(own, folded_rows(folded + first - begin, LOOK_BACK) >= folded, first - begin >= look_back)
         return cls(
             spans=spans,
+            look_back=look_back,
             series=code,
             begin=begin,
             first=first,
@@ -290,10 +301,10 @@ class _Asked:
 
     def take(self, which: slice | BoolArray) -> "_Asked":
         """Some of the spans."""
-        found = {name: values[which] for name, values in vars(self).items() if name != "spans"}
+        found = {name: values[which] for name, values in vars(self).items() if name not in {"spans", "look_back"}}
         if isinstance(which, slice):
-            return _Asked(self.spans.slice(which.start, which.stop - which.start), **found)
-        return self if which.all() else _Asked(self.spans.filter(pa.array(which)), **found)
+            return _Asked(self.spans.slice(which.start, which.stop - which.start), self.look_back, **found)
+        return self if which.all() else _Asked(self.spans.filter(pa.array(which)), self.look_back, **found)
 
     def part(self, begin: int, end: int) -> "_Asked":
         """Spans by their position, those that the book has what is needed of."""
@@ -308,7 +319,7 @@ class _Asked:
         """What stood before the spans, all of it from the book."""
         target = np.where(self.own, folded_rows(self.folded + self.first - self.begin, LOOK_BACK), 0)
         kept_from = np.where(
-            self.own, self.begin + target - self.folded, np.maximum(self.begin, self.first - LOOK_BACK)
+            self.own, self.begin + target - self.folded, np.maximum(self.begin, self.first - self.look_back)
         )
         span, at = _ranges(kept_from, self.last)
         found = book.rows.take(pa.array(at))
@@ -329,10 +340,11 @@ class _Asked:
         return EarlierRows(rows, _states_of(states, self.spans, _spans_of(states)), found["upload_id"])
 
 
-def _with_coins(spans: pa.Table, coins: Mapping[str, str | None]) -> pa.Table:
+def _with_coins(spans: pa.Table, coins: Coins) -> pa.Table:
     """Spans (SPANS), with whether the scaler knows the series, and the slug of the coin that it knows."""
     symbols = spans["symbol"].to_pylist()
-    known, slugs = [symbol in coins for symbol in symbols], [coins.get(symbol) for symbol in symbols]
+    known = [coins is None or symbol in coins for symbol in symbols]
+    slugs = [coins.get(symbol) if coins else None for symbol in symbols]
     given = [spans[name] for name in ("file", "symbol", "first", "last")]
     return pa.table([*given, pa.array(known, pa.bool_()), pa.array(slugs, pa.string())], schema=SPANS)
 
@@ -346,8 +358,10 @@ def _days(dates: pa.ChunkedArray) -> IntArray:
     return days
 
 
-def _others(book: SeriesBook, of_row: IntArray, coins: Mapping[str, str | None]) -> tuple[IntArray, BoolArray]:
+def _others(book: SeriesBook, of_row: IntArray, coins: Coins) -> tuple[IntArray, BoolArray]:
     """Of each row of a book, and of each series' folded rows, whether it is of another coin than the scaler knows."""
+    if not coins:
+        return np.zeros(len(of_row), np.int64), np.zeros(book.states.num_rows, bool)
     names = book.states["symbol"].to_pylist()
     learnt = [coins.get(name) for name in names]
     in_state = np.array(
@@ -412,7 +426,7 @@ FOUND_SQL: Final = f"""
         FROM current JOIN spans ON current.symbol = spans.symbol AND current.date < spans.last
     )
     SELECT own AND before AS folds, {", ".join(name for name in FOUND.names if name != "folds")} FROM found
-    WHERE own OR NOT before OR back <= {LOOK_BACK} ORDER BY span, date
+    WHERE own OR NOT before OR back <= {{look_back}} ORDER BY span, date
 """  # noqa: S608 - the columns are ours
 
 
@@ -424,7 +438,7 @@ def _from_rows(series: Series, asked: _Asked, version: int) -> Iterator[EarlierR
     """
     if not asked.spans.num_rows:
         return
-    first = _days(asked.spans["first"])
+    first, look_back = _days(asked.spans["first"]), asked.look_back
     none_before = first <= asked.first_day
     late = none_before | ~asked.own
     needed = np.where(none_before, first, first - MARGIN.days)
@@ -433,17 +447,19 @@ def _from_rows(series: Series, asked: _Asked, version: int) -> Iterator[EarlierR
         since = int(needed[late].min())
         found = np.zeros(len(first), np.int64)
         numbered = _numbered(asked.spans, late)
-        yield from _folded(series, numbered, version, found, since=_EPOCH + timedelta(days=since))
-        short = late & ~none_before & (found < LOOK_BACK) & (asked.first_day < since)
+        since_day = _EPOCH + timedelta(days=since)
+        yield from _folded(series, numbered, version, found, look_back=look_back, since=since_day)
+        short = late & ~none_before & (found < look_back) & (asked.first_day < since)
     if (whole := ~late | short).any():
-        yield from _folded(series, _numbered(asked.spans, whole), version, np.zeros(len(first), np.int64))
+        found = np.zeros(len(first), np.int64)
+        yield from _folded(series, _numbered(asked.spans, whole), version, found, look_back=look_back)
 
 
-def _from_all_rows(series: Series, spans: pa.Table, version: int) -> Iterator[EarlierRows]:
+def _from_all_rows(series: Series, spans: pa.Table, version: int, look_back: int) -> Iterator[EarlierRows]:
     """What stood before spans (SPANS), from all rows of their series."""
     if spans.num_rows:
-        every = np.ones(spans.num_rows, bool)
-        yield from _folded(series, _numbered(spans, every), version, np.zeros(spans.num_rows, np.int64))
+        every, found = np.ones(spans.num_rows, bool), np.zeros(spans.num_rows, np.int64)
+        yield from _folded(series, _numbered(spans, every), version, found, look_back=look_back)
 
 
 _EPOCH: Final = date(1970, 1, 1)
@@ -459,6 +475,8 @@ def _folded(
     numbered: tuple[pa.Table, IntArray],
     version: int,
     found: IntArray,
+    *,
+    look_back: int,
     since: date | None = None,
 ) -> Iterator[EarlierRows]:
     """The rows since a day of some spans, folded where they are scaled by them. found: gets how many stood before each,
@@ -474,7 +492,7 @@ def _folded(
     )
     table = some.append_column("span", pa.array(numbers)).select(ASKED.names).cast(ASKED)
     going_on = SeriesBook(STATE.empty_table(), ROWS_KEPT.empty_table())
-    for batch in queried(FOUND_SQL, rows, FOUND, spans=table):
+    for batch in queried(FOUND_SQL.format(look_back=look_back), rows, FOUND, spans=table):
         part = pa.Table.from_batches([batch])
         np.add.at(found, part["span"].filter(part["before"]).to_numpy(), 1)
         plain = part.filter(pc.invert(part["folds"]))

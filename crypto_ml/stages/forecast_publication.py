@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 
 from crypto_ml.digest import sha256_of, sha256_of_file
-from crypto_ml.forecasting.answers import FORECAST, LEFT_OUT, append_csv
+from crypto_ml.forecasting.answers import FORECAST, FORECAST_READ, LEFT_OUT, append_csv
 from crypto_ml.ledger.forecasts import (
     ForecastOrder,
     read_forecast_receipt,
@@ -90,7 +90,7 @@ def as_it_stands(forecast_id: str, store: ObjectStore) -> StandingForecast | Non
         if found.metadata.get(ORDER) != order or sha256_of(content) != receipt.published[what].sha256:
             return None
     rows, left_out = (
-        _frame(contents[what][1], schema) for what, schema in (("forecast", FORECAST), ("left_out", LEFT_OUT))
+        _frame(contents[what][1], schema) for what, schema in (("forecast", FORECAST_READ), ("left_out", LEFT_OUT))
     )
     return StandingForecast(receipt, rows, left_out)
 
@@ -152,7 +152,7 @@ def named(rows: pd.DataFrame, forecast_id: str) -> pd.DataFrame:
 def write_files(made: Forecast, forecast_id: str, directory: Path) -> dict[str, Path]:
     """The objects of a forecast as local files, by what they are."""
     forecast, left_out = directory / f"{forecast_id}.csv", directory / f"{forecast_id}_left_out.csv"
-    append_csv(forecast, FORECAST, named(made.rows, forecast_id))
+    append_csv(forecast, FORECAST_READ if "pred_low" in made.rows else FORECAST, named(made.rows, forecast_id))
     append_csv(left_out, LEFT_OUT, made.left_out.assign(forecast_id=forecast_id))
     return {"forecast": forecast, "latest": forecast, "left_out": left_out, "latest_left_out": left_out}
 

@@ -34,6 +34,7 @@ def inputs_of(sources: ForecastSources, target: date, attempt: int) -> Inputs:
         processor=program.processor,
         attempt=attempt,
         earlier=sources.earlier,
+        interval_level=sources.settings.interval_level if sources.bundle.rule else "",
     )
 
 

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from crypto_ml.forecasting.answers import BESIDE
 from crypto_ml.forecasting.bundle import ModelBundle
 from crypto_ml.forecasting.current import Order
 from crypto_ml.forecasting.evaluation import Verdict
@@ -63,7 +64,8 @@ class ForecastSources:
 class Forecast:
     """The next open of every current symbol, and who is left out.
 
-    rows: the columns of `answers.FORECAST` but for `prediction_id`, and `scaled_by`. left_out: the columns of
+    rows: the columns of `answers.FORECAST` but for `prediction_id`, `scaled_by`, and of a model with a serving rule
+    those of `prediction_log.LOGGED_BESIDE`. left_out: the columns of
     `answers.LEFT_OUT` but for `forecast_id`. Both are sorted by symbol. folded_series: of how many
     series the first rows came as a state.
     """
@@ -120,8 +122,11 @@ def forecast(
             "pred_open": scored.loc[made, "pred_open"],
             "model_version": sources.bundle.version,
             "scaled_by": scored.loc[made, "scaled_by"],
+            **{name: scored.loc[made, name] for name in BESIDE.names if name in scored},
         }
     )
+    if "pred_low" in rows:
+        rows["interval_level"] = np.where(rows["pred_low"].isna(), np.nan, sources.settings.level)
     gone = last_days[~current].assign(reason=np.where(last_days.loc[~current, "retracted"], RETRACTED, NO_ROW))
     seeds = scored.loc[~made, ["symbol"]].assign(date=newest, reason=TOO_FEW_ROWS)
     left_out = pd.concat([gone, seeds]).rename(columns={"date": "last_day"}).sort_values("symbol")
@@ -173,14 +178,16 @@ def next_opens(
                 sources.read_from,
                 sources.history,
                 spans,
-                sources.bundle.coins,
+                sources.bundle.scaled_coins,
                 sources.history_version,
                 order=sources.current,
                 earlier=sources.earlier,
+                look_back=sources.bundle.look_back,
             ):
                 sorter.add(earlier.rows)
                 folded.add(earlier.states)
                 if uploads is not None:
                     uploads.update(earlier.uploads.unique().to_pylist())
         chunks = sorter.chunk_tables()
-        return as_frame(pa.concat_tables(score_tables(chunks, sources.bundle, "one_step", witness, folded)))
+        scored = score_tables(chunks, sources.bundle, "one_step", witness, folded, level=sources.settings.level)
+        return as_frame(pa.concat_tables(scored))

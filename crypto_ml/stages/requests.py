@@ -20,7 +20,7 @@ import pyarrow.csv as pa_csv
 
 from crypto_ml.deployment import Deployment
 from crypto_ml.digest import sha256_of
-from crypto_ml.forecasting.answers import PREDICTIONS, REJECTED_ROWS
+from crypto_ml.forecasting.answers import PREDICTIONS_READ, REJECTED_ROWS
 from crypto_ml.forecasting.bundle import MANIFEST, ModelBundle
 from crypto_ml.forecasting.uploads.file_kinds import PARQUET
 from crypto_ml.forecasting.uploads.json_records import as_csv
@@ -56,7 +56,7 @@ FEW_BYTES: Final = 8 << 10
 _READ: Final[Mapping[Any, Callable[[str], Any]]] = {
     pa.string(): str,
     pa.int64(): int,
-    pa.float64(): float,
+    pa.float64(): lambda text: float(text) if text else None,
     pa.date32(): date.fromisoformat,
 }
 
@@ -145,8 +145,8 @@ class Reply:
 
     @cached_property
     def predictions(self) -> pa.Table:
-        """The predictions in the columns of `answers.PREDICTIONS`, sorted by symbol and date."""
-        return _table(self.predictions_csv, PREDICTIONS)
+        """The predictions in the columns of `answers.PREDICTIONS_READ` that the file has, sorted by symbol and date."""
+        return _table(self.predictions_csv, PREDICTIONS_READ)
 
     @cached_property
     def refused_rows(self) -> pa.Table:
@@ -239,9 +239,10 @@ def _reply(receipt: Receipt, pack: ObjectStore, *, recorded: bool, stored: bool 
 
 
 def _table(content: bytes, schema: pa.Schema) -> pa.Table:
-    """A file that `append_csv` wrote."""
+    """A file that `append_csv` wrote, with all of the columns of a schema or the first ones."""
     if not content:
         return schema.empty_table()
+    schema = _there(content, schema)
     if len(content) <= FEW_BYTES:
         _, *lines = csv.reader(io.StringIO(content.decode(), newline=""))
         columns = zip(*lines, strict=True) if lines else [()] * len(schema)
@@ -251,3 +252,9 @@ def _table(content: bytes, schema: pa.Schema) -> pa.Table:
     options = pa_csv.ConvertOptions(column_types=schema, strings_can_be_null=False)
     parse = pa_csv.ParseOptions(newlines_in_values=True)
     return pa_csv.read_csv(pa.BufferReader(content), NO_LINES, parse, options)
+
+
+def _there(content: bytes, schema: pa.Schema) -> pa.Schema:
+    """The columns of a schema that a file has: a model without a serving rule says nothing beside the open."""
+    names = content.split(b"\n", 1)[0].decode().strip().split(",")
+    return pa.schema([schema.field(name) for name in names])

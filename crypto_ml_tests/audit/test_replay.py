@@ -281,7 +281,7 @@ EDITS = {
     "forecasting/features.py": ("spread = high - low", "spread = (high - low) * 1.0000001", "features"),
     "forecasting/cleaning.py": ("np.where(finite, market, 0.0)", "market * 0.0", "cleaned_features"),
     "forecasting/scoring.py": ("previous + prediction.change", "previous + prediction.change * 1.001", "predictions"),
-    "stages/earlier_rows.py": ("self.first - LOOK_BACK", "self.first - LOOK_BACK + 1", "market_history"),
+    "stages/earlier_rows.py": ("self.first - self.look_back", "self.first - self.look_back + 1", "market_history"),
 }
 
 

@@ -137,7 +137,7 @@ def test_the_sums_are_those_that_were_released_as_folded_1() -> None:
     """Frozen: what receipts vouch for is made of these numbers."""
     prices = 100 + np.arange(40.0) ** 2 / 7
     rows = market({"A": 40}).assign(open=prices, high=prices + 3, low=prices - 2, close=prices + 1, slug="a")
-    (state,) = fold(None, kept(rows)).states.to_pylist()
+    (state,) = fold(None, kept(rows), kept=16).states.to_pylist()
     assert (state["symbol"], state["folded"], state["folded_slugs"]) == ("A", 16, ["a"])
     assert (state["first_day"], state["last_folded_day"]) == (date(2018, 1, 1), date(2018, 1, 16))
     assert (state["first_open"], state["first_v_open"], state["last_close"]) == (100.0, 0.0, prices[15] + 1)

@@ -60,10 +60,15 @@ class Asking:
     @classmethod
     @contextmanager
     def on(
-        cls, store: ObjectStore, config: ServiceConfig = OPEN, prepare: Callable[[Service], None] = lambda _: None
+        cls,
+        store: ObjectStore,
+        config: ServiceConfig = OPEN,
+        prepare: Callable[[Service], None] = lambda _: None,
+        bundle: ModelBundle | None = None,
     ) -> Iterator["Asking"]:
-        """Ask about a store, from when the service is ready until it has ended. prepare: is given the service first."""
-        road = Road(store, model())
+        """Ask about a store, from when the service is ready until it has ended. prepare: is given the service first.
+        bundle: what serves from the start."""
+        road = Road(store, bundle or model())
         road.serving()
         service = Service.of(Deployment(Settings(), store=store), config)
         prepare(service)

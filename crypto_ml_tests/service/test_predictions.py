@@ -15,7 +15,7 @@ import pyarrow as pa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crypto_ml.forecasting.answers import PREDICTIONS, csv_lines
+from crypto_ml.forecasting.answers import PREDICTIONS, PREDICTIONS_READ, csv_lines
 from crypto_ml.service.rendering import as_json, rows_of, rows_of_csv
 from crypto_ml.storage.prediction_log import PredictionLog
 from crypto_ml_tests.dropbox.site import until
@@ -116,10 +116,12 @@ def test_a_few_rows_taken_one_by_one_are_those_of_the_whole_table(drawn: list[tu
             "pred_open": price,
             "val_open": price / 3,
             "status": "predicted",
+            "pred_low": price / 7 if number % 2 else None,
         }
         for number, (symbol, price, day) in enumerate(drawn)
     ]
-    table = pa.Table.from_pylist([{**row, "prediction_id": "1-a-2"} for row in rows], PREDICTIONS)
+    schema = PREDICTIONS_READ if len(drawn) > 1 else PREDICTIONS
+    table = pa.Table.from_pylist([{**row, "prediction_id": "1-a-2"} for row in rows], schema)
     content = (",".join(table.column_names) + "\n").encode() + csv_lines(table).to_pybytes()
     assert as_json(rows_of_csv(content, lambda: pa.table({}))) == as_json(rows_of(table))
 

@@ -13,16 +13,17 @@ import pyarrow.compute as pc
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
+from crypto_ml.forecasting.answers import BESIDE
 from crypto_ml.forecasting.bundle import ModelBundle
 from crypto_ml.forecasting.fingerprint import Witness
 from crypto_ml.forecasting.folded import FoldedSeries
 from crypto_ml.forecasting.running import FOLDED_1, KEPT, ROWS_KEPT, SeriesBook, fold
 from crypto_ml.forecasting.scaled_by import is_other_coin
 from crypto_ml.forecasting.schema import LOOK_BACK
-from crypto_ml.forecasting.scoring import score_rows, score_tables
+from crypto_ml.forecasting.scoring import score_rows, score_tables, witness_of
 from crypto_ml.forecasting.sorting import ROWS, SPANS, RowSorter, as_frame
 from crypto_ml.stages.earlier_rows import EarlierRows, Series, folded_earlier_rows
-from crypto_ml_tests.forecasting.markets import market, model
+from crypto_ml_tests.forecasting.markets import market, model, relative_model
 
 COLUMNS = ["file", "symbol", "date", "pred_open", "val_open", "status", "scaled_by"]
 
@@ -99,9 +100,9 @@ def folded_before(series: Series, asked: pd.DataFrame, bundle: ModelBundle) -> l
     spans = days.agg(first="min", last="max", rows="size").reset_index()
     given = asked[["symbol", "slug"]].itertuples(index=False, name=None)
     other = {name for name, slug in given if is_other_coin(bundle.slugs.get(name), slug)}
-    coins = {name: slug for name, slug in bundle.coins.items() if name not in other}
+    coins = None if bundle.pooled else {name: slug for name, slug in bundle.coins.items() if name not in other}
     table = pa.Table.from_pandas(spans, SPANS, preserve_index=False)
-    return list(folded_earlier_rows(series, table, coins, 1))
+    return list(folded_earlier_rows(series, table, coins, 1, look_back=bundle.look_back))
 
 
 def as_table(asked: pd.DataFrame) -> pa.Table:
@@ -117,7 +118,8 @@ def scored(asked: pd.DataFrame, earlier: Iterable[EarlierRows], bundle: ModelBun
             sorter.add(one.rows)
             folded.add(one.states)
         chunks = score_tables(sorter.chunk_tables(50), bundle, "one_step", witness, folded)
-        return as_frame(pa.concat_tables(chunks))[COLUMNS]
+        found = as_frame(pa.concat_tables(chunks))
+        return found[[*COLUMNS, *(name for name in BESIDE.names if name in found)]]
 
 
 def from_all_rows(rows: pd.DataFrame, asked: pd.DataFrame, bundle: ModelBundle) -> pd.DataFrame:
@@ -133,27 +135,28 @@ def from_all_rows(rows: pd.DataFrame, asked: pd.DataFrame, bundle: ModelBundle) 
                 whole.assign(context=context).astype({"file": "int32"}).reset_index(drop=True), bundle, "one_step"
             )
         )
-    return pd.concat(parts, ignore_index=True)[COLUMNS]
+    found = pd.concat(parts, ignore_index=True)
+    return found[[*COLUMNS, *(name for name in BESIDE.names if name in found)]]
 
 
 @settings(max_examples=max(10, settings().max_examples // 3), phases=[Phase.generate])
 @given(
     drawn=asked_of_markets(),
-    slug=st.sampled_from([None, "bitcoin"]),
+    slug=st.sampled_from([None, "bitcoin", "relative"]),
     changed=st.frozensets(st.sampled_from(["BTC", "ETH", "NEW", "é"])),
 )
 def test_from_book_or_rows_predictions_are_those_of_all_rows_to_the_last_bit_and_what_is_hashed_is_the_same(
     drawn: tuple[pd.DataFrame, pd.DataFrame], slug: str | None, changed: frozenset[str]
 ) -> None:
     rows, asked = drawn
-    bundle = with_slug(slug)
+    bundle = relative_model() if slug == "relative" else with_slug(slug)
     series = InMemory(history_rows(rows))
     expected, hashes = from_all_rows(rows, asked, bundle), set()
     for kept, series.changed in ((LOOK_BACK, frozenset()), (KEPT, changed), (10_000, frozenset())):
         series.kept = kept
         earlier = folded_before(series, asked, bundle)
         assert all(pc.all(pc.greater(one.states["folded"], 0)).as_py() is not False for one in earlier)
-        witness = Witness()
+        witness = witness_of(bundle)
         pd.testing.assert_frame_equal(scored(asked, earlier, bundle, witness), expected, check_exact=True)
         hashes.add(tuple(witness.earlier_rows(file, FOLDED_1) for file in sorted(set(asked["file"]))))
     assert len(hashes) == 1
@@ -163,8 +166,12 @@ def test_a_daily_file_asks_for_the_book_alone_and_an_old_one_for_some_days_of_kn
     rows = market({"BTC": 400, "NEW": 400})
     behind = rows.groupby("symbol").cumcount(ascending=False)
     read = {}
-    for back in (0, 9, 10, 60):
+    for back in (0, 25, 26, 60):
         series = InMemory(history_rows(rows))
         folded_before(series, rows[behind == back], model("gap"))
         read[back] = series.rows_read
-    assert read == {0: 0, 9: 0, 10: (400 - 11) + 45, 60: (400 - 61) + 45}
+    assert read == {0: 0, 25: 0, 26: (400 - 27) + 45, 60: (400 - 61) + 45}
+    for back in (0, 9, 10):  # of a model for any series, which looks further back
+        series = InMemory(history_rows(rows))
+        folded_before(series, rows[behind == back], relative_model())
+        assert series.rows_read == (2 * 45 if back == 10 else 0)

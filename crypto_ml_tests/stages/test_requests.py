@@ -11,13 +11,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crypto_ml.forecasting.answers import PREDICTIONS, csv_lines
+from crypto_ml.forecasting.answers import BESIDE, PREDICTIONS_READ, csv_lines
+from crypto_ml.forecasting.bundle import ModelBundle
 from crypto_ml.ledger.layout import REQUESTS
 from crypto_ml.ledger.requests import pack_key
 from crypto_ml.stages import requests
 from crypto_ml.stages.requests import Asked, Reply, read_replies
 from crypto_ml.storage.objects import ObjectStore
-from crypto_ml_tests.forecasting.markets import market
+from crypto_ml_tests.forecasting.markets import market, model, relative_model
 from crypto_ml_tests.stages.asking import ask, csv, in_json, records
 from crypto_ml_tests.stages.road import COLUMNS, Road, upload
 
@@ -25,6 +26,7 @@ DAYS = 30
 SYMBOLS = ("BTC", "ETH", "NEW", "OTHER")
 MARKET = market(dict.fromkeys(SYMBOLS, DAYS))
 WITH_SLUG = (*COLUMNS, "slug")
+LAST_CLOSE = relative_model(0.0)
 
 
 @st.composite
@@ -65,12 +67,14 @@ def answered(reply: Reply) -> dict[str, Any]:
     return said | {"predictions": told(reply.predictions_csv), "refused": reply.refused_rows.to_pylist()}
 
 
-@given(steps=st.lists(bodies(), min_size=2, max_size=3))
-@settings(max_examples=3)
+@given(
+    steps=st.lists(bodies(), min_size=2, max_size=3), bundle=st.sampled_from([model(), relative_model(0.5), LAST_CLOSE])
+)
+@settings(max_examples=4)
 def test_a_request_is_answered_as_a_file_with_the_same_rows_whatever_is_known_and_whoever_else_asks(
-    store: ObjectStore, steps: list[tuple[bytes, Asked]]
+    store: ObjectStore, steps: list[tuple[bytes, Asked]], bundle: ModelBundle
 ) -> None:
-    road = Road(store.below(f"{store.prefix}{uuid.uuid4().hex}"))
+    road = Road(store.below(f"{store.prefix}{uuid.uuid4().hex}"), bundle)
     for number, (file, one) in enumerate(steps):
         (reply,) = ask(road, one)
         beside = ask(road, *(other for _, other in steps), record=False)[number]
@@ -148,6 +152,7 @@ TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"
             st.floats(allow_nan=False, allow_infinity=False),
             TEXTS,
             TEXTS,
+            *(st.none() | st.floats(allow_nan=False, allow_infinity=False) for _ in BESIDE),
         ),
         max_size=5,
     )
@@ -155,11 +160,11 @@ TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"
 def test_few_rows_that_were_written_are_read_as_many_are(
     rows: list[tuple[object, ...]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    columns = [list(column) for column in zip(*rows, strict=True)] or [[] for _ in PREDICTIONS]
-    written = pa.table(columns, schema=PREDICTIONS)
-    content = (",".join(PREDICTIONS.names) + "\n").encode() + csv_lines(written).to_pybytes()
-    few = requests._table(content, PREDICTIONS)
+    columns = [list(column) for column in zip(*rows, strict=True)] or [[] for _ in PREDICTIONS_READ]
+    written = pa.table(columns, schema=PREDICTIONS_READ)
+    content = (",".join(PREDICTIONS_READ.names) + "\n").encode() + csv_lines(written).to_pybytes()
+    few = requests._table(content, PREDICTIONS_READ)
     with monkeypatch.context() as patch:
         patch.setattr(requests, "FEW_BYTES", 0)
-        assert few.equals(requests._table(content, PREDICTIONS))
+        assert few.equals(requests._table(content, PREDICTIONS_READ))
     assert few.equals(written)

@@ -91,14 +91,15 @@ def _drawn(forecasted: "Forecasted", deployment: "Deployment") -> dict[str, Any]
 
 
 def _shown(forecasted: "Forecasted", store: "ObjectStore") -> dict[str, Any]:
-    from crypto_ml.forecasting.answers import FORECAST
+    from crypto_ml.forecasting.answers import FORECAST, FORECAST_READ
     from crypto_ml.ledger.forecasts import document
 
     receipt, published = forecasted.receipt, forecasted.published
     inputs, symbols = receipt.inputs, receipt.symbols
+    schema = FORECAST_READ if "pred_low" in forecasted.rows else FORECAST
     return {
         "dagster/row_count": symbols.forecast,
-        "dagster/column_schema": column_schema(FORECAST),
+        "dagster/column_schema": column_schema(schema),
         "preview": table(forecasted.rows[["symbol", "as_of", "target_date", "pred_open"]].head(MOST_PREVIEWED)),
         "outcome": _outcome(forecasted),
         "forecast_symbols": symbols.forecast,

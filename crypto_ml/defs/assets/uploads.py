@@ -175,7 +175,6 @@ def market_history(context: dg.AssetExecutionContext, platform: Platform) -> dg.
 )
 def predictions(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult:
     """The answers to a delivery: predictions, report and refused rows of each upload, published beside it."""
-    from crypto_ml.forecasting.answers import PREDICTIONS
     from crypto_ml.forecasting.sorting import as_frame
     from crypto_ml.ledger.metrics import answer_metrics, was_answered
     from crypto_ml.ledger.receipts import document
@@ -198,7 +197,7 @@ def predictions(context: dg.AssetExecutionContext, platform: Platform) -> dg.Mat
         data_version=dg.DataVersion(answers.data_version),
         metadata={
             "dagster/row_count": sum(receipt.rows.predicted + receipt.rows.seed for receipt in receipts),
-            "dagster/column_schema": column_schema(PREDICTIONS),
+            "dagster/column_schema": column_schema(answers.preview.schema),
             **looked_at(answers.looked_at),
             **waterfall(context, received, spent, published),
             "outcomes": records([_answer_row(receipt) for receipt in receipts[:MOST_LISTED]]),

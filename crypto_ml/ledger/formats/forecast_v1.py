@@ -34,6 +34,7 @@ class Inputs:
     and what of its instruction sets is used.
     attempt: 1, and more where the same state of the history and of the pointer was forecast otherwise before.
     earlier: how what came of the history was put together and hashed (see `forecasting.schema.Earlier`).
+    interval_level: the setting; nothing where the model has no intervals.
     """
 
     target_date: str
@@ -48,6 +49,7 @@ class Inputs:
     processor: str
     attempt: int = 1
     earlier: Earlier = ""
+    interval_level: str = ""
 
     @property
     def forecast_id(self) -> str:

@@ -48,6 +48,7 @@ class Inputs:
     the code and the setting. libraries: the versions of those that can move a number. processor: the kind, and what of
     its instruction sets is used. attempt: 1, and more where the same inputs once gave other bytes.
     earlier: how what came of the history was put together and hashed (see `forecasting.schema.Earlier`).
+    interval_level: the setting; nothing where the model has no intervals.
     """
 
     upload_key: str
@@ -65,6 +66,7 @@ class Inputs:
     processor: str
     attempt: int = 1
     earlier: Earlier = ""
+    interval_level: str = ""
 
     @cached_property
     def answer_id(self) -> str:

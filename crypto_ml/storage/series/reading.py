@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from crypto_ml.digest import sha256_of
-from crypto_ml.forecasting.running import FOLDED_1, ROWS_KEPT, STATE, SeriesBook, fold
+from crypto_ml.forecasting.running import FOLDED_1, KEPT, ROWS_KEPT, STATE, SeriesBook, fold
 from crypto_ml.storage.failures import ObjectMissing
 from crypto_ml.storage.history import SCHEMA, MarketHistory
 from crypto_ml.storage.objects import ObjectStore
@@ -42,8 +42,9 @@ COMMIT: Final = "commit"
 STORED: Final = SCHEMA.append(pa.field(COMMIT, pa.int64(), nullable=False))
 """Columns of segments: those of the history, and the version that brought the row."""
 
-DEFINITION: Final = f"{FOLDED_1}-{sha256_of(f'{STATE} {ROWS_KEPT}'.encode())[:8]}"
-"""Books of another definition, or with other columns, are other books; those of two releases stand side by side."""
+DEFINITION: Final = f"{FOLDED_1}-{sha256_of(f'{STATE} {ROWS_KEPT} {KEPT}'.encode())[:8]}"
+"""Books of another definition, with other columns, or with fewer rows behind their states, are other books; those of
+two releases stand side by side."""
 
 
 @dataclass(frozen=True)
