@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 
 from crypto_ml.errors import Refused
-from crypto_ml.forecasting.answers import FORECAST, REJECTED_ROWS
+from crypto_ml.forecasting.answers import FORECAST_READ, REJECTED_ROWS
 from crypto_ml.page.header import column_names
 
 Row = Sequence[str]
@@ -85,11 +85,12 @@ def read_refused(content: bytes) -> Listed:
 
 
 def read_forecasts(content: bytes) -> Listed:
-    """Forecasts of next opens: symbol, as_of, target_date, pred_open, model_version, and the id where there is one.
+    """Forecasts of next opens: symbol, as_of, target_date, pred_open, model_version, and the id, the interval and the
+    range where there are any (the columns of `answers.FORECAST_READ`), empty where not.
 
     Raises Unreadable.
     """
-    return _rows(content, FORECAST.names, "the forecasts", needed=FORECAST_NEEDED)
+    return _rows(content, FORECAST_READ.names, "the forecasts", needed=FORECAST_NEEDED)
 
 
 def _rows(content: bytes, names: Sequence[str], what: str, *, needed: Sequence[str] | None = None) -> Listed:

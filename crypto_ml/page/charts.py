@@ -65,6 +65,7 @@ PRICES_SHOWN: Final = (
     ("off by", "@off{custom}"),
 )
 INTERVAL_SHOWN: Final = (("from", "@low{custom}"), ("to", "@high{custom}"))
+RANGE_SHOWN: Final = (("high above low, expected", "@range{custom}"), ("at most, in 9 of 10", "@range_high{custom}"))
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,11 +95,19 @@ def drawn(rows: SeriesRows, beside: Baselines) -> Drawn:
             "low": rows.low,
             "high": rows.high,
             "off": off,
+            "range": percent_of_range(rows.range),
+            "range_high": percent_of_range(rows.range_high),
             **{f"{name}_day": day for name, day in each_day.items()},
             **{name: rolling_mean(day, MEAN_OF) for name, day in each_day.items()},
         },
         band={"day": days[inside], "low": rows.low[inside], "high": rows.high[inside]},
     )
+
+
+def percent_of_range(log_range: FloatArray) -> FloatArray:
+    """How far the high is above the low, in percent of it, where ln(high / low) is this."""
+    with np.errstate(over="ignore"):
+        return 100.0 * np.expm1(log_range)
 
 
 def _milliseconds(days: DayArray) -> FloatArray:
@@ -140,7 +149,7 @@ class Charts:
             for name, size, alpha in (("observed", 9, 0.35), ("predicted", 5, 1.0))
         ]
         self.prices.yaxis.formatter = _ticks(TICK)
-        self._hover = _hover([*PRICES_SHOWN, *INTERVAL_SHOWN], observed)
+        self._hover = _hover([*PRICES_SHOWN, *INTERVAL_SHOWN, *RANGE_SHOWN], observed)
         self.prices.add_tools(self._hover)
 
         # a factor of ten between two ways is as far at the bottom as at the top
@@ -179,7 +188,11 @@ class Charts:
         """Show another symbol, or other rows of it."""
         new = drawn(rows, beside)
         self.lines.data, self.band.data = new.lines, new.band
-        self._hover.tooltips = [*PRICES_SHOWN, *(INTERVAL_SHOWN if len(new.band["day"]) else ())]
+        self._hover.tooltips = [
+            *PRICES_SHOWN,
+            *(INTERVAL_SHOWN if len(new.band["day"]) else ()),
+            *(RANGE_SHOWN if np.isfinite(rows.range).any() else ()),
+        ]
         for marks in self._marks:
             marks.visible = len(rows.days) <= FEW
         self._interval_item.visible = bool(len(new.band["day"]))
@@ -200,7 +213,7 @@ class Charts:
 
 
 _NO_NUMBERS: Final = np.zeros(0)
-_NO_ROWS: Final = SeriesRows("", np.zeros(0, "datetime64[D]"), *(np.zeros(0),) * 5, ids=(), seeds=0)
+_NO_ROWS: Final = SeriesRows("", np.zeros(0, "datetime64[D]"), *(np.zeros(0),) * 7, ids=(), seeds=0)
 
 
 def _usual(days: "Range1d", height: int) -> dict[str, Any]:
@@ -258,7 +271,7 @@ def _hover(tooltips: list[tuple[str, str]], on: Any) -> "HoverTool":
     from bokeh.models import CustomJSHover, HoverTool
 
     number, percent = CustomJSHover(code=NUMBER), CustomJSHover(code=PERCENT)
-    percents = {"@off", "@model_day", "@last_close_day", "@last_open_day"}
+    percents = {"@off", "@range", "@range_high", "@model_day", "@last_close_day", "@last_open_day"}
     named = {value.partition("{")[0] for _, value in tooltips} - {"@day"}
     formatters = {name: percent if name in percents else number for name in named} | {"@day": "datetime"}
     return HoverTool(

@@ -23,7 +23,7 @@ FloatArray = npt.NDArray[np.float64]
 DayArray = npt.NDArray[np.datetime64]
 
 NEEDED: Final = ("symbol", "date", "pred_open", "val_open")
-NUMBERS: Final = ("pred_open", "val_open", "pred_low", "pred_high")
+NUMBERS: Final = ("pred_open", "val_open", "pred_low", "pred_high", "expected_range", "range_high")
 TEXTS: Final = ("symbol", "date", "status", "prediction_id")
 UPLOAD: Final = frozenset({"open", "high", "low", "close"})
 LONGEST_SHOWN: Final = 40
@@ -39,7 +39,8 @@ class SeriesRows:
     """The n rows of one symbol in the order of their days; prices in the upload's currency, NaN where there is none.
 
     predicted: NaN for a seed row, which was not predicted. last_open: the observed open of the row before in this file.
-    low, high: the interval of the prediction. ids: the prediction_id of each row, "" where the file has none.
+    low, high: the interval of the prediction. range, range_high: what ln(high / low) of the day was expected to be, and
+    its upper bound. ids: the prediction_id of each row, "" where the file has none.
     """
 
     symbol: str
@@ -48,6 +49,8 @@ class SeriesRows:
     predicted: FloatArray
     low: FloatArray
     high: FloatArray
+    range: FloatArray
+    range_high: FloatArray
     last_open: FloatArray
     ids: Sequence[str]
     seeds: int
@@ -55,7 +58,7 @@ class SeriesRows:
     def last(self, most: int) -> "SeriesRows":
         """The last `most` rows."""
         cut = slice(max(0, len(self.days) - most), None)
-        numbers = ("observed", "predicted", "low", "high", "last_open")
+        numbers = ("observed", "predicted", "low", "high", "range", "range_high", "last_open")
         kept = {name: getattr(self, name)[cut] for name in numbers}
         return replace(self, days=self.days[cut], ids=self.ids[cut], **kept)
 
@@ -132,6 +135,8 @@ class Predictions:
             predicted=self._predicted[cut],
             low=self._numbers["pred_low"][cut],
             high=self._numbers["pred_high"][cut],
+            range=self._numbers["expected_range"][cut],
+            range_high=self._numbers["range_high"][cut],
             last_open=self._last_open[cut],
             ids=ids,
             seeds=int(self._seeds[cut].sum()),

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable
 from functools import cache
+from math import expm1
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -35,6 +36,11 @@ FORECAST_COLUMNS: Final[tuple[Column, ...]] = (
     ("symbol", "text"),
     ("for", "day"),
     ("predicted open", "number"),
+)
+BESIDE_COLUMNS: Final[tuple[Column, ...]] = (("interval", "number wide"), ("high above low", "number wide"))
+"""What there is where some row of the forecast has an interval or a range."""
+
+FORECAST_COLUMNS_AFTER: Final[tuple[Column, ...]] = (
     ("from rows of", "day wide"),
     ("model", "text wide"),
     ("trace", "trace"),
@@ -279,17 +285,19 @@ class Visit:
         wanted = self._forecasts.wanted
         found = [row for row in (part.value.rows if part.value else ()) if wanted in row[0].casefold()]
         page = self._forecasts.fitting(len(found))
+        beside = any(any(row[6:]) for row in (part.value.rows if part.value else ()))
         cells = [
-            [symbol, target, _price(predicted), as_of, model, trace]
-            for symbol, as_of, target, predicted, model, trace in found[page * PER_PAGE : (page + 1) * PER_PAGE]
+            [symbol, target, _price(predicted), *(_beside(*said) if beside else ()), as_of, model, trace]
+            for symbol, as_of, target, predicted, model, trace, *said in found[page * PER_PAGE : (page + 1) * PER_PAGE]
         ]
+        columns = [*FORECAST_COLUMNS, *(BESIDE_COLUMNS if beside else ()), *FORECAST_COLUMNS_AFTER]
         if part.value:
             nothing = "no symbol like this" if wanted else "no symbol can be forecast"
         elif part.address:
             nothing = f"{part.address} is not there yet" if part.missing else f"{part.address} is not read yet"
         else:
             nothing = "no forecasts are known; --forecasts says where they are"
-        html = table("Forecasts", FORECAST_COLUMNS, cells, page, len(found), service=self._service, nothing=nothing)
+        html = table("Forecasts", columns, cells, page, len(found), service=self._service, nothing=nothing)
         self._forecasts.show(html, len(found))
 
     def _draw_refused(self) -> None:
@@ -350,6 +358,21 @@ def _as_text(text: str) -> str:
     from html import escape
 
     return escape(visible(text))
+
+
+def _beside(low: str, high: str, expected: str, most: str) -> tuple[str, str]:
+    """The interval, and the expected range with its upper bound, of a forecast; – where there is none."""
+    return f"{_price(low)} to {_price(high)}" if low and high else "–", _percent_of_range(expected, most)
+
+
+def _percent_of_range(expected: str, most: str) -> str:
+    try:
+        shown, above = (100 * expm1(float(text)) if text else None for text in (expected, most))
+    except (ValueError, OverflowError):
+        return expected
+    if shown is None:
+        return "–"
+    return f"{shown:.3g} %" + ("" if above is None else f", at most {above:.3g} %")
 
 
 def _price(text: str) -> str:

@@ -1,5 +1,6 @@
 """The page in a real browser: what a person sees of a file, on a phone and at night too, and what travels for it."""
 
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +12,7 @@ from crypto_ml.page.charts import THEMES
 from crypto_ml.page.sources import source_of
 from crypto_ml.page.watching import Watching
 from crypto_ml.storage.objects import ObjectStore
-from crypto_ml_tests.forecasting.markets import market
+from crypto_ml_tests.forecasting.markets import market, relative_model
 from crypto_ml_tests.page.files import OFTEN, as_csv, of_file, predictions, served
 from crypto_ml_tests.stages.forecasts import forecast_now
 from crypto_ml_tests.stages.road import Road, upload
@@ -141,7 +142,7 @@ def test_an_answer_is_shown_with_its_model_both_baselines_forecasts_and_refused_
 ) -> None:
     from playwright.sync_api import expect
 
-    road = Road(store)
+    road = Road(store, relative_model(0.0))
     rows = market({"BTC": 40, "ETH": 30})
     rows.loc[5, "low"] = -1.0
     road.drop(prices=upload(rows))
@@ -161,6 +162,10 @@ def test_an_answer_is_shown_with_its_model_both_baselines_forecasts_and_refused_
         expect(light.get_by_role("cell", name="low: not positive")).to_be_visible()
         forecasts = light.get_by_role("table", name="Forecasts")
         expect(forecasts.get_by_role("row")).to_have_count(2)
+        expect(forecasts.get_by_role("columnheader", name="interval")).to_be_visible()
+        said = re.compile(r"[0-9.]+ to [0-9.]+.* %, at most [0-9.]+ %")
+        expect(forecasts.get_by_role("row").last).to_contain_text(said)
+        expect(light.get_by_role("table", name="Predictions of ETH")).to_contain_text(" to ")
         assert traffic.complaints == []
         dark = browser.new_page(viewport={"width": 1200, "height": 900}, color_scheme="dark")
         dark.goto(address)

@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 from crypto_ml.deployment import Deployment
 from crypto_ml.forecasting.file_scoring import score_file
 from crypto_ml.forecasting.intake import IntakeRules
+from crypto_ml.page.accuracy import Baselines
+from crypto_ml.page.charts import drawn
 from crypto_ml.page.predictions_file import NotPredictions, read_predictions
 from crypto_ml.sample import sample_upload
 from crypto_ml.settings import Settings
@@ -74,6 +76,13 @@ def test_a_file_of_the_first_five_columns_or_with_intervals_or_with_times_of_day
     with_interval = read_predictions(as_csv(rows)).of("BTC")
     assert with_interval.low[1:].tolist() == [1.0, 2.0, 3.0]
     assert with_interval.high[1:].tolist() == [21.0, 22.0, 23.0]
+    assert np.isnan(with_interval.range).all()
+    with_range = read_predictions(as_csv(rows.assign(expected_range=[np.nan, 0.1, 0.2, 0.3]))).of("BTC").last(2)
+    assert with_range.range.tolist() == [0.2, 0.3]
+    assert drawn(with_range, Baselines(*(np.full(2, np.nan),) * 2, from_history=False)).lines["range"].tolist() == [
+        pytest.approx(100 * (np.exp(0.2) - 1)),
+        pytest.approx(100 * (np.exp(0.3) - 1)),
+    ]
     old = rows[["symbol", "index", "date", "pred_open", "val_open"]].assign(date=rows["date"] + " 00:00:00")
     old.loc[2, "pred_open"] = np.nan
     old.loc[3, "val_open"] = np.inf
