@@ -22,9 +22,10 @@ from crypto_ml.forecasting.columns import Columns, Rows
 from crypto_ml.forecasting.daily_range import range_terms
 from crypto_ml.forecasting.features import FloatArray, IntArray
 from crypto_ml.forecasting.intervals import LEAST_PRICE, MOST_PRICE, bounds, quantile_for
+from crypto_ml.forecasting.recent_gaps import RecentGaps, recent_gaps
 from crypto_ml.forecasting.schema import PRICES
 from crypto_ml.forecasting.serving_rule import ServingRule
-from crypto_ml.forecasting.stationary import Units, stationary_block, stationary_windows, units
+from crypto_ml.forecasting.stationary import Units, recent_range, stationary_block, stationary_windows
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,12 +48,12 @@ class RelativeAnswers:
 @dataclass(frozen=True, eq=False)
 class Measured:
     """What predictions of some of n rows are made from. rows: their prices; starts: from `features.series_starts`; at:
-    the m rows that are predicted, in order. units, terms: of the rows `at`, see `stationary` and `daily_range`."""
+    the m rows that are predicted, in order. gaps, terms: of the rows `at`, see `recent_gaps` and `daily_range`."""
 
     rows: Columns
     starts: IntArray
     at: IntArray
-    units: Units
+    gaps: RecentGaps
     terms: FloatArray
 
     @classmethod
@@ -60,7 +61,13 @@ class Measured:
         """rows: PRICES of n rows, sorted by series and date."""
         # numpy's logarithms of what is not contiguous may have other last bits
         prices = Columns({name: np.ascontiguousarray(rows[name], np.float64) for name in PRICES})
-        return cls(prices, starts, at, units(prices, starts, at), range_terms(prices, starts, at)[0])
+        some = None if len(at) == len(starts) else at
+        return cls(prices, starts, at, recent_gaps(prices, starts, some), range_terms(prices, starts, some)[0])
+
+    @cached_property
+    def units(self) -> Units:
+        """What the windows of the rows `at` are measured in."""
+        return Units(self.gaps, recent_range(self.rows, self.starts, self.at))
 
     @cached_property
     def block(self) -> FloatArray:
@@ -69,7 +76,7 @@ class Measured:
 
     def seen(self) -> FloatArray:
         """All of it as numbers, (n, 11): features of each row; of those `at` their units and terms, of others NaN."""
-        measured, gaps, at = np.full((len(self.rows), 6), np.nan), self.units.gaps, self.at
+        measured, gaps, at = np.full((len(self.rows), 6), np.nan), self.gaps, self.at
         columns = [gaps.size[at], gaps.count[at].astype(np.float64), self.units.range[at], self.terms[at]]
         measured[at] = np.column_stack(columns)
         return np.column_stack([self.block, measured])
@@ -77,7 +84,7 @@ class Measured:
 
 def predicted(measured: Measured, bundle: ModelBundle, rule: ServingRule, level: float) -> RelativeAnswers:
     """What a bundle with this rule says, with the interval at `level`. Raises what its network raises."""
-    starts, at, gaps = measured.starts, measured.at, measured.units.gaps
+    starts, at, gaps = measured.starts, measured.at, measured.gaps
     there = at > starts[at]
     close = np.where(there, measured.rows["close"][np.maximum(at - 1, 0)], np.nan)
     size, enough = gaps.size[at], gaps.enough[at]

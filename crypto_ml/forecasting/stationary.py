@@ -48,8 +48,13 @@ class Units:
 def units(rows: Rows, starts: IntArray, at: IntArray | None = None) -> Units:
     """The units at each of n rows sorted by series and date; starts: from `features.series_starts`. at: the rows that
     are asked for, where not all are; the others have the units of a first row."""
+    return Units(recent_gaps(rows, starts, at), recent_range(rows, starts, at))
+
+
+def recent_range(rows: Rows, starts: IntArray, at: IntArray | None = None) -> FloatArray:
+    """The recent range at each of n rows, (n,); arguments as for `units`."""
     mean, count = recent_mean(log_range(rows), starts, at)
-    return Units(recent_gaps(rows, starts, at), np.maximum(np.where(count > 0, mean, LEAST_RANGE), LEAST_RANGE))
+    return np.maximum(np.where(count > 0, mean, LEAST_RANGE), LEAST_RANGE)
 
 
 def log_range(rows: Rows) -> FloatArray:
