@@ -83,14 +83,15 @@ def with_counted_network(bundle: "ModelBundle") -> "ModelBundle":
     if _listening.get() is None:
         return bundle
     twin = copy(bundle)
-    twin.__dict__["network"] = _CountedNetwork(bundle.network)  # where a cached property keeps what it has made
+    twin.__dict__["network"] = _CountedNetwork(bundle)  # where a cached property keeps what it has made
     return twin
 
 
 @dataclass(frozen=True)
 class _CountedNetwork:
-    network: Any
+    bundle: "ModelBundle"
 
     def predict(self, *given: Any, **named: Any) -> Any:
+        network = self.bundle.network  # loaded when it is asked, which of a model that serves the last close it is not
         with part(NETWORK):
-            return self.network.predict(*given, **named)
+            return network.predict(*given, **named)
