@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from crypto_ml.cli import DEBUG, main
-from crypto_ml.forecasting.answers import PREDICTIONS
+from crypto_ml.forecasting.answers import PREDICTIONS_READ
 from crypto_ml.forecasting.refusals import LISTED
 from crypto_ml.forecasting.scaled_by import OWN_SCALED_NAMED
 from crypto_ml.forecasting.simulation import simulate_market
@@ -60,7 +60,7 @@ def test_every_accepted_row_is_answered_once_without_a_store(upload: Path, tmp_p
     assert not loaded & {"pandas.core", "dagster", "boto3", "deltalake", "rich", "sklearn", "tensorflow"}
     answered, given = rows_of(out), rows_of(upload)
     assert [(row["symbol"], row["date"]) for row in answered] == sorted((row["symbol"], row["date"]) for row in given)
-    assert list(answered[0]) == PREDICTIONS.names
+    assert list(answered[0]) == PREDICTIONS_READ.names
     counts = json.loads(result.stdout)
     assert counts["received"] == counts["accepted"] == counts["predicted"] + counts["seed"] == len(given)
     assert set(tmp_path.iterdir()) == {upload, out}
