@@ -31,7 +31,8 @@ in_environment = click.option(
 def models(time: str | None, as_history: bool, compare: bool, environment: Environment | None, as_json: bool) -> None:
     """List the models, how good each is on its own holdout, and which of them serves (*).
 
-    The champion and the newest others are also measured beside each other, on the same rows of the market history.
+    The champion and the newest others are also measured beside each other, on the same rows of the market history, and
+    judged there against the last close and the champion: BEATS, TIES, WORSE or INCONCLUSIVE.
     """
     from crypto_ml.deployment import Deployment
 
@@ -57,6 +58,9 @@ def models(time: str | None, as_history: bool, compare: bool, environment: Envir
         say(line)
     if found:
         say(f"  same rows: {found.measured_on}, for the champion and the newest models", err=True)
+        for one in found.models:
+            if one.last_close:
+                say(f"  {one.version}: {one.last_close.judgement.explanation}", err=True)
     elif why_not and rows:
         say(f"  not compared on the same rows: {why_not}", err=True)
     if champion:
@@ -80,8 +84,16 @@ def _line(row: dict[str, Any]) -> list[str]:
     beside = compared["why"] and f"same rows: –, {compared['why']}" if compared else ""
     if compared and not beside:
         said = {"no": "", "yes": "  (was fitted on some)", "unknown": "  (may have been fitted on some)"}
-        beside = f"same rows: {_off(compared['mean_relative_error'], compared['mase'])}{said[compared['fitted']]}"
+        words = f"{compared['verdict']}{_against_champion(compared)}"
+        off = _off(compared["mean_relative_error"], compared["mase"])
+        beside = f"same rows: {off}  {words}{said[compared['fitted']]}"
+    own = f"{own}  {row['verdict']}" if row["verdict"] else own
     return [f"{'*' if row['champion'] else ' '} {row['version']}", row["target"], own, beside]
+
+
+def _against_champion(compared: dict[str, Any]) -> str:
+    word = compared["verdict_against_champion"]
+    return f" ({word} against the champion)" if word else ""
 
 
 def _baselines(found: "SideBySide | None") -> list[list[str]]:
@@ -111,8 +123,8 @@ def _aligned(lines: list[list[str]]) -> list[str]:
 def promote(version: str, by: str, why: str, override: str | None, environment: Environment | None) -> None:
     """Make VERSION the champion: the next answer uses it.
 
-    Refused where its training failed a blocking check, or where on its holdout it is worse than the last close or than
-    the champion. prod takes only what preprod serves.
+    Refused where its training failed a blocking check, or where on its holdout it does not at least tie with the last
+    close and with the champion. prod takes only what preprod serves.
     """
     champion = _decide(version, by, why, override, environment)
     say(f"{champion.version} serves from now on (entry {champion.pointer} of the pointer)", err=True)
@@ -168,21 +180,28 @@ def _in_words(entry: "Champion") -> str:
 
 
 def _row(registry: "Registry", version: str, champion: "Champion | None", found: "SideBySide | None") -> dict[str, Any]:
+    from crypto_ml.stages.promotion import METRICS, recorded_judgement
+
     bundle = registry.load(version)
-    network = bundle.document("metrics.json").get("holdout", {}).get("overall", {}).get("network", {})
+    network = bundle.document(METRICS).get("holdout", {}).get("overall", {}).get("network", {})
     beside = found.of(version) if found else None
+    own = recorded_judgement(bundle.document(METRICS))
     return {
         "version": version,
         "champion": champion is not None and champion.version == version,
         "target": bundle.target,
         "mean_relative_error": network.get("mre"),
         "mase": network.get("mase"),
+        "verdict": own and own.word,
+        "judgement": own and own.to_dict(),
         "compared": beside
         and {
             "mean_relative_error": beside.errors and beside.errors.mre,
             "mase": beside.errors and beside.errors.mase,
             "fitted": beside.fitted,
             "why": beside.why,
+            "verdict": beside.last_close and beside.last_close.judgement.word,
+            "verdict_against_champion": beside.champion and beside.champion.judgement.word,
         },
     }
 

@@ -2,7 +2,8 @@
 
 On its own holdout every model is measured on other days, and days differ more than models do. The rows here are the
 same for all: those of the last DAYS days of a history, or of as many of them as none of the models was fitted on, where
-that is FEWEST_DAYS at least. Where it is less, the models that were fitted on some of the rows are marked.
+that is FEWEST_DAYS at least. Where it is less, the models that were fitted on some of the rows are marked. What is said
+of each on these rows is a word (see `verdicts`), against the last close and against the champion.
 """
 
 from collections.abc import Iterable, Mapping
@@ -16,10 +17,12 @@ import pandas as pd
 from crypto_ml.errors import Refused
 from crypto_ml.forecasting.bundle import TRAINING_MANIFEST, ModelBundle
 from crypto_ml.forecasting.evaluation import Comparison, Errors, evaluate
+from crypto_ml.forecasting.holdout_verdicts import Judged, against_last_close, against_model
 from crypto_ml.forecasting.schema import MINIMUM_OWN_ROWS
 from crypto_ml.forecasting.scoring import PREDICTED, score_rows
+from crypto_ml.forecasting.verdicts import ADVISED_DAYS
 
-DAYS: Final = 28
+DAYS: Final = ADVISED_DAYS
 FEWEST_DAYS: Final = 7
 
 Fitted = Literal["no", "yes", "unknown"]
@@ -32,12 +35,29 @@ class NothingToCompareOn(Refused):
 
 @dataclass(frozen=True)
 class Measured:
-    """One model on the common rows. errors: None where it could not be measured, for the reason in `why`."""
+    """One model on the common rows. errors: None where it could not be measured, for the reason in `why`.
+
+    last_close, champion: the word against either; the second is None for the champion itself, and where it could not
+    be measured.
+    """
 
     version: str
     fitted: Fitted
     errors: Errors | None
     why: str = ""
+    last_close: Judged | None = None
+    champion: Judged | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain dicts, texts, numbers and None, for JSON."""
+        said = {"last_close": self.last_close, "champion": self.champion}
+        return {
+            "version": self.version,
+            "fitted": self.fitted,
+            "errors": self.errors and asdict(self.errors),
+            "why": self.why,
+            "verdicts": {name: judged and judged.judgement.to_dict() for name, judged in said.items()},
+        }
 
 
 @dataclass(frozen=True)
@@ -64,7 +84,15 @@ class SideBySide:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain dicts, texts, numbers and None, for JSON."""
-        return {**asdict(self), "first_day": str(self.first_day), "last_day": str(self.last_day)}
+        return {
+            "first_day": str(self.first_day),
+            "last_day": str(self.last_day),
+            "rows": self.rows,
+            "series": self.series,
+            "models": [one.to_dict() for one in self.models],
+            "last_close": asdict(self.last_close),
+            "last_open": asdict(self.last_open),
+        }
 
 
 def first_common_day(last_day: date, fitted_before: Iterable[date]) -> date:
@@ -94,13 +122,17 @@ def fitted_on(bundle: ModelBundle, first_day: date, source: str) -> Fitted:
 
 
 def side_by_side(
-    rows: pd.DataFrame, first_day: date, bundles: Mapping[str, ModelBundle | str], source: str
+    rows: pd.DataFrame,
+    first_day: date,
+    bundles: Mapping[str, ModelBundle | str],
+    source: str,
+    champion: str | None = None,
 ) -> SideBySide:
     """Measure models on the rows since `first_day` that have MINIMUM_OWN_ROWS rows before them: every model that works
     predicts each of those, whatever series its scaler knows.
 
     rows: OBSERVATION columns, whole series, sorted by symbol and date. bundles: by version, or why there is none.
-    Raises NothingToCompareOn.
+    champion: the version that the others are judged against. Raises NothingToCompareOn.
     """
     earlier = rows.groupby("symbol", sort=False).cumcount().to_numpy()
     asked = (rows["date"].to_numpy("datetime64[D]") >= np.datetime64(first_day)) & (earlier >= MINIMUM_OWN_ROWS)
@@ -111,40 +143,55 @@ def side_by_side(
         )
     chosen = rows.assign(file=0, line=0, context=~asked)
     before = chosen.groupby("symbol", sort=False)[["open", "close"]].shift(1)[asked]
-    baselines = tuple(before[name].to_numpy(np.float64) for name in ("open", "close"))
-    found = [(version, bundle, _measured(chosen, bundle, baselines)) for version, bundle in bundles.items()]
-    naive = _evaluated(chosen.loc[asked, "symbol"], chosen.loc[asked, "open"], baselines[1], baselines)
+    last_open, last_close = (before[name].to_numpy(np.float64) for name in ("open", "close"))
+    naive = chosen.loc[asked, ["symbol", "date"]].assign(val_open=chosen.loc[asked, "open"], pred_open=last_close)
+    naive = naive.assign(last_open=last_open, last_close=last_close)
+    found = {version: _predicted(chosen, bundle, naive) for version, bundle in bundles.items()}
+    of_champion = found.get(champion) if champion else None
+    baseline = _evaluated(naive)
     return SideBySide(
-        first_day=chosen.loc[asked, "date"].min().date(),
-        last_day=chosen.loc[asked, "date"].max().date(),
-        rows=naive.rows,
-        series=int(chosen.loc[asked, "symbol"].nunique()),
+        first_day=naive["date"].min().date(),
+        last_day=naive["date"].max().date(),
+        rows=baseline.rows,
+        series=int(naive["symbol"].nunique()),
         models=tuple(
-            Measured(
+            _measured(
                 version,
                 "unknown" if isinstance(bundle, str) else fitted_on(bundle, first_day, source),
-                None if isinstance(errors, str) else errors,
-                errors if isinstance(errors, str) else "",
+                found[version],
+                None if version == champion or isinstance(of_champion, str) else of_champion,
             )
-            for version, bundle, errors in found
+            for version, bundle in bundles.items()
         ),
-        last_close=naive.last_close,
-        last_open=naive.last_open,
+        last_close=baseline.last_close,
+        last_open=baseline.last_open,
     )
 
 
-def _measured(rows: pd.DataFrame, bundle: ModelBundle | str, baselines: tuple[Any, ...]) -> Errors | str:
+def _predicted(rows: pd.DataFrame, bundle: ModelBundle | str, naive: pd.DataFrame) -> pd.DataFrame | str:
+    """The rows of `naive` with what a model predicts of them; or why there is no saying."""
     if isinstance(bundle, str):
         return bundle
     scored = score_rows(rows, bundle, "one_step")
     missing = int((scored["status"] != PREDICTED).sum())
     if missing:
         return f"it cannot predict {missing:,} of the {len(scored):,} rows"
+    return naive.assign(pred_open=scored["pred_open"].to_numpy(np.float64))
+
+
+def _measured(
+    version: str, fitted: Fitted, predicted: pd.DataFrame | str, of_champion: pd.DataFrame | None
+) -> Measured:
+    if isinstance(predicted, str):
+        return Measured(version, fitted, None, predicted)
     with np.errstate(over="ignore"):
-        errors = _evaluated(scored["symbol"], scored["val_open"], scored["pred_open"], baselines).network
-    return errors if np.isfinite([errors.mae, errors.rmse, errors.mre]).all() else "it is off beyond all numbers"
+        errors = _evaluated(predicted).network
+    if not np.isfinite([errors.mae, errors.rmse, errors.mre]).all():
+        return Measured(version, fitted, None, "it is off beyond all numbers")
+    champion = None if of_champion is None else against_model(predicted, of_champion, "the champion")
+    return Measured(version, fitted, errors, "", against_last_close(predicted), champion)
 
 
-def _evaluated(symbols: pd.Series, observed: pd.Series, predicted: Any, baselines: tuple[Any, ...]) -> Comparison:
-    columns = (observed.to_numpy(np.float64), np.asarray(predicted, np.float64), *baselines)
-    return evaluate(symbols.to_numpy(), *columns).overall
+def _evaluated(rows: pd.DataFrame) -> Comparison:
+    columns = (rows[name].to_numpy(np.float64) for name in ("val_open", "pred_open", "last_open", "last_close"))
+    return evaluate(rows["symbol"].to_numpy(), *columns).overall

@@ -28,19 +28,6 @@ def holdout_predictions(rows: pd.DataFrame, split: Split, bundle: ModelBundle) -
     return predicted
 
 
-def compare_on_holdout(
-    rows: pd.DataFrame, split: Split, one: ModelBundle, other: ModelBundle
-) -> tuple[Evaluation, Evaluation]:
-    """Both bundles on the holdout rows that both can predict. Raises TooLittleHistory where there is none."""
-    keys = ["symbol", "date"]
-    ours, theirs = (holdout_predictions(rows, split, bundle) for bundle in (one, other))
-    both = ours[keys].merge(theirs[keys], on=keys)
-    if both.empty:
-        raise TooLittleHistory(f"{one.version} and {other.version} can predict no row of the holdout in common")
-    evaluations = [evaluated(made.merge(both, on=keys, how="right")) for made in (ours, theirs)]
-    return evaluations[0], evaluations[1]
-
-
 def evaluated(holdout: pd.DataFrame) -> Evaluation:
     """The errors of what `holdout_predictions` gave."""
     columns = [holdout[name].to_numpy(np.float64) for name in ("val_open", "pred_open", "last_open", "last_close")]

@@ -91,6 +91,12 @@ class Judgement:
         """Plain texts, numbers and None, for JSON."""
         return asdict(self)
 
+    @property
+    def numbers(self) -> dict[str, float | None]:
+        """What is a number of it and plots over time."""
+        names = ("mean", "low", "high", "p", "days", "rows", "coins", "coins_better")
+        return {name: None if (value := getattr(self, name)) is None else float(value) for name in names}
+
     @classmethod
     def read(cls, document: Mapping[str, Any]) -> "Judgement":
         """What `to_dict` gave; fields that later releases add are left out."""

@@ -51,7 +51,8 @@ def compare_models(registry: Registry, history: MarketHistory) -> SideBySide:
     first = first_common_day(lengths["last_day"].max(), _days_fitted_before(bundles))
     symbols = chosen_series(lengths[lengths["last_day"] >= first], MOST_ROWS)
     rows = as_frame(history.current_rows(list(OBSERVATION), symbols=symbols, version=version))
-    return side_by_side(rows, first, bundles, SOURCE)
+    champion = registry.champion()
+    return side_by_side(rows, first, bundles, SOURCE, champion.version if champion else None)
 
 
 def chosen_models(registry: Registry) -> list[str]:

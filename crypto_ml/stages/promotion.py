@@ -1,23 +1,29 @@
 """champion_model: promote and roll back, the one way to either, whoever asks for it.
 
 The gates of a promotion: no blocking check of the candidate's own training failed; its holdout has enough rows to say
-anything; there it is no worse than the last close; and no worse than the champion, which is evaluated on the same
-rows. Worse means a greater mean relative error. Everything that can fail comes before the pointer is written, and the
-same decision is carried out once.
+anything; there it BEATS the last close or TIES with it (see `forecasting.verdicts`), and what corrects the last close
+by a serving rule has to BEAT it; and it BEATS the champion or TIES with it on the same rows. Everything that can fail
+comes before the pointer is written, and the same decision is carried out once.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Final
+from functools import cached_property
+from typing import Any, Final
 from uuid import uuid4
+
+import pandas as pd
 
 from crypto_ml.digest import sha256_of
 from crypto_ml.forecasting.bundle import ModelBundle
 from crypto_ml.forecasting.evaluation import holdout_size_verdict
-from crypto_ml.forecasting.holdout import compare_on_holdout
+from crypto_ml.forecasting.holdout import holdout_predictions
+from crypto_ml.forecasting.holdout_verdicts import against_last_close, against_model
 from crypto_ml.forecasting.trained import METRICS
+from crypto_ml.forecasting.training_set import Split, TooLittleHistory
+from crypto_ml.forecasting.verdicts import ADVISED_DAYS, Judgement
 from crypto_ml.ledger.registry import Champion, Gate, Registry
 from crypto_ml.stages.scaler import NoTrainingSet, training_rows
 from crypto_ml.storage.history import MarketHistory
@@ -75,36 +81,95 @@ def decide(decision: Decision, registry: Registry, history: MarketHistory, at: d
 def gates(candidate: ModelBundle, champion: ModelBundle | None, history: MarketHistory) -> Iterator[Gate]:
     """What a candidate has to pass; `champion` is the bundle that serves, None where it is the candidate itself."""
     metrics = candidate.document(METRICS)
-    checks = metrics.get("checks", {})
-    for name in (*BLOCKING, LAST_CLOSE):
-        found = checks.get(name)
-        if found is None:
-            yield Gate(name, False, f"Its training left no verdict {name}, so it was not shown to be fit to serve.")
-        else:
-            yield Gate(name, bool(found["passed"]), str(found["explanation"]), found["numbers"])
+    for name in BLOCKING:
+        yield _recorded(name, metrics)
+    holdout = _Holdout(candidate, history)
+    yield _against_last_close(candidate, metrics, holdout)
     rows = metrics.get("holdout", {}).get("overall", {}).get("rows")
     if rows is not None:  # without a holdout there is no verdict on it either
         size = holdout_size_verdict(int(rows))
         yield Gate(HOLDOUT, size.passed, size.explanation, size.numbers)
     if champion:
-        yield _against(candidate, champion, history)
+        yield _against_champion(candidate, champion, holdout)
 
 
-def _against(candidate: ModelBundle, champion: ModelBundle, history: MarketHistory) -> Gate:
+class _Holdout:
+    """The rows of a candidate's holdout, as the history has them, read where a gate asks for them."""
+
+    def __init__(self, candidate: ModelBundle, history: MarketHistory) -> None:
+        self._candidate, self._history = candidate, history
+
+    @cached_property
+    def _rows(self) -> tuple[pd.DataFrame, Split]:
+        return training_rows(self._candidate, self._history)
+
+    def predicted_by(self, bundle: ModelBundle) -> pd.DataFrame:
+        """See `holdout_predictions`. Raises Refused where the history does not have the rows."""
+        return holdout_predictions(*self._rows, bundle)
+
+
+def _recorded(name: str, metrics: Mapping[str, Any]) -> Gate:
+    found = metrics.get("checks", {}).get(name)
+    if found is None:
+        return Gate(name, False, f"Its training left no verdict {name}, so it was not shown to be fit to serve.")
+    return Gate(name, bool(found["passed"]), str(found["explanation"]), found["numbers"])
+
+
+def _against_last_close(candidate: ModelBundle, metrics: Mapping[str, Any], holdout: _Holdout) -> Gate:
+    rule = candidate.rule
+    if rule and rule.serves_last_close:
+        return Gate(LAST_CLOSE, True, "TIES: it serves the last close itself (λ = 0).", {"lambda": 0.0})
+    judgement = recorded_judgement(metrics)
+    if judgement is None:  # of a release that compared means
+        try:
+            judgement = against_last_close(holdout.predicted_by(candidate)).judgement
+        except (NoTrainingSet, TooLittleHistory):  # the history never had its rows
+            return _recorded(LAST_CLOSE, metrics)
+    return last_close_gate(judgement, rule.shrink if rule else None)
+
+
+def recorded_judgement(metrics: Mapping[str, Any]) -> Judgement | None:
+    """The word against the last close that a model's training left in its metrics.json; None before 0.6."""
+    found = metrics.get("verdicts", {}).get("last_close")
+    return Judgement.read(found) if found else None
+
+
+def last_close_gate(judgement: Judgement, shrink: float | None) -> Gate:
+    """What a word against the last close means for a candidate that corrects it by λ = `shrink`; None: by no rule."""
+    passed = judgement.word == "BEATS" or (judgement.word == "TIES" and shrink is None)
+    what_to_do = {
+        "TIES": f"It corrects the last close (λ = {shrink}), which only a model that BEATS it may: retrain, which "
+        "leaves λ at 0 otherwise.",
+        "WORSE": "The last close is the better prediction: train with the target relative_gap, which falls back to it.",
+        "INCONCLUSIVE": f"Retrain when the holdout has more days, {ADVISED_DAYS} of them at least; until then the last "
+        "close is the safer prediction.",
+    }
+    return _gate(LAST_CLOSE, judgement, passed, what_to_do)
+
+
+def champion_gate(judgement: Judgement) -> Gate:
+    """What a word against the champion means for a candidate."""
+    passed = judgement.word in ("BEATS", "TIES")
+    what_to_do = {
+        "WORSE": "Keep the champion.",
+        "INCONCLUSIVE": f"Keep the champion until a candidate's holdout has more days, {ADVISED_DAYS} at least.",
+    }
+    return _gate(CHAMPION, judgement, passed, what_to_do)
+
+
+def _gate(name: str, judgement: Judgement, passed: bool, what_to_do: Mapping[str, str]) -> Gate:
+    sentence = f"{judgement.word}: {judgement.explanation}"
+    return Gate(name, passed, sentence if passed else f"{sentence} {what_to_do[judgement.word]}", judgement.numbers)
+
+
+def _against_champion(candidate: ModelBundle, champion: ModelBundle, holdout: _Holdout) -> Gate:
+    who = f"the champion {champion.version}"
     try:
-        rows, split = training_rows(candidate, history)
+        judged = against_model(holdout.predicted_by(candidate), holdout.predicted_by(champion), who)
     except NoTrainingSet as none:
-        why = f"It cannot be compared with the champion {champion.version}: {none}."
-        return Gate(CHAMPION, False, why)
-    ours, theirs = (found.overall for found in compare_on_holdout(rows, split, candidate, champion))
-    if not (size := holdout_size_verdict(theirs.rows)).passed:
-        why = f"It cannot be compared with the champion {champion.version} on the rows both can predict. "
+        return Gate(CHAMPION, False, f"It cannot be compared with {who}: {none}.")
+    size = holdout_size_verdict(judged.judgement.rows if judged else 0)
+    if judged is None or not size.passed:
+        why = f"It cannot be compared with {who} on the rows both can predict. "
         return Gate(CHAMPION, False, why + size.explanation, size.numbers)
-    passed = ours.network.mre <= theirs.network.mre
-    explanation = (
-        f"On the {theirs.rows} rows of its holdout that both can predict it is {100 * ours.network.mre:.3f} % off on "
-        f"average, {'no worse' if passed else 'worse'} than the champion {champion.version} with "
-        f"{100 * theirs.network.mre:.3f} %."
-    )
-    numbers = {"candidate_mre": ours.network.mre, "champion_mre": theirs.network.mre, "rows": float(theirs.rows)}
-    return Gate(CHAMPION, passed, explanation, numbers)
+    return champion_gate(judged.judgement)

@@ -18,11 +18,11 @@ from crypto_ml.forecasting.comparison import (
     fitted_on,
     side_by_side,
 )
-from crypto_ml.forecasting.holdout import compare_on_holdout
+from crypto_ml.forecasting.holdout import evaluated, holdout_predictions
 from crypto_ml.forecasting.scaling import SeriesStatistics
 from crypto_ml.forecasting.schema import OBSERVATION
 from crypto_ml.forecasting.training_set import Split
-from crypto_ml_tests.forecasting.markets import FIRST_DAY, market, model
+from crypto_ml_tests.forecasting.markets import FIRST_DAY, market, model, relative_model
 
 LAST = date(2018, 3, 1)
 ROWS = market({"BTC": 60, "NEW": 40, "SHORT": 8})[list(OBSERVATION)]
@@ -43,8 +43,8 @@ def trained(source: str, **said: object) -> ModelBundle:
     return bundle_of("trained", model().statistics, training_manifest=manifest)
 
 
-@given(back=st.lists(st.integers(-30, 400), max_size=4))
-def test_rows_nobody_was_fitted_on_are_taken_where_there_is_a_week_of_them_and_never_more_than_four(
+@given(back=st.lists(st.integers(-100, 400), max_size=4))
+def test_rows_nobody_was_fitted_on_are_taken_where_there_is_a_week_of_them_and_never_more_than_ninety_days(
     back: list[int],
 ) -> None:
     fitted = [LAST - timedelta(days=days) for days in back]
@@ -58,10 +58,26 @@ def test_every_model_and_both_baselines_are_measured_on_the_same_rows() -> None:
     assert (found.rows, found.series) == (28 + 8, 2)  # SHORT has too few rows to be predicted by each of them
     assert found.measured_on == f"36 rows of 2 series, {FIRST} to 2018-03-01"
     same = ROWS[ROWS["symbol"] != "SHORT"].reset_index(drop=True)
-    one, two = compare_on_holdout(same, Split(FIRST, FIRST), *MODELS.values())
-    assert [measured.errors for measured in found.models] == [one.overall.network, two.overall.network]
-    assert (found.last_close, found.last_open) == (one.overall.last_close, one.overall.last_open)
+    alone = [evaluated(holdout_predictions(same, Split(FIRST, FIRST), bundle)).overall for bundle in MODELS.values()]
+    assert [measured.errors for measured in found.models] == [one.network for one in alone]
+    assert (found.last_close, found.last_open) == (alone[0].last_close, alone[0].last_open)
     assert json.loads(json.dumps(found.to_dict(), allow_nan=False))["models"][1]["version"] == "two"
+
+
+def test_a_word_stands_on_every_model_against_the_last_close_and_the_champion() -> None:
+    rows = market({"BTC": 100, "ETH": 95})[list(OBSERVATION)]
+    models = {"raw": MODELS["one"], "shrunk": relative_model(0.0, label="shrunk"), "gone": "its files are damaged"}
+    found = side_by_side(rows, FIRST_DAY + timedelta(days=15), models, "market_history", "raw")
+    raw, shrunk, gone = found.models
+    assert raw.last_close and shrunk.last_close and shrunk.champion
+    words = (raw.last_close.judgement.word, shrunk.last_close.judgement.word, shrunk.champion.judgement.word)
+    assert words == ("WORSE", "TIES", "BEATS")  # λ = 0 is the last close, and closer than a network of random numbers
+    assert (raw.champion, gone.last_close, gone.champion) == (None, None, None)
+    said = json.loads(json.dumps(found.to_dict(), allow_nan=False))["models"]
+    assert [one["verdicts"]["last_close"] and one["verdicts"]["last_close"]["word"] for one in said] == [
+        *words[:2],
+        None,
+    ]
 
 
 def test_a_model_that_cannot_be_measured_says_why_and_leaves_the_rows_of_the_others_as_they_are() -> None:

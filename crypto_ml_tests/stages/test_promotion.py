@@ -1,21 +1,34 @@
 """A candidate serves only past its gates, or with a recorded reason; prod takes only what preprod serves."""
 
 import json
+import re
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import pytest
 
-from crypto_ml.forecasting.bundle import ModelBundle, make_bundle
+from crypto_ml.forecasting.bundle import TRAINING_MANIFEST, ModelBundle, make_bundle
 from crypto_ml.forecasting.evaluation import FEWEST_HOLDOUT_ROWS
 from crypto_ml.forecasting.trained import METRICS
+from crypto_ml.forecasting.verdicts import WORDS, Judgement, Word
 from crypto_ml.ledger.layout import Environment
 from crypto_ml.ledger.registry import Champion, PromotionLost, PromotionRefused, Registry
-from crypto_ml.stages.promotion import HOLDOUT, Decision, decide, gates
+from crypto_ml.stages.promotion import (
+    CHAMPION,
+    HOLDOUT,
+    LAST_CLOSE,
+    Decision,
+    champion_gate,
+    decide,
+    gates,
+    last_close_gate,
+)
+from crypto_ml.stages.scaler import prepare
 from crypto_ml.storage.history import MarketHistory
 from crypto_ml.storage.objects import ObjectStore
-from crypto_ml_tests.forecasting.markets import model
+from crypto_ml_tests.forecasting.markets import market, model, relative_model
+from crypto_ml_tests.stages.road import Road, upload
 
 NOW = datetime(2024, 3, 1, tzinfo=UTC)
 GOOD = {
@@ -102,6 +115,89 @@ def test_a_candidate_that_cannot_be_compared_with_the_champion_is_refused(store:
     # the champion itself has nobody to be compared with
     assert [gate.name for gate in gates(champion, None, MarketHistory(store))] == [*GOOD, HOLDOUT]
     assert promote(made, champion).pointer == 2
+
+
+def judgement(word: Word, mean: float = -0.02) -> Judgement:
+    return Judgement(
+        word=word, mean=mean, low=mean - 0.01, high=mean + 0.01, p=0.02, days=180, rows=4000, coins=24,
+        coins_better=0.7, level=0.05, delta=0.01, against="the last close", first_day="2021-01-01", last_day="2021-06-29",
+        explanation="On 4,000 rows …",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("word", "shrink", "passed", "what_to_do"),
+    [
+        ("BEATS", None, True, ""),
+        ("TIES", None, True, ""),
+        ("WORSE", None, False, "train with the target relative_gap"),
+        ("INCONCLUSIVE", None, False, "Retrain when the holdout has more days, 90 of them at least"),
+        ("BEATS", 0.3, True, ""),
+        ("TIES", 0.3, False, r"λ = 0.3\), which only a model that BEATS it may"),
+        ("WORSE", 0.3, False, "train with"),
+        ("INCONCLUSIVE", 0.3, False, "the last close is the safer prediction"),
+    ],
+)
+def test_against_the_last_close_a_tie_is_enough_but_a_correction_of_it_has_to_beat_it(
+    word: Word, shrink: float | None, passed: bool, what_to_do: str
+) -> None:
+    gate = last_close_gate(judgement(word), shrink)
+    assert (gate.name, gate.passed, gate.numbers["days"]) == (LAST_CLOSE, passed, 180.0)
+    assert gate.explanation.startswith(f"{word}: On 4,000 rows …")
+    assert re.search(what_to_do, gate.explanation)
+    assert gate.explanation.endswith("…") == passed
+
+
+@pytest.mark.parametrize("word", WORDS)
+def test_against_the_champion_a_candidate_has_to_beat_or_to_tie(word: Word) -> None:
+    gate = champion_gate(judgement(word))
+    assert gate.passed == (word in ("BEATS", "TIES"))
+    assert ("Keep the champion" in gate.explanation) == (not gate.passed)
+
+
+def test_the_word_that_training_left_decides_and_the_last_close_itself_ties_by_what_it_is(store: ObjectStore) -> None:
+    metrics = {"checks": GOOD, "verdicts": {"last_close": judgement("WORSE").to_dict()}}
+    judged = with_documents(**{METRICS: json.dumps(metrics).encode()})
+    found = {gate.name: gate for gate in gates(judged, None, MarketHistory(store))}
+    assert (found[LAST_CLOSE].passed, found[LAST_CLOSE].numbers["mean"]) == (False, -0.02)
+    for shrink, word in ((0.0, "TIES"), (0.5, "Its training left no verdict")):
+        candidate = relative_model(shrink)
+        (gate,) = [gate for gate in gates(candidate, None, MarketHistory(store)) if gate.name == LAST_CLOSE]
+        assert (gate.passed, gate.explanation.startswith(word)) == (shrink == 0.0, True)
+
+
+def test_a_candidate_of_before_is_judged_on_the_rows_that_the_history_has(store: ObjectStore) -> None:
+    road = Road(store)
+    road.drop(prices=upload(market({"BTC": 420, "ETH": 420, "LTC": 420})))
+    road.answer_new()
+    at = date(2019, 3, 1)
+    prepared = prepare("2019-02-22", at, road.history, store, known_by=datetime.now(UTC), code="test")
+    documents = {
+        METRICS: json.dumps({"checks": GOOD, "holdout": {"overall": {"rows": 180}}}).encode(),
+        TRAINING_MANIFEST: json.dumps(prepared.manifest).encode(),
+    }
+    one, other = (with_documents(label=label, **documents) for label in ("one", "other"))
+    found = {gate.name: gate for gate in gates(one, other, road.history)}
+    # its own check says that it was closer; its predictions are random numbers
+    assert found[LAST_CLOSE].explanation.startswith("WORSE: On ")
+    assert (found[LAST_CLOSE].passed, found[LAST_CLOSE].numbers["coins"]) == (False, 3.0)
+    # and are those of the champion, which has the same network
+    assert (found[CHAMPION].passed, found[CHAMPION].numbers["mean"]) == (True, 0.0)
+    assert "every prediction is that of the champion other-" in found[CHAMPION].explanation
+
+
+def with_documents(label: str = "judged", **documents: bytes) -> ModelBundle:
+    base = model("gap")
+    return make_bundle(
+        label=label,
+        target="gap",
+        scaler=base.statistics,
+        slugs={},
+        network_onnx=base.files["network.onnx"],
+        weights_sha256=label,
+        about={},
+        documents=documents,
+    )
 
 
 def test_a_rollback_asks_no_gate(store: ObjectStore) -> None:

@@ -305,17 +305,39 @@ def _models(champion: "Champion", platform: Platform) -> dict[str, Any]:
         _compared(f"{one.version} (champion)" if one.version == champion.version else one.version, one)
         for one in found.models
     ]
+    no_word = {"against the last close": "", "against the champion": "", "saw rows": ""}
     return {
-        "models": records(
-            [*models, *({**_off_by(name, errors), "saw rows": ""} for name, errors in baselines.items())]
-        ),
+        "models": records([*models, *({**_off_by(name, errors), **no_word} for name, errors in baselines.items())]),
+        **_verdict(champion.version, found.of(champion.version)),
         "compared_on": f"{found.measured_on}: the same for all, the champion and the newest models",
         **{f"not_compared_{number}": visible(f"{one.version}: {one.why}") for number, one in unmeasured},
     }
 
 
 def _compared(name: str, measured: "Measured") -> dict[str, Any]:
-    return {**_off_by(name, measured.errors), "saw rows": measured.fitted}
+    return {
+        **_off_by(name, measured.errors),
+        "against the last close": measured.last_close.judgement.word if measured.last_close else "–",
+        "against the champion": measured.champion.judgement.word if measured.champion else "–",
+        "saw rows": measured.fitted,
+    }
+
+
+def _verdict(version: str, measured: "Measured | None") -> dict[str, Any]:
+    """The word on the champion against the last close, its numbers, which plot over time, and a picture of them."""
+    from crypto_ml.extras import can_draw
+
+    if measured is None or measured.last_close is None:
+        return {}
+    judgement = measured.last_close.judgement
+    numbers = {f"verdict_{name}": value for name, value in judgement.numbers.items() if value is not None}
+    shown = {"verdict": f"{judgement.word}: {judgement.explanation}", **numbers}
+    if can_draw():
+        from crypto_ml.forecasting.pictures import excess_loss
+
+        what = f"{version} against the last close, day by day: {judgement.word}"
+        shown["picture_verdict"] = picture(excess_loss(measured.last_close.loss, judgement, version), what)
+    return shown
 
 
 def _off_by(name: str, errors: "Errors | None") -> dict[str, Any]:
