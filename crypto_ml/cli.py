@@ -14,6 +14,7 @@ import click
 
 from crypto_ml.commands import (
     audit,
+    backtest,
     demo,
     dev,
     doctor,
@@ -91,6 +92,21 @@ def main() -> None:
     """Market data in, predictions of each cryptocurrency's next opening price out."""
 
 
-for module in (score, serve, drop, retry, retract, demo, dev, page, doctor, models, audit, handover, make_model):
+for module in (
+    score,
+    serve,
+    drop,
+    retry,
+    retract,
+    demo,
+    dev,
+    page,
+    doctor,
+    models,
+    backtest,
+    audit,
+    handover,
+    make_model,
+):
     for command in module.COMMANDS:
         main.add_command(command)

@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from crypto_ml.defs.assets import forecasts, models, upkeep, uploads
+from crypto_ml.defs.assets import backtest, forecasts, models, upkeep, uploads
 from crypto_ml.defs.assets.requests import served_predictions
 from crypto_ml.defs.forecast_sensor import forecast_sensor
 from crypto_ml.defs.jobs import daily_forecast, promote_model, retrain, score_uploads
@@ -18,7 +18,7 @@ from crypto_ml.settings import Settings
 def build_defs(settings: Settings) -> dg.Definitions:
     """The whole graph with these settings; tests build the real one with theirs."""
     return dg.Definitions(
-        assets=[*dg.load_assets_from_modules([uploads, models, forecasts, upkeep]), served_predictions],
+        assets=[*dg.load_assets_from_modules([uploads, models, backtest, forecasts, upkeep]), served_predictions],
         jobs=[
             score_uploads(settings.max_run_seconds),
             retrain,

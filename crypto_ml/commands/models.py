@@ -180,7 +180,8 @@ def _in_words(entry: "Champion") -> str:
 
 
 def _row(registry: "Registry", version: str, champion: "Champion | None", found: "SideBySide | None") -> dict[str, Any]:
-    from crypto_ml.stages.promotion import METRICS, recorded_judgement
+    from crypto_ml.forecasting.trained import METRICS
+    from crypto_ml.stages.promotion import recorded_judgement
 
     bundle = registry.load(version)
     network = bundle.document(METRICS).get("holdout", {}).get("overall", {}).get("network", {})

@@ -30,6 +30,7 @@ SETTLED: Final = "receipts/settled/"
 SWEPT: Final = "receipts/swept/"
 FORECAST_RECEIPTS: Final = "receipts/forecasts/"
 EXPERIMENTS: Final = "receipts/experiments/"
+BACKTESTS: Final = "receipts/backtests/"
 MODELS: Final = "models/"
 TRAINING_SETS: Final = "models/training_sets/"
 
@@ -191,6 +192,11 @@ def forecast_keys(target: date) -> ForecastKeys:
 def forecast_receipt_key(forecast_id: str) -> str:
     """Where the receipt of a forecast stands."""
     return f"{FORECAST_RECEIPTS}{forecast_id}.json"
+
+
+def backtest_key(backtest_id: str) -> str:
+    """Where a backtest's scoreboard stands."""
+    return f"{BACKTESTS}{backtest_id}.json"
 
 
 def champions_prefix(environment: Environment) -> str:

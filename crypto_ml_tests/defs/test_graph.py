@@ -13,6 +13,7 @@ PROMISED_ASSETS = {
     "champion_model",
     "predictions",
     "daily_forecast",
+    "backtest",
     "table_upkeep",
     "served_predictions",
 }

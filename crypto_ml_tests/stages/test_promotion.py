@@ -120,7 +120,8 @@ def test_a_candidate_that_cannot_be_compared_with_the_champion_is_refused(store:
 def judgement(word: Word, mean: float = -0.02) -> Judgement:
     return Judgement(
         word=word, mean=mean, low=mean - 0.01, high=mean + 0.01, p=0.02, days=180, rows=4000, coins=24,
-        coins_better=0.7, level=0.05, delta=0.01, against="the last close", first_day="2021-01-01", last_day="2021-06-29",
+        coins_better=0.7, level=0.05, delta=0.01, against="the last close", first_day="2021-01-01",
+        last_day="2021-06-29",
         explanation="On 4,000 rows …",
     )  # fmt: skip
 
