@@ -151,13 +151,14 @@ def _until(found: pd.DataFrame, since: date) -> pd.DataFrame:
 
 def _moved(before: pd.DataFrame, after: pd.DataFrame, disturbance: Disturbance, since: date) -> Iterator[Leak]:
     """One leak for each column of predictions that moved; a row that is gone or new has moved as well."""
-    after = after.reindex(before.index)
+    rows = before.index.union(after.index)
+    before, after = before.reindex(rows), after.reindex(rows)
     for column in before.columns.difference(list(OBSERVED)):
         old, new = (frame[column].to_numpy(np.float64) for frame in (before, after))
         moved = np.flatnonzero(old.view(np.int64) != new.view(np.int64))
         moved = moved[~(np.isnan(old[moved]) & np.isnan(new[moved]))]
         if len(moved):
-            symbol, day = before.index[moved[0]]
+            symbol, day = rows[moved[0]]
             yield Leak(
                 disturbance, since, len(moved), str(symbol), day.date(), str(column), float(old[moved[0]]),
                 float(new[moved[0]]),
@@ -166,7 +167,7 @@ def _moved(before: pd.DataFrame, after: pd.DataFrame, disturbance: Disturbance, 
 
 def _followed(before: pd.DataFrame, after: pd.DataFrame, since: date) -> int:
     later = before[before.index.get_level_values("date") > pd.Timestamp(since)]
-    both = later.join(after, rsuffix=" again", how="inner")
+    both = later.join(after.add_suffix(" again"), how="inner")
     columns = later.columns.difference(list(OBSERVED))
     moved = [both[column].to_numpy(np.float64) != both[f"{column} again"].to_numpy(np.float64) for column in columns]
     return int(np.any(moved, axis=0).sum()) if moved and len(both) else 0
