@@ -36,8 +36,8 @@ def test_the_asset_shows_the_scoreboard_and_the_command_prints_it(
     versions = [relative_model(0.0, label="close").version, relative_model(1.0, label="raw").version]
     result = materialised(dagster, models=versions, first_origin="2018-02-10", check_leaks=True)
     (event,) = result.asset_materializations_for_node("backtest")
-    shown = event.metadata
-    table = [record.data for record in shown["scoreboard"].value]
+    shown: Any = event.metadata
+    table = [dict(record.data) for record in shown["scoreboard"].records]
     assert [row["predicted by"] for row in table] == versions
     assert (table[0]["MASE"], table[0]["against the last close"]) == (1.0, "TIES")
     assert table[1]["coverage, %"] == table[0]["coverage, %"] != ""

@@ -9,11 +9,12 @@ import pytest
 
 from crypto_ml.errors import Refused
 from crypto_ml.forecasting.backtest import Span, by_dates, predicted
+from crypto_ml.forecasting.bundle import ModelBundle
 from crypto_ml.forecasting.holdout import holdout_predictions
 from crypto_ml.forecasting.leaks import check_leaks, disturbed
-from crypto_ml.forecasting.schema import OBSERVATION, Target
+from crypto_ml.forecasting.schema import OBSERVATION
 from crypto_ml.forecasting.training_set import Split
-from crypto_ml_tests.forecasting.markets import FIRST_DAY, market, model
+from crypto_ml_tests.forecasting.markets import FIRST_DAY, market, model, relative_model
 
 ROWS = market({"BTC": 120, "ETH": 110, "LTC": 120, "NEW": 100})[list(OBSERVATION)]
 SPAN = Span(FIRST_DAY + timedelta(79), FIRST_DAY + timedelta(80), FIRST_DAY + timedelta(107))
@@ -21,11 +22,13 @@ CUTS = [SPAN.first_day, SPAN.first_day + timedelta(14)]
 MADE = ["symbol", "date", "pred_open"]
 
 
-@pytest.mark.parametrize("target", ["gap", "change"])
-def test_what_serves_knows_nothing_of_the_future(target: Target) -> None:
-    found = check_leaks(
-        lambda rows: predicted(by_dates(rows)(SPAN.last_day).rows, SPAN, model(target))[MADE], ROWS, CUTS
-    )
+SERVED = {"gap": model("gap"), "change": model("change"), "relative": relative_model(1.0, 5.0)}
+
+
+@pytest.mark.parametrize("bundle", SERVED.values(), ids=SERVED)
+def test_what_serves_knows_nothing_of_the_future(bundle: ModelBundle) -> None:
+    columns = [*MADE, *(["pred_low", "pred_high"] if bundle.rule else [])]
+    found = check_leaks(lambda rows: predicted(by_dates(rows)(SPAN.last_day).rows, SPAN, bundle)[columns], ROWS, CUTS)
     assert found.passed, found.explanation
     assert found.compared == 2 * (4 + 15 * 4)
     assert found.followed > 0
@@ -75,7 +78,8 @@ def not_listed_any_more(rows: pd.DataFrame) -> pd.DataFrame:
     """Coins that are predicted only where they are still there in the end."""
     made = closes(rows)
     lasting = rows.groupby("symbol")["date"].transform("max") == rows["date"].max()
-    return made[lasting.loc[made.index]]
+    listed: pd.DataFrame = made[lasting.loc[made.index]]
+    return listed
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
@@ -158,7 +159,7 @@ def test_against_the_champion_a_candidate_has_to_beat_or_to_tie(word: Word) -> N
 
 def test_the_word_that_training_left_decides_and_the_last_close_itself_ties_by_what_it_is(store: ObjectStore) -> None:
     metrics = {"checks": GOOD, "verdicts": {"last_close": judgement("WORSE").to_dict()}}
-    judged = with_documents(**{METRICS: json.dumps(metrics).encode()})
+    judged = with_documents({METRICS: json.dumps(metrics).encode()})
     found = {gate.name: gate for gate in gates(judged, None, MarketHistory(store))}
     assert (found[LAST_CLOSE].passed, found[LAST_CLOSE].numbers["mean"]) == (False, -0.02)
     for shrink, word in ((0.0, "TIES"), (0.5, "Its training left no verdict")):
@@ -177,7 +178,7 @@ def test_a_candidate_of_before_is_judged_on_the_rows_that_the_history_has(store:
         METRICS: json.dumps({"checks": GOOD, "holdout": {"overall": {"rows": 180}}}).encode(),
         TRAINING_MANIFEST: json.dumps(prepared.manifest).encode(),
     }
-    one, other = (with_documents(label=label, **documents) for label in ("one", "other"))
+    one, other = (with_documents(documents, label) for label in ("one", "other"))
     found = {gate.name: gate for gate in gates(one, other, road.history)}
     # its own check says that it was closer; its predictions are random numbers
     assert found[LAST_CLOSE].explanation.startswith("WORSE: On ")
@@ -187,7 +188,7 @@ def test_a_candidate_of_before_is_judged_on_the_rows_that_the_history_has(store:
     assert "every prediction is that of the champion other-" in found[CHAMPION].explanation
 
 
-def with_documents(label: str = "judged", **documents: bytes) -> ModelBundle:
+def with_documents(documents: Mapping[str, bytes], label: str = "judged") -> ModelBundle:
     base = model("gap")
     return make_bundle(
         label=label,
