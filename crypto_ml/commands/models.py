@@ -87,8 +87,14 @@ def _line(row: dict[str, Any]) -> list[str]:
         words = f"{compared['verdict']}{_against_champion(compared)}"
         off = _off(compared["mean_relative_error"], compared["mase"])
         beside = f"same rows: {off}  {words}{said[compared['fitted']]}"
-    own = f"{own}  {row['verdict']}" if row["verdict"] else own
+    own = f"{own}  {_own_word(row)}" if row["verdict"] else own
     return [f"{'*' if row['champion'] else ' '} {row['version']}", row["target"], own, beside]
+
+
+def _own_word(row: dict[str, Any]) -> str:
+    """The word on its own holdout; of a model that serves the last close also the one on what it learnt."""
+    learnt = f" ({row['judgement']['word']} before λ = 0)" if row["serves_last_close"] and row["judgement"] else ""
+    return f"{row['verdict']}{learnt}"
 
 
 def _against_champion(compared: dict[str, Any]) -> str:
@@ -187,13 +193,15 @@ def _row(registry: "Registry", version: str, champion: "Champion | None", found:
     network = bundle.document(METRICS).get("holdout", {}).get("overall", {}).get("network", {})
     beside = found.of(version) if found else None
     own = recorded_judgement(bundle.document(METRICS))
+    serves_last_close = bundle.rule is not None and bundle.rule.serves_last_close
     return {
         "version": version,
         "champion": champion is not None and champion.version == version,
         "target": bundle.target,
         "mean_relative_error": network.get("mre"),
         "mase": network.get("mase"),
-        "verdict": own and own.word,
+        "verdict": "TIES" if serves_last_close else own and own.word,
+        "serves_last_close": serves_last_close,
         "judgement": own and own.to_dict(),
         "compared": beside
         and {
