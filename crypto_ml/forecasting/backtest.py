@@ -92,8 +92,8 @@ class Line:
     """One line of a scoreboard.
 
     mase: mean error as a share of the last close's, which is one basis point of the price at least. error: the mean
-    error in parts of the last close. coverage: share of the rows with an interval whose open lay within; `intervals`
-    counts them.
+    relative error, in parts of the observed open. coverage: share of the rows with an interval whose open lay within;
+    `intervals` counts them.
     """
 
     group: str
@@ -281,7 +281,7 @@ def _line(group: str, rows: pd.DataFrame) -> tuple[Line, DailyLoss]:
         days=judgement.days,
         coins=judgement.coins,
         mase=base.mean + loss.mean,
-        error=float(np.abs(observed - made).mean()),
+        error=float((np.abs(observed - made) / observed).mean()),
         judgement=judgement,
         coverage=covered,
         intervals=int(told.sum()),

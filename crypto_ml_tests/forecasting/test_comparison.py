@@ -66,7 +66,11 @@ def test_every_model_and_both_baselines_are_measured_on_the_same_rows() -> None:
 
 def test_a_word_stands_on_every_model_against_the_last_close_and_the_champion() -> None:
     rows = market({"BTC": 100, "ETH": 95})[list(OBSERVATION)]
-    models: dict[str, ModelBundle | str] = {"raw": MODELS["one"], "shrunk": relative_model(0.0, label="shrunk"), "gone": "its files are damaged"}
+    models: dict[str, ModelBundle | str] = {
+        "raw": MODELS["one"],
+        "shrunk": relative_model(0.0, label="shrunk"),
+        "gone": "its files are damaged",
+    }
     found = side_by_side(rows, FIRST_DAY + timedelta(days=15), models, "market_history", "raw")
     raw, shrunk, gone = found.models
     assert raw.last_close and shrunk.last_close and shrunk.champion
