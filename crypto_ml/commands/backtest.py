@@ -16,27 +16,37 @@ if TYPE_CHECKING:
 @click.option("--every", default=28, show_default=True, help="Days from one origin to the next.")
 @click.option("--first", metavar="DATE", help="The first origin. Default: after a year, or half of a shorter history.")
 @click.option("--model", "models", multiple=True, help="A version in the registry, as it is; may be given again.")
+@click.option("--learner", "learners", multiple=True, help="Trained anew at every origin; may be given again.")
 @click.option("--symbols", metavar="A,B,…", help="Only these series. Default: all.")
 @click.option("--check-leaks", is_flag=True, help="Also look whether any prediction knows of the future.")
 @click.option("--json", "as_json", is_flag=True, help="Print the whole scoreboard as JSON.")
 def command(
-    *, every: int, first: str | None, models: tuple[str, ...], symbols: str | None, check_leaks: bool, as_json: bool
+    *,
+    every: int,
+    first: str | None,
+    models: tuple[str, ...],
+    learners: tuple[str, ...],
+    symbols: str | None,
+    check_leaks: bool,
+    as_json: bool,
 ) -> None:
     """Predict the past as it would have been predicted: at each origin a model made of what was known then.
 
-    Without --model a model is trained at every origin, as a retrain with the settings would; this takes the extra
-    `training`. The scoreboard has all rows, coins, months and regimes, each with MASE (1 is as good as the last close),
-    the word on it with its interval, and how many opens lay within the intervals. It is kept under receipts/backtests/.
+    Without --model or --learner the learners of CRYPTO_ML_LEARNERS are trained at every origin, and `retrain` takes of
+    them what a retrain would; training takes the extra `training`. The scoreboard has all rows, coins, months and
+    regimes, each with MASE (1 is as good as the last close), the word on it with its interval, and how many opens lay
+    within the intervals. It is kept under receipts/backtests/.
     """
     from crypto_ml.deployment import Deployment
     from crypto_ml.settings import Settings
-    from crypto_ml.stages.backtest import Asked, LeaksFound, backtest
+    from crypto_ml.stages.backtest import Asked, LeaksFound, backtest, learners_named
 
     deployment = Deployment(Settings.from_environment())
     asked = Asked(
         every=every,
         first=_day(first),
         models=models,
+        learners=learners_named(learners),
         symbols=tuple(sorted({one.strip() for one in symbols.split(",") if one.strip()})) if symbols else None,
         check_leaks=check_leaks,
     )

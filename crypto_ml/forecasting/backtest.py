@@ -19,10 +19,9 @@ from crypto_ml.errors import Refused
 from crypto_ml.forecasting.bundle import ModelBundle
 from crypto_ml.forecasting.features import series_starts
 from crypto_ml.forecasting.holdout import holdout_predictions
-from crypto_ml.forecasting.plan import Plan
 from crypto_ml.forecasting.progress import Progress, Tell, tell_nobody
 from crypto_ml.forecasting.recent_gaps import recent_gaps
-from crypto_ml.forecasting.training_set import Split, TooLittleHistory, fit_scaler, rows_sha256, split_by_time
+from crypto_ml.forecasting.training_set import Split, TooLittleHistory
 from crypto_ml.forecasting.verdicts import DailyLoss, Judgement, daily_loss, judge
 
 EVERY_DAYS: Final = 28
@@ -60,18 +59,23 @@ Maker = Callable[[pd.DataFrame, date], ModelBundle]
 
 @dataclass(frozen=True)
 class AtOrigin:
-    """What came of one origin. version: of the model; rows: that it predicted; why: where there are none."""
+    """What came of one origin. version: of the model; rows: that it predicted; why: where there are none.
+
+    shrink: by how much it corrects the last close, λ; None where it has no serving rule.
+    """
 
     span: Span
     knowledge: Knowledge
     version: str
     rows: int
     why: str = ""
+    shrink: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain texts and numbers, for JSON."""
         said = {name: str(value) for name, value in asdict(self.span).items()}
-        return {**said, "knowledge": self.knowledge, "version": self.version, "rows": self.rows, "why": self.why}
+        made = {"version": self.version, "lambda": self.shrink, "rows": self.rows, "why": self.why}
+        return {**said, "knowledge": self.knowledge, **made}
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,27 +163,6 @@ def by_dates(rows: pd.DataFrame) -> History:
     return lambda day: Known(rows[days < np.datetime64(day)].reset_index(drop=True), "dates")
 
 
-def refitted(plan: Plan, tell: Tell = tell_nobody) -> Maker:
-    """Models that are trained at every origin, as a retrain of that day would have trained them."""
-    from crypto_ml.forecasting.training import train
-
-    def make(rows: pd.DataFrame, origin: date) -> ModelBundle:
-        split = split_by_time(rows["date"])
-        manifest = {
-            "source": "backtest",
-            "as_of": str(origin),
-            "rows_sha256": rows_sha256(rows),
-            "split": {name: str(day) for name, day in asdict(split).items()},
-        }
-        scaler = fit_scaler(rows, split)
-        trained = train(
-            rows, split, scaler, plan, label=f"backtest-{origin}", manifest=manifest, created_at=str(origin), tell=tell
-        )
-        return trained.bundle
-
-    return make
-
-
 def served(bundle: ModelBundle, fitted_before: date | None) -> Maker:
     """One model at every origin; where it is known to have been fitted on later rows, it says so instead."""
 
@@ -208,7 +191,8 @@ def run(name: str, over: Sequence[Span], history: History, make: Maker, tell: Te
             origins.append(AtOrigin(span, known.knowledge, "", 0, str(none)))
             continue
         parts.append(rows)
-        origins.append(AtOrigin(span, known.knowledge, bundle.version, len(rows)))
+        shrink = bundle.rule.shrink if bundle.rule else None
+        origins.append(AtOrigin(span, known.knowledge, bundle.version, len(rows), shrink=shrink))
     tell(Progress("backtest", len(over), len(over), "origins", name))
     if not parts:
         raise Refused(f"{name} could predict at none of {len(over)} origins; the last says: {origins[-1].why}")

@@ -5,10 +5,13 @@ What is asked for runs over one version of the history. Where most of the rows b
 """
 
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, date, datetime, time, timedelta
-from typing import Any, Final
+from functools import partial
+from typing import Any, Final, get_args
+
+import pandas as pd
 
 from crypto_ml.deployment import Deployment
 from crypto_ml.digest import sha256_of
@@ -23,25 +26,28 @@ from crypto_ml.forecasting.backtest import (
     by_dates,
     first_origin,
     predicted,
-    refitted,
     run,
     scoreboards,
     served,
     spans,
 )
-from crypto_ml.forecasting.bundle import TRAINING_MANIFEST
+from crypto_ml.forecasting.bundle import NETWORK, TRAINING_MANIFEST, ModelBundle
 from crypto_ml.forecasting.comparison import fitted_before
 from crypto_ml.forecasting.leaks import LeakCheck, check_leaks
-from crypto_ml.forecasting.plan import Plan
+from crypto_ml.forecasting.plan import LearnerName, Plan
 from crypto_ml.forecasting.progress import Tell, tell_nobody
 from crypto_ml.forecasting.schema import OBSERVATION
 from crypto_ml.forecasting.sorting import as_frame
+from crypto_ml.forecasting.trained import Trained
+from crypto_ml.forecasting.training import train
+from crypto_ml.forecasting.training_set import rows_sha256, split_by_time
 from crypto_ml.ledger.code import code_version
 from crypto_ml.ledger.layout import JSON, backtest_key
 from crypto_ml.ledger.registry import Registry
 from crypto_ml.ledger.software import software
 from crypto_ml.settings import Settings
-from crypto_ml.stages.scaler import SOURCE
+from crypto_ml.stages.scaler import SOURCE, fitted_scaler
+from crypto_ml.stages.trained_model import best, plans_of
 from crypto_ml.storage.history import MarketHistory
 from crypto_ml.storage.objects import rendered
 
@@ -49,6 +55,9 @@ FORMAT: Final = 1
 
 MOST_LATE: Final = 0.5
 """Share of the rows before an origin that may have become known after it: with more, rows are taken by their dates."""
+
+RETRAIN: Final = "retrain"
+"""What a competitor is called that takes at each origin what a retrain would have taken."""
 
 ONE_DAY: Final = timedelta(1)
 
@@ -62,15 +71,24 @@ class Asked:
     """What a backtest is asked for.
 
     every: days from origin to origin. first: the first origin; None for one after a year of history, or half of a
-    shorter one. models: versions in the registry, each as it is at every origin. symbols: None for all. check_leaks:
-    whether the last origin of every competitor is run again with its future disturbed.
+    shorter one. models: versions in the registry, each as it is at every origin. learners: who is trained anew at every
+    origin; without either, those of the settings, and beside them what a retrain takes of them. symbols: None for all.
+    check_leaks: whether the last origin of every competitor is run again with its future disturbed.
     """
 
     every: int = EVERY_DAYS
     first: date | None = None
     models: tuple[str, ...] = ()
+    learners: tuple[LearnerName, ...] = ()
     symbols: tuple[str, ...] | None = None
     check_leaks: bool = False
+
+
+def learners_named(names: Sequence[str]) -> tuple[LearnerName, ...]:
+    """Learners by their names, in the order in which they are trained. Raises Refused for one that there is not."""
+    if unknown := sorted(set(names) - set(get_args(LearnerName))):
+        raise Refused(f"no learner is called {', '.join(unknown)}; there are {', '.join(get_args(LearnerName))}")
+    return tuple(name for name in get_args(LearnerName) if name in names)
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,8 +145,8 @@ class KnownThen:
 def backtest(asked: Asked, deployment: Deployment, now: datetime, tell: Tell = tell_nobody) -> Backtested:
     """Run what is asked for, and keep its scoreboard under an id that follows from it.
 
-    Without models it is what a retrain with these settings trains, fitted anew at every origin. Raises Refused where
-    there are no rows, no origin, or no model that can be made at one.
+    Raises Refused where there are no rows, no origin, or no model that can be made at one; NotInstalled where a model
+    is to be trained and the libraries of training are missing.
     """
     history, settings = deployment.history, deployment.settings
     version = history.version()
@@ -144,7 +162,11 @@ def backtest(asked: Asked, deployment: Deployment, now: datetime, tell: Tell = t
     competitors = _competitors(asked, deployment.registry, settings, tell)
     ran = [run(name, over, known, one.make, tell) for name, one in competitors.items()]
     boards = tuple(scoreboards(ran))
-    leaks = {one.name: _checked(one, known, competitors[one.name].make) for one in ran} if asked.check_leaks else {}
+    leaks = {
+        one.name: _checked(one, known, alone)
+        for one in ran
+        if asked.check_leaks and (alone := competitors[one.name].alone)
+    }
     knowledge = [at.knowledge for at in ran[0].origins]
     document = {
         "format": FORMAT,
@@ -170,10 +192,12 @@ def backtest(asked: Asked, deployment: Deployment, now: datetime, tell: Tell = t
 
 @dataclass(frozen=True)
 class _Competitor:
-    """How a competitor makes its models, and what the document says of it."""
+    """How a competitor makes its models, and what the document says of it; alone: the same that shares nothing with
+    what was made before, for a look at leaks, None where others of the competitors are what it takes."""
 
     make: Maker
     said: Mapping[str, Any]
+    alone: Callable[[], Maker] | None = None
 
 
 def _competitors(asked: Asked, registry: Registry, settings: Settings, tell: Tell) -> dict[str, _Competitor]:
@@ -182,24 +206,74 @@ def _competitors(asked: Asked, registry: Registry, settings: Settings, tell: Tel
         bundle = registry.load(version)
         ours = bundle.document(TRAINING_MANIFEST).get("source") == SOURCE
         until = fitted_before(bundle) if ours else None
-        found[version] = _Competitor(served(bundle, until), {"version": version, "fitted_before": until and str(until)})
-    if not asked.models:
-        plan = Plan(target=settings.target, epochs=settings.epochs, drawn="each epoch")
-        found["retrain"] = _Competitor(refitted(plan, tell), {"plan": asdict(plan)})
+        make = served(bundle, until)
+        known = {"version": version, "fitted_before": until and str(until)}
+        found[version] = _Competitor(make, known, partial(served, bundle, until))
+    if asked.models and not asked.learners:
+        return found
+    plans = plans_of(settings, asked.learners)
+    together = _Retrained(plans, tell)
+    for plan in plans:
+        said = {"plan": asdict(plan)}
+        found[plan.learner] = _Competitor(together.by(plan), said, partial(_alone, plan, tell))
+    if not asked.learners and len(plans) > 1:
+        found[RETRAIN] = _Competitor(together.taken, {"learners": [plan.learner for plan in plans]})
     return found
 
 
-def _checked(ran: Ran, known: KnownThen, make: Maker) -> LeakCheck:
+class _Retrained:
+    """What retrains would have left behind at the origins; a learner is trained once at each, whoever asks for it."""
+
+    def __init__(self, plans: Sequence[Plan], tell: Tell) -> None:
+        self._plans, self._tell = plans, tell
+        self._made: dict[tuple[date, str], Trained] = {}
+
+    def by(self, plan: Plan) -> Maker:
+        """The models of one learner."""
+        return lambda rows, origin: self._trained(plan, rows, origin).bundle
+
+    def taken(self, rows: pd.DataFrame, origin: date) -> ModelBundle:
+        """The model that a retrain would have named: the best that BEATS the last close, else that."""
+        one = best([self._trained(plan, rows, origin) for plan in self._plans])
+        last_close = replace(self._plans[0], learner="last_close")
+        return (one or self._trained(last_close, rows, origin)).bundle
+
+    def _trained(self, plan: Plan, rows: pd.DataFrame, origin: date) -> Trained:
+        key = (origin, plan.learner)
+        if key not in self._made:
+            split = split_by_time(rows["date"])
+            scaler, _ = fitted_scaler(rows, split, plan.target)
+            manifest = {
+                "source": "backtest",
+                "as_of": str(origin),
+                "rows_sha256": rows_sha256(rows),
+                "split": {name: str(day) for name, day in asdict(split).items()},
+            }
+            label = f"backtest-{origin}"
+            self._made[key] = train(
+                rows, split, scaler, plan, label=label, manifest=manifest, created_at=str(origin), tell=self._tell
+            )
+        return self._made[key]
+
+
+def _alone(plan: Plan, tell: Tell) -> Maker:
+    return _Retrained([plan], tell).by(plan)
+
+
+def _checked(ran: Ran, known: KnownThen, alone: Callable[[], Maker]) -> LeakCheck:
     """A competitor at its last origin with a few days after it, everything done again from the training on."""
     at = next((one for one in reversed(ran.origins) if one.rows and _days(one.span) >= 4), None)
     if at is None:
         raise Refused(f"{ran.name} predicted at no origin that has four days after it; leaks show on such an origin")
     span = at.span
 
-    def predict(rows: Any) -> Any:
+    def predict(rows: pd.DataFrame) -> pd.DataFrame:
         history = by_dates(rows)
-        found = predicted(history(span.last_day + ONE_DAY).rows, span, make(history(span.origin).rows, span.origin))
-        return found[["symbol", "date", "pred_open", "pred_low", "pred_high"]]
+        bundle = alone()(history(span.origin).rows, span.origin)
+        found = predicted(history(span.last_day + ONE_DAY).rows, span, bundle)
+        # at λ = 0 no prediction shows what the network has learnt, so the network itself is compared as a number
+        network = float(int(sha256_of(bundle.files[NETWORK])[:12], 16))
+        return found[["symbol", "date", "pred_open", "pred_low", "pred_high"]].assign(network=network)
 
     rows = by_dates(known.rows)(span.last_day + ONE_DAY).rows
     return check_leaks(predict, rows, [span.first_day, span.first_day + timedelta(_days(span) // 2)])

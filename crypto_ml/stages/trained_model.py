@@ -12,7 +12,7 @@ from datetime import UTC, date, datetime
 from typing import Final
 
 from crypto_ml.forecasting.evaluation import Verdict, recency_verdict
-from crypto_ml.forecasting.plan import Plan
+from crypto_ml.forecasting.plan import LearnerName, Plan
 from crypto_ml.forecasting.pooled_scaler import PooledScaler
 from crypto_ml.forecasting.trained import Trained
 from crypto_ml.forecasting.training import train
@@ -84,12 +84,12 @@ def train_week(week: str, history: MarketHistory, store: ObjectStore, settings: 
     return Candidate(training_set, taken, recency_verdict(newest, date.fromisoformat(manifest["as_of"])), every)
 
 
-def plans_of(settings: Settings) -> list[Plan]:
-    """What is trained for a week, by the settings."""
+def plans_of(settings: Settings, learners: Sequence[LearnerName] = ()) -> list[Plan]:
+    """What is trained for a week, by the settings; learners: others than theirs."""
     plan = Plan(target=settings.target, epochs=settings.epochs, drawn="each epoch")
     if settings.target != "relative_gap":
         return [plan]
-    names = settings.learner_names
+    names = learners or settings.learner_names
     return [replace(plan, learner=name, level=LEVEL_OF_EVERY_RETRAIN / len(names)) for name in names]
 
 

@@ -3,13 +3,16 @@
 import json
 from dataclasses import replace
 from datetime import UTC, date, datetime
+from typing import get_args
 
 import pandas as pd
 import pytest
 
 from crypto_ml.errors import Refused
+from crypto_ml.forecasting.plan import LearnerName
 from crypto_ml.ledger.layout import BACKTESTS
-from crypto_ml.stages.backtest import Asked, KnownThen, backtest
+from crypto_ml.settings import Settings
+from crypto_ml.stages.backtest import Asked, KnownThen, backtest, learners_named
 from crypto_ml.storage.objects import ObjectStore
 from crypto_ml_tests.forecasting.markets import market
 from crypto_ml_tests.stages.road import Road, upload
@@ -80,3 +83,32 @@ def test_each_origin_knows_what_was_known_then_and_the_scoreboard_is_kept_once(s
     assert one.scoreboards[0].overall.rows * 2 == done.scoreboards[0].overall.rows
     with pytest.raises(Refused, match="no rows of these symbols"):
         backtest(replace(asked, symbols=("XRP",)), road.deployment, on(9, 1))
+
+
+def test_learners_are_trained_once_at_each_origin_and_a_retrain_takes_one_of_them(store: ObjectStore) -> None:
+    settings = Settings(target="relative_gap", learners="absolute,last_close", epochs=1)
+    road = Road(store, settings=settings)
+    delivered(road, on(9, 1), "prices", market({"BTC": 220, "ETH": 220, "LTC": 220}))
+    asked = Asked(every=60, first=date(2018, 7, 1))
+    done = backtest(asked, road.deployment, on(9, 1))
+    origins = done.document["origins"]
+    assert list(origins) == ["absolute", "last_close", "retrain"]
+    (absolute,), (last_close,), (retrain,) = origins.values()
+    assert retrain["version"] in (absolute["version"], last_close["version"])
+    assert absolute["version"].startswith("backtest-2018-07-01-")
+    assert last_close["lambda"] == 0.0
+    board = done.scoreboards[1].overall
+    assert (board.judgement.word, board.mase, board.intervals) == ("TIES", 1.0, board.rows)
+    with pytest.raises(Refused, match="no learner is called arima; there are gru"):
+        learners_named(["gru", "arima"])
+
+
+@pytest.mark.simulations
+@pytest.mark.parametrize("learner", get_args(LearnerName))
+def test_no_learner_knows_of_the_future(store: ObjectStore, learner: LearnerName) -> None:
+    road = Road(store, settings=Settings(target="relative_gap", epochs=2))
+    delivered(road, on(9, 1), "prices", market({"BTC": 220, "ETH": 220, "LTC": 220}))
+    asked = Asked(every=60, first=date(2018, 7, 1), learners=(learner,), check_leaks=True)
+    found = backtest(asked, road.deployment, on(9, 1)).leaks[learner]
+    assert found.passed, found.explanation
+    assert found.followed > 0

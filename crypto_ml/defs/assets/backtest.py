@@ -33,7 +33,12 @@ class RollingOrigins(dg.Config):
     )
     models: list[str] = Field(
         default=[],
-        description="Versions in the registry, each as it is at every origin; empty: trained at each origin.",
+        description="Versions in the registry, each as it is at every origin.",
+    )
+    learners: list[str] = Field(
+        default=[],
+        description="Trained anew at every origin; empty, without models: those of CRYPTO_ML_LEARNERS, and beside them "
+        "what a retrain takes of them.",
     )
     symbols: list[str] = Field(default=[], description="Only these series; empty: all.")
     check_leaks: bool = Field(default=False, description="true: also look whether any prediction knows of the future.")
@@ -69,14 +74,19 @@ def backtest(context: dg.AssetExecutionContext, platform: Platform, config: Roll
 
 
 def _asked(config: RollingOrigins) -> "Asked":
-    from crypto_ml.stages.backtest import Asked
+    from crypto_ml.stages.backtest import Asked, learners_named
 
     try:
         first = date.fromisoformat(config.first_origin) if config.first_origin else None
     except ValueError as error:
         raise Refused(f"first_origin must be a date such as 2017-01-31, not {config.first_origin!r}") from error
     return Asked(
-        config.every_days, first, tuple(config.models), tuple(sorted(config.symbols)) or None, config.check_leaks
+        every=config.every_days,
+        first=first,
+        models=tuple(config.models),
+        learners=learners_named(config.learners),
+        symbols=tuple(sorted(config.symbols)) or None,
+        check_leaks=config.check_leaks,
     )
 
 
