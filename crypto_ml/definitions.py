@@ -2,15 +2,22 @@
 
 import dagster as dg
 
-from crypto_ml.defs.assets import backtest, forecasts, models, upkeep, uploads
+from crypto_ml.defs.alarm_sensor import alarm_sensor
+from crypto_ml.defs.assets import backtest, forecasts, models, monitoring, upkeep, uploads
 from crypto_ml.defs.assets.requests import served_predictions
 from crypto_ml.defs.forecast_sensor import forecast_sensor
-from crypto_ml.defs.jobs import daily_forecast, promote_model, retrain, score_uploads
+from crypto_ml.defs.jobs import daily_forecast, monitor, promote_model, report_on_drift, retrain, score_uploads
 from crypto_ml.defs.jobs import upkeep as upkeep_job
 from crypto_ml.defs.requests_sensor import requests_sensor
 from crypto_ml.defs.resources import Platform
 from crypto_ml.defs.retraction import retract_upload
-from crypto_ml.defs.schedules import daily_forecast_at_close, upkeep_when_due, weekly_retraining
+from crypto_ml.defs.schedules import (
+    daily_forecast_at_close,
+    daily_monitoring,
+    upkeep_when_due,
+    weekly_drift_report,
+    weekly_retraining,
+)
 from crypto_ml.defs.sensors import uploads_sensor
 from crypto_ml.settings import Settings
 
@@ -18,7 +25,10 @@ from crypto_ml.settings import Settings
 def build_defs(settings: Settings) -> dg.Definitions:
     """The whole graph with these settings; tests build the real one with theirs."""
     return dg.Definitions(
-        assets=[*dg.load_assets_from_modules([uploads, models, backtest, forecasts, upkeep]), served_predictions],
+        assets=[
+            *dg.load_assets_from_modules([uploads, models, backtest, forecasts, upkeep, monitoring]),
+            served_predictions,
+        ],
         jobs=[
             score_uploads(settings.max_run_seconds),
             retrain,
@@ -26,9 +36,11 @@ def build_defs(settings: Settings) -> dg.Definitions:
             daily_forecast,
             retract_upload,
             upkeep_job,
+            monitor,
+            report_on_drift,
         ],
-        schedules=[weekly_retraining, daily_forecast_at_close, upkeep_when_due],
-        sensors=[uploads_sensor, forecast_sensor, requests_sensor],
+        schedules=[weekly_retraining, daily_forecast_at_close, daily_monitoring, weekly_drift_report, upkeep_when_due],
+        sensors=[uploads_sensor, forecast_sensor, requests_sensor, alarm_sensor],
         resources={"platform": Platform.of(settings)},
         # one process for a run: a second interpreter for each step would cost more than the step
         executor=dg.in_process_executor,

@@ -1,8 +1,8 @@
 """The settings of the product: each written once, as a field whose variable, words and default everything else reads.
 
 Belongs here: every choice that whoever runs crypto_ml may make, in the types of the rooms that take it. Does not belong
-here: how S3 is reached, which is the AWS SDK's own affair; and secrets, for there are none. The rooms below get values,
-never these settings. The environment is read when asked for, never at import.
+here: how S3 is reached, which is the AWS SDK's own affair. One may hold secrets, and nothing shows it. The rooms below
+get values, never these settings. The environment is read when asked for, never at import.
 """
 
 import os
@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self, get_args
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveInt, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveInt, SecretStr, ValidationError
 from pydantic_core import ErrorDetails
 
 from crypto_ml.errors import Refused
@@ -106,6 +106,14 @@ class Settings(BaseModel):
         description="`dev`, `preprod` or `prod`: whose champion serves; `prod` takes only what `preprod` serves",
     )
     image: Text | None = Field(default=None, description="the image that runs, best by digest; recorded in receipts")
+    alarm_urls: SecretStr | None = Field(
+        default=None,
+        description="where [alarms are sent](docs/monitoring.md#where-alarms-go): URLs as apprise has them, with "
+        "spaces between them; nothing of them is logged or recorded",
+    )
+    retrain_on_alarm: bool = Field(
+        default=False, description="`true`: an alarm about the model that stands for two days asks for a retrain, once"
+    )
     serve_tokens: Text = Field(
         default="", description="who may ask the service: `NAME RIGHTS SHA256`, several with `;` between them"
     )

@@ -53,3 +53,18 @@ upkeep = dg.define_asset_job(
     "for it, and it may be launched at any time.",
     tags={QUEUE: "upkeep", **ONLY_DEAD_PROCESSES},
 )
+
+monitor = dg.define_asset_job(
+    "monitor",
+    selection=["prediction_performance", "model_drift", "data_faults", "service_health", "machine_use"],
+    description="Look at predictions, model, data, service and machine, and raise alarms. The schedule launches it "
+    "each day, and it may be launched at any time.",
+    tags={QUEUE: "monitoring", **ONLY_DEAD_PROCESSES},
+)
+
+report_on_drift = dg.define_asset_job(
+    "report_on_drift",
+    selection=["drift_report"],
+    description="Write what was watched in a week as one HTML page, kept under receipts/watched/.",
+    tags={QUEUE: "monitoring", **ONLY_DEAD_PROCESSES},
+)

@@ -156,6 +156,11 @@ def _caption(series: "Series") -> str:
     return f"{in_markdown(name)}, {first} to {last}: predicted (blue) and observed (grey) open"
 
 
+def drawn(lines: "Sequence[Line]", caption: str) -> dg.MarkdownMetadataValue:
+    """Lines in a small picture, and what they are."""
+    return dg.MetadataValue.md(_sketched(lines, caption))
+
+
 def _sketched(lines: "Sequence[Line]", caption: str) -> str:
     from crypto_ml.forecasting.sketches import MOST_POINTS, sketch
 

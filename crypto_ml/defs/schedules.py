@@ -1,8 +1,9 @@
-"""What happens by the clock: a retrain each week, a forecast at each close, upkeep when it is due. Times are UTC."""
+"""What happens by the clock: a retrain each week, a forecast at each close, a look at how all of it does each day,
+upkeep when it is due. Times are UTC."""
 
 import dagster as dg
 
-from crypto_ml.defs.jobs import daily_forecast, retrain, upkeep
+from crypto_ml.defs.jobs import daily_forecast, monitor, report_on_drift, retrain, upkeep
 from crypto_ml.defs.partitions import last_week, week_end
 from crypto_ml.defs.resources import Platform
 from crypto_ml.errors import CryptoMLError
@@ -34,6 +35,25 @@ daily_forecast_at_close = dg.ScheduleDefinition(
     cron_schedule="0 0 * * *",
     execution_timezone="UTC",
     description="At the UTC day boundary, which is a crypto market's close.",
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+)
+
+
+daily_monitoring = dg.ScheduleDefinition(
+    name="daily_monitoring",
+    job=monitor,
+    cron_schedule="30 5 * * *",
+    execution_timezone="UTC",
+    description="Each morning, when the rows of the day before have come as a rule.",
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+)
+
+weekly_drift_report = dg.ScheduleDefinition(
+    name="weekly_drift_report",
+    job=report_on_drift,
+    cron_schedule="0 6 * * 1",
+    execution_timezone="UTC",
+    description="Mondays at 06:00, after the look of the day.",
     default_status=dg.DefaultScheduleStatus.RUNNING,
 )
 

@@ -33,6 +33,7 @@ from crypto_ml.forecasting.schema import Recovery
 from crypto_ml.forecasting.scoring import PREDICTED, SEED, predictions_of, score_columns
 from crypto_ml.forecasting.series import LookAlikes
 from crypto_ml.forecasting.sorting import RowSorter
+from crypto_ml.forecasting.unit_changes import UnitChanges
 from crypto_ml.forecasting.uploads.read_as import ReadAs
 
 FILE: Final = 0
@@ -106,9 +107,10 @@ def score_file(
         how_wide = f" {level}" if bundle.rule else ""
         answer_id = sha256_of(f"{sha256_of_file(upload)} {bundle.sha256} {recovery}{read}{how_wide}".encode())[:16]
         name_series(sorter, lambda _: bundle.slugs)
-        alike = _look_alikes(sorter, bundle)
+        alike, changes = _look_alikes(sorter, bundle), UnitChanges()
         append_table(partial, predictions_of(bundle).empty_table())
-        parts = _scored(sorter, repeats, bundle, recovery, answer_id=answer_id, level=level)
+        rows = changes.seen(settled_rows(sorter, repeats))
+        parts = _scored(rows, bundle, recovery, answer_id=answer_id, level=level)
         with partial.open("ab") as file:
             for part in parts if not intake.refusal else ():
                 file.write(part.lines)
@@ -141,6 +143,7 @@ def score_file(
             *how.notes(),
             *((own_scaled_note(own_scaled, own_scaled_series),) if own_scaled else ()),
             *alike.notes(FILE),
+            *changes.notes(FILE),
         ),
     )
 
@@ -157,9 +160,10 @@ class _Scored:
 
 
 def _scored(
-    sorter: RowSorter, repeats: Repeats, bundle: ModelBundle, recovery: Recovery, *, answer_id: str, level: float
+    rows: Iterable[pa.Table], bundle: ModelBundle, recovery: Recovery, *, answer_id: str, level: float
 ) -> Iterator[_Scored]:
-    """The predictions of all rows in order: scored and written as CSV by some threads, a few pieces at a time."""
+    """The predictions of rows, chunks of whole series, in order: scored and written as CSV by some threads, a few
+    pieces at a time."""
     schema = predictions_of(bundle)
 
     def scored(part: _Part) -> tuple[pa.Table, list[str], bool]:
@@ -189,7 +193,7 @@ def _scored(
                 of_chunk = []
 
     with ThreadPoolExecutor(THREADS) as pool:
-        parts = chain.from_iterable(map(_parts, settled_rows(sorter, repeats)))
+        parts = chain.from_iterable(map(_parts, rows))
         yield from ahead(written, chunks(ahead(scored, parts, pool)), pool)
 
 

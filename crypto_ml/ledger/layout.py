@@ -28,6 +28,8 @@ REQUESTS: Final = "receipts/requests/"
 CLAIMS: Final = "receipts/claims/"
 SETTLED: Final = "receipts/settled/"
 SWEPT: Final = "receipts/swept/"
+ALARMS: Final = "receipts/alarms/"
+WATCHED: Final = "receipts/watched/"
 FORECAST_RECEIPTS: Final = "receipts/forecasts/"
 EXPERIMENTS: Final = "receipts/experiments/"
 BACKTESTS: Final = "receipts/backtests/"
@@ -207,3 +209,8 @@ def champions_prefix(environment: Environment) -> str:
 def bundle_prefix(version: str) -> str:
     """Where the files of a model bundle stand."""
     return f"{MODELS}bundles/{version}/"
+
+
+def drift_report_key(week: str, sha256: str) -> str:
+    """Where the report on what was watched in a week stands; one made later of more data is another."""
+    return f"{WATCHED}{week}-{sha256[:16]}.html"

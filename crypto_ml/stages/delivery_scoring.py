@@ -23,6 +23,7 @@ from crypto_ml.forecasting.schema import Earlier
 from crypto_ml.forecasting.scoring import SEED, predictions_of, score_tables, witness_of
 from crypto_ml.forecasting.series import LookAlikes
 from crypto_ml.forecasting.sorting import RowSorter
+from crypto_ml.forecasting.unit_changes import UnitChanges
 from crypto_ml.ledger.formats.receipt_v2 import Fingerprints
 from crypto_ml.ledger.registry import Champion
 from crypto_ml.settings import Settings
@@ -80,7 +81,7 @@ is said beside it (`LOGGED_BESIDE`)."""
 class Scored:
     """The predictions of one file on local disk, and what they are made of. own_scaled: the first OWN_SCALED_NAMED of
     the series that were scaled by their own rows. folded_series: of how many of them the first rows came as a state.
-    look_alikes: what to tell of series that others look like."""
+    look_alikes: what to tell of series that others look like. unit_changes: and of rows that seem in another unit."""
 
     path: Path
     fingerprints: Fingerprints = field(default_factory=Fingerprints)
@@ -91,6 +92,7 @@ class Scored:
     folded_series: int = 0
     preview: list[pa.Table] = field(default_factory=list)
     look_alikes: Sequence[str] = ()
+    unit_changes: Sequence[str] = ()
 
 
 @part(FEATURES)
@@ -129,7 +131,8 @@ def score_delivery(
         folded = FoldedSeries(directory / "folded")
         alike = add_earlier_rows(sorter, folded, sources, uploads)
         tell, answered = logged(log, f"delivery {cleaned.delivery}"), 0
-        chunks = sorter.chunk_tables()
+        changes = UnitChanges()
+        chunks = changes.seen(sorter.chunk_tables())
         for chunk in score_tables(chunks, bundle, sources.settings.recovery, witness, folded, level=level):
             _write(chunk, names, scored, directory, columns)
             answered += chunk.num_rows
@@ -142,6 +145,7 @@ def score_delivery(
             predicted.write_table(made.select(logged_rows.names).combine_chunks())
     for number, file in scored.items():
         file.look_alikes = list(alike.notes(number))
+        file.unit_changes = changes.notes(number)
         file.folded_series = witness.folded_series(number)
         file.fingerprints = Fingerprints(
             accepted_rows=hashes[number].hexdigest(),

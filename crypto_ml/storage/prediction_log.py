@@ -108,6 +108,16 @@ class PredictionLog:
         last = rows.group_by(["symbol", "date"], use_threads=False).aggregate([("pred_open", "last")])
         return last.rename_columns([name.removesuffix("_last") for name in last.column_names])
 
+    def about_days(self, first: date, last: date, symbols: Collection[str] | None = None) -> pa.Table:
+        """What was predicted for the days from first to last (of some symbols), by whatever road and however often, in
+        no particular order. Files of other days are not read."""
+        wanted = (ds.field("date") >= pa.scalar(first, pa.date32())) & (
+            ds.field("date") <= pa.scalar(last, pa.date32())
+        )
+        if symbols is not None:
+            wanted &= ds.field("symbol").isin(pa.array(sorted(symbols), pa.string()))
+        return self._read(SCHEMA.names, wanted)
+
     def _read(self, columns: list[str], wanted: ds.Expression | None) -> pa.Table:
         state = self.table.at()
         if state is None:

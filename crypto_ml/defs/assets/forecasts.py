@@ -9,6 +9,8 @@ import dagster as dg
 from crypto_ml.defs.assets.models import champion_model
 from crypto_ml.defs.assets.uploads import market_history
 from crypto_ml.defs.failures import explained
+from crypto_ml.defs.freshness import DAILY
+from crypto_ml.defs.machine import taken
 from crypto_ml.defs.presentation import check_result, column_schema, link, links, opens, table
 from crypto_ml.defs.resources import Platform
 from crypto_ml.digest import sha256_of
@@ -32,6 +34,7 @@ DAILY_FORECAST: Final = dg.AssetSpec(
     group_name="forecasts",
     owners=["team:data"],
     code_version=code_version("crypto_ml.stages.daily_forecast"),
+    freshness_policy=DAILY,
 )
 
 EVERY_CURRENT_SYMBOL: Final = dg.AssetCheckSpec(
@@ -74,7 +77,7 @@ def publish_daily_forecast(context: dg.AssetExecutionContext, platform: Platform
         context.log.warning("%s stays as it is: forecast %s is newer", key, newer)
     return dg.MaterializeResult(
         data_version=dg.DataVersion(receipt.published["forecast"].sha256),
-        metadata={**_drawn(forecasted, deployment), **_shown(forecasted, deployment.store)},
+        metadata={**_drawn(forecasted, deployment), **_shown(forecasted, deployment.store), **taken()},
         check_results=[_check(forecasted)],
     )
 

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from crypto_ml.defs.assets.uploads import market_history
 from crypto_ml.defs.failures import explained
+from crypto_ml.defs.machine import taken
 from crypto_ml.defs.partitions import WEEKS, week_end, week_of
 from crypto_ml.defs.presentation import check_result, days, link, loss_curve, mlflow_metadata, opens, picture, records
 from crypto_ml.defs.resources import Platform, champion_metadata
@@ -178,6 +179,7 @@ def trained_model(context: dg.AssetExecutionContext, platform: Platform) -> dg.M
             "model_card": dg.MetadataValue.md(bundle.files["MODEL_CARD.md"].decode()),
             **mlflow_metadata(mirrored),
             **pictures,
+            **taken(),
         },
         check_results=[
             check_result("onnx_equals_keras", candidate.onnx, dg.AssetCheckSeverity.ERROR),

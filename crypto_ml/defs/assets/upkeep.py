@@ -7,6 +7,7 @@ import dagster as dg
 
 from crypto_ml.defs.assets.uploads import market_history
 from crypto_ml.defs.failures import explained
+from crypto_ml.defs.machine import taken
 from crypto_ml.defs.presentation import links, records
 from crypto_ml.defs.resources import Platform
 from crypto_ml.ledger.code import code_version
@@ -45,6 +46,7 @@ def table_upkeep(context: dg.AssetExecutionContext, platform: Platform) -> dg.Ma
             "tables": records([_row(one) for one in kept]),
             "compactions": links(records_of[-MOST_LISTED:], store),
             **{name: value for one in kept for name, value in _numbers(one).items()},
+            **taken(),
         }
     )
 

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, Final
 import dagster as dg
 
 from crypto_ml.defs.failures import explained
+from crypto_ml.defs.freshness import DAILY
+from crypto_ml.defs.machine import taken
 from crypto_ml.defs.partitions import DELIVERIES, delivery_of
 from crypto_ml.defs.presentation import (
     check_result,
@@ -122,6 +124,7 @@ def cleaned_features(context: dg.AssetExecutionContext, platform: Platform) -> d
     partitions_def=DELIVERIES,
     group_name="uploads",
     owners=["team:data"],
+    freshness_policy=DAILY,
 )
 def market_history(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult:
     """Every accepted observation ever received, append-only, with the time it became known (Delta Lake)."""
@@ -200,6 +203,7 @@ def predictions(context: dg.AssetExecutionContext, platform: Platform) -> dg.Mat
             "dagster/column_schema": column_schema(answers.preview.schema),
             **looked_at(answers.looked_at),
             **waterfall(context, received, spent, published),
+            **taken(),
             "outcomes": records([_answer_row(receipt) for receipt in receipts[:MOST_LISTED]]),
             "preview": table(as_frame(answers.preview.select(["symbol", "date", "pred_open", "val_open", "status"]))),
             **answer_metrics(receipts, again=answered_before),

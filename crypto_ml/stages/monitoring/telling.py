@@ -1,0 +1,110 @@
+"""Messages to people: Slack and the like, email, PagerDuty, any HTTP endpoint, through the library apprise.
+
+Addresses hold secrets. They come from the settings, go to the library, and nowhere else: a destination is called by its
+kind and number (`slack 1`), and while something is sent the loggers of the libraries that know the address are silent.
+"""
+
+import logging
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Final, Literal
+
+log: Final = logging.getLogger(__name__)
+
+PAUSES: Final = (1.0, 5.0, 20.0)
+"""Seconds before a message is tried again; after the last, the next look tries it."""
+
+KNOWS_ADDRESSES: Final = (
+    "apprise",
+    "requests",
+    "requests_oauthlib",
+    "urllib3",
+    "smtplib",
+    "paho",
+    "slixmpp",
+    "markdown",
+)
+LONGEST_KIND: Final = 20
+Kind = Literal["warning", "failure", "success"]
+
+
+def addresses(given: str) -> list[str]:
+    """The addresses that the setting names."""
+    return given.split()
+
+
+def destinations(given: Sequence[str]) -> list[str]:
+    """What addresses are called: their kind, and which of that kind it is."""
+    counted: Counter[str] = Counter()
+    found = []
+    for one in given:
+        before, separator, _ = one.partition("://")
+        is_kind = bool(separator) and len(before) <= LONGEST_KIND and before.isascii() and before.isalnum()
+        kind = before.lower() if is_kind else "unreadable"
+        counted[kind] += 1
+        found.append(f"{kind} {counted[kind]}")
+    return found
+
+
+def unreadable(given: Sequence[str]) -> list[str]:
+    """Which destinations are none that the library knows."""
+    from apprise import Apprise
+
+    with _silence():
+        return [name for name, one in zip(destinations(given), given, strict=True) if Apprise.instantiate(one) is None]
+
+
+def send(address: str, title: str, text: str, kind: Kind, *, called: str, pauses: Sequence[float] = PAUSES) -> bool:
+    """Send one message, and try again after each pause; True once it was taken. Never raises, and never says where to.
+
+    called: what the destination is called (see `destinations`).
+    """
+    from apprise import Apprise, AppriseAsset, NotifyFormat, NotifyType, PersistentStoreMode
+
+    asset = AppriseAsset(
+        app_id="crypto_ml",
+        app_desc="crypto_ml",
+        app_url="",
+        storage_mode=PersistentStoreMode.MEMORY,
+        secure_logging=True,
+    )
+    with _silence():
+        sender = Apprise(asset=asset)
+        if not sender.add(address):
+            log.warning("an alarm could not be sent to %s: no address that apprise knows", called)
+            return False
+        for pause in (*pauses, None):
+            try:
+                taken = bool(
+                    sender.notify(body=text, title=title, notify_type=NotifyType(kind), body_format=NotifyFormat.TEXT)
+                )
+            except Exception as error:  # noqa: BLE001 - whatever a plug-in raises may have the address in it
+                log.warning("sending to %s failed: %s", called, type(error).__name__)
+                taken = False
+            if taken:
+                return True
+            if pause is not None:
+                time.sleep(pause)
+    log.warning("an alarm could not be sent to %s, after %d tries; the next look tries again", called, len(pauses) + 1)
+    return False
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Nothing is logged by who knows an address."""
+    loggers = [logging.getLogger(name) for name in (*KNOWS_ADDRESSES, *_children())]
+    before = [(one, one.disabled) for one in loggers]
+    for one in loggers:
+        one.disabled = True
+    try:
+        yield
+    finally:
+        for one, was in before:
+            one.disabled = was
+
+
+def _children() -> list[str]:
+    known = tuple(f"{name}." for name in KNOWS_ADDRESSES)
+    return [name for name in logging.root.manager.loggerDict if name.startswith(known)]
