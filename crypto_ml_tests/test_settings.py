@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+from pydantic import SecretStr
 
 from crypto_ml.settings import (
     DECIDING,
@@ -48,6 +49,8 @@ def test_every_variable_is_read(environment: pytest.MonkeyPatch, tmp_path: Path)
         model_out=tmp_path,
         environment="preprod",
         image="crypto_ml@sha256:0",
+        alarm_urls=SecretStr("json://token@inbox"),
+        retrain_on_alarm=True,
         serve_tokens="charts read 0",
         serve_tokens_file=tmp_path,
         serve_unrecorded=True,
@@ -59,7 +62,8 @@ def test_every_variable_is_read(environment: pytest.MonkeyPatch, tmp_path: Path)
     )
     assert given.model_fields_set == set(Settings.model_fields)
     for name, value in given.model_dump().items():
-        environment.setenv(variable(name), str(value))
+        plain = value.get_secret_value() if isinstance(value, SecretStr) else value
+        environment.setenv(variable(name), str(plain))
     assert Settings.from_environment() == given
 
 

@@ -87,7 +87,7 @@ def examine(examined: Examined) -> Iterator[Finding]:
     except CryptoMLError as error:
         yield Finding("store", "fail", str(error))
     if store is not None:
-        for look in (_clock, _champion, _retractions, _tables, _requests):
+        for look in (_clock, _champion, _retractions, _tables, _requests, _alarms):
             yield _examined(look, deployment)
         try:
             yield from _uploads(store, examined)
@@ -180,6 +180,26 @@ def _requests(deployment: "Deployment") -> Finding:
         detail = f"{packs} not in prediction_log, the first of {time_of(left[0]):%Y-%m-%d %H:%M:%S} UTC"
         return Finding("requests", "warn", f"{detail}; start `crypto-ml serve`, which settles them when it starts")
     return Finding("requests", "ok", "all answers are in prediction_log")
+
+
+def _alarms(deployment: "Deployment") -> Finding:
+    """What the last looks of monitoring found, and whether alarms can be sent."""
+    from crypto_ml.settings import variable
+    from crypto_ml.stages.monitoring.alarms import standing
+    from crypto_ml.stages.monitoring.telling import addresses, unreadable
+
+    given = deployment.settings.alarm_urls
+    wrong = unreadable(addresses(given.get_secret_value())) if given else []
+    lost = [f"{variable('alarm_urls')} has what apprise cannot read: {', '.join(wrong)}"] if wrong else []
+    found = standing(deployment.store).standing
+    said = [
+        f"{one.name} since {one.since}, {one.how_bad:.1f} times the limit: {one.what}; {one.todo}"
+        for one in found[:MOST_NAMED]
+    ]
+    more = [f"and {len(found) - MOST_NAMED} more"] if len(found) > MOST_NAMED else []
+    if found or wrong:
+        return Finding("alarms", "warn", " · ".join([*said, *more, *lost]))
+    return Finding("alarms", "ok", "none stands")
 
 
 def _uploads(store: "ObjectStore", examined: Examined) -> Iterator[Finding]:

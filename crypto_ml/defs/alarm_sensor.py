@@ -18,6 +18,7 @@ from crypto_ml.visible import visible
 
 SECONDS_BETWEEN_LOOKS: Final = 600
 ALARM_TAG: Final = "crypto_ml/alarm"
+TRAINED: Final = dg.AssetKey("trained_model")
 
 
 @dg.sensor(
@@ -41,13 +42,13 @@ def alarm_sensor(context: dg.SensorEvaluationContext, platform: Platform) -> dg.
         why_not = why_not_yet(week, week_end(week), platform.deployment.history) if asking else None
     except CryptoMLError as error:  # a failed look is never "no alarm": say so, and look again
         return dg.SkipReason(visible(f"could not look at the alarms: {error}"))
-    new = [alarm for alarm in asking if alarm.id not in (context.cursor or "").split()]
+    if asking and why_not is None and week in context.instance.get_materialized_partitions(TRAINED):
+        why_not = f"the week {week} was trained on, and the next one is not over"
+    new = [alarm.id for alarm in asking if alarm.id not in (context.cursor or "").split()]
     if not new:
         return dg.SkipReason("no confirmed alarm about the model that has not asked yet")
-    if why_not is None and week in context.instance.get_materialized_partitions(dg.AssetKey("trained_model")):
-        why_not = f"the week {week} was trained on, and the next one is not over"
     if why_not:
-        return dg.SkipReason(visible(f"{new[0].name} asks for a retrain: {why_not}"))
+        return dg.SkipReason(visible(f"{new[0]} asks for a retrain: {why_not}"))
     # several alarms are met by one candidate; the key is the first, so that no other daemon asks for it again
-    request = dg.RunRequest(run_key=new[0].id, partition_key=week, tags={ALARM_TAG: new[0].id})
+    request = dg.RunRequest(run_key=new[0], partition_key=week, tags={ALARM_TAG: new[0]})
     return dg.SensorResult(run_requests=[request], cursor=" ".join(alarm.id for alarm in asking))

@@ -22,7 +22,6 @@ from crypto_ml.forecasting.features import BoolArray, FloatArray, IntArray
 from crypto_ml.forecasting.recent_gaps import log_gaps, recent_gaps
 from crypto_ml.forecasting.schema import PRICES
 from crypto_ml.forecasting.unit_changes import unit_changes
-from crypto_ml.forecasting.verdicts import DailyLoss
 
 DayArray = npt.NDArray[np.datetime64]
 
@@ -35,13 +34,18 @@ LIMIT: Final = 15.0
 MOST_BY_DAY: Final = 4.0
 """Deviations that one day counts at most: a crash is one bad day, and no lost skill."""
 
-LEAST_DEVIATION: Final = 0.005
-"""Of the daily loss, as a share of the last close's. A model that answers with the last close has none, and a price
-that is corrected afterwards is no drift of it."""
+MOST_BY_ROW: Final = 0.1
+"""Recent gaps that one row counts at most. What a capped prediction may lose is half of it; of others, a row whose open
+ran far away says nothing of the model."""
 
-FEWEST_REFERENCE_DAYS: Final = 30
-REFERENCE_DAYS: Final = 60
-"""The first days of a model, by which the later ones are judged: so many where there are, no fewer than the other."""
+LEAST_DEVIATION: Final = 0.001
+"""Of the daily loss, in recent gaps. A model that answers with the last close has none, and a price that is corrected
+afterwards is no drift of it."""
+
+FEWEST_REFERENCE_DAYS: Final = 60
+REFERENCE_DAYS: Final = 120
+"""The days by which the later ones of a model are judged: so many where there are, no fewer than the other. By 30 days
+a healthy model is accused in one year of five."""
 
 RECENT_DAYS: Final = 28
 BEFORE_DAYS: Final = 180
@@ -70,6 +74,19 @@ FEWEST_COVERED: Final = 100
 """Intervals with an observed open below which their coverage is no evidence."""
 
 
+@dataclass(frozen=True, eq=False)
+class Losses:
+    """By how much a model's loss exceeds that of the last close, by day, ascending, (T,): the mean of the day's rows,
+    in recent gaps."""
+
+    days: DayArray
+    daily: FloatArray
+
+    def between(self, first: int, last: int | None = None) -> "Losses":
+        """Some of the days, by their places."""
+        return Losses(self.days[first:last], self.daily[first:last])
+
+
 @dataclass(frozen=True)
 class Reference:
     """What the daily loss of a model was while it was well: mean and deviation, of so many days. source: of which."""
@@ -80,9 +97,9 @@ class Reference:
     source: str
 
     @classmethod
-    def of(cls, daily: FloatArray, source: str) -> "Reference":
-        """Of daily losses, (n,), two at least."""
-        return cls(float(daily.mean()), float(daily.std(ddof=1)), len(daily), source)
+    def of(cls, found: Losses, source: str) -> "Reference":
+        """Of the losses of two days at least."""
+        return cls(float(found.daily.mean()), float(found.daily.std(ddof=1)), len(found.daily), source)
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,19 +121,28 @@ class Cusum:
         return float(self.sums[-1]) if len(self.sums) else 0.0
 
 
-def daily_mean(loss: DailyLoss) -> FloatArray:
-    """The mean d of each day, (T,) (see `verdicts.DailyLoss`)."""
-    mean: FloatArray = loss.sums / loss.rows
-    return mean
+def losses(days: DayArray, observed: FloatArray, predicted: FloatArray, closes: FloatArray, size: FloatArray) -> Losses:
+    """Of n rows, (n,) each: (|e| − |e of the last close|) / (size · close), clipped at ± MOST_BY_ROW, by day.
+
+    size: the recent gap size of each row's series (`recent_gaps`). In this unit a loss means the same in a calm month
+    and in a crash; in the unit of a verdict, the mean error of the days that are judged, a healthy model was accused
+    two to four times as often.
+    """
+    unit = np.maximum(size * closes, np.finfo(np.float64).tiny)
+    with np.errstate(over="ignore"):
+        each = np.clip((np.abs(observed - predicted) - np.abs(observed - closes)) / unit, -MOST_BY_ROW, MOST_BY_ROW)
+    unique, places = np.unique(days, return_inverse=True)
+    return Losses(unique, np.bincount(places, each) / np.bincount(places))
 
 
-def cusum(days: DayArray, daily: FloatArray, reference: Reference) -> Cusum:
-    """The sum of daily losses (T,), ascending by day, of a model that had those of the reference while it was well.
+def cusum(watched: Losses, reference: Reference) -> Cusum:
+    """The sum of the daily losses of a model that had those of the reference while it was well.
 
     z = (daily − mean) / deviation, clipped at ± MOST_BY_DAY; sum[t] = max(0, sum[t−1] + z − ALLOWANCE); an alarm above
     LIMIT (Page 1954).
     """
-    z = np.clip((daily - reference.mean) / max(reference.deviation, LEAST_DEVIATION), -MOST_BY_DAY, MOST_BY_DAY)
+    days = watched.days
+    z = np.clip((watched.daily - reference.mean) / max(reference.deviation, LEAST_DEVIATION), -MOST_BY_DAY, MOST_BY_DAY)
     sums = np.zeros(len(z))
     level, begun = 0.0, 0
     raised: int | None = None
@@ -174,7 +200,7 @@ class DataFaults:
     rows, earlier_rows: with a gap in the unit of its series. large_gaps: the share of the recent ones above the earlier
     QUANTILE, and most_large_gaps what it may be. missing, missing_before: the share of days without a row, between the
     first and the last of each series. missing_days: how many those are. unit_changes: (symbol, day, open over the close
-    before) of recent rows. rounded, rounded_before: the share of rows with few digits. psi: of those gaps. None where
+    before) of recent rows. rounded, rounded_before: the share of rows with few digits. psi: of |gap| itself. None where
     there are too few rows to tell.
     """
 
@@ -242,7 +268,7 @@ def data_faults(rows: Rows, starts: IntArray, days: DayArray) -> DataFaults:
         unit_changes=tuple((str(symbols[at]), days[at].item(), float(np.exp(gaps[at]))) for at in changed),
         rounded=_share(few, recent),
         rounded_before=_share(few, before) if before.any() else _share(few, recent),
-        psi=population_stability(then, now) if enough else None,
+        psi=_psi(np.abs(gaps), before, recent) if enough else None,
     )
 
 
@@ -278,6 +304,11 @@ def _few_digits(rows: Rows) -> BoolArray:
 
 def _share(found: BoolArray, chosen: BoolArray) -> float:
     return float(found[chosen].mean()) if chosen.any() else 0.0
+
+
+def _psi(gaps: FloatArray, before: BoolArray, recent: BoolArray) -> float:
+    known = np.isfinite(gaps)
+    return population_stability(gaps[before & known], gaps[recent & known])
 
 
 def population_stability(before: FloatArray, now: FloatArray, bins: int = 10) -> float:

@@ -12,6 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from crypto_ml.cli import main
+from crypto_ml.ledger.alarms import AlarmLog, Condition, after_look
 from crypto_ml.ledger.deliveries import DeliveryLog
 from crypto_ml.ledger.giving_up import give_up
 from crypto_ml.ledger.layout import bundle_prefix
@@ -46,9 +47,34 @@ def test_an_empty_store_is_well_and_dagster_is_not_looked_for_without_its_home(s
     code, found = doctor()
     assert code == 0
     assert {what: state for what, (state, _) in found.items()} == dict.fromkeys(
-        ["settings", "store", "clock", "champion", "retractions", "tables", "requests", "uploads", "deliveries"], "ok"
+        [
+            "settings",
+            "store",
+            "clock",
+            "champion",
+            "retractions",
+            "tables",
+            "requests",
+            "alarms",
+            "uploads",
+            "deliveries",
+        ],
+        "ok",
     ) | {"dagster": "skipped"}
     assert "DAGSTER_HOME is not set" in found["dagster"][1]
+
+
+def test_an_alarm_that_stands_is_told_and_an_address_that_none_can_be_sent_to_by_its_number(
+    settings: pytest.MonkeyPatch, store: ObjectStore
+) -> None:
+    bad = Condition("days_missing", False, "9 days are missing", 2.5, "ask for them", "2026-01-04", since="2026-01-02")
+    AlarmLog(store).change(lambda before, number: after_look(before, [bad], number, datetime.now(UTC)))
+    settings.setenv("CRYPTO_ML_ALARM_URLS", "json://localhost nothing://Wq7pT0ken")
+    code, found = doctor()
+    assert (code, found["alarms"][0]) == (0, "warn")
+    assert "days_missing since 2026-01-02, 2.5 times the limit: 9 days are missing; ask for them" in found["alarms"][1]
+    assert "cannot read: nothing 1" in found["alarms"][1]
+    assert "Wq7pT0ken" not in str(found)
 
 
 def test_a_setting_that_means_nothing_is_named(settings: pytest.MonkeyPatch) -> None:

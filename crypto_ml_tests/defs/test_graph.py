@@ -16,6 +16,12 @@ PROMISED_ASSETS = {
     "backtest",
     "table_upkeep",
     "served_predictions",
+    "prediction_performance",
+    "model_drift",
+    "data_faults",
+    "service_health",
+    "machine_use",
+    "drift_report",
 }
 
 
@@ -35,9 +41,17 @@ def test_assets_jobs_sensors_and_schedules_have_the_promised_names() -> None:
         "daily_forecast",
         "retract_upload",
         "upkeep",
+        "monitor",
+        "report_on_drift",
     }
-    assert set(found["sensors"]) == {"uploads_sensor", "forecast_sensor", "requests_sensor"}
-    assert set(found["schedules"]) == {"weekly_retraining", "daily_forecast_at_close", "upkeep_when_due"}
+    assert set(found["sensors"]) == {"uploads_sensor", "forecast_sensor", "requests_sensor", "alarm_sensor"}
+    assert set(found["schedules"]) == {
+        "weekly_retraining",
+        "daily_forecast_at_close",
+        "daily_monitoring",
+        "weekly_drift_report",
+        "upkeep_when_due",
+    }
 
 
 def test_every_asset_says_what_it_is_who_owns_it_and_what_it_is_made_of() -> None:

@@ -153,7 +153,7 @@ def model_drift(context: dg.AssetExecutionContext, platform: Platform) -> dg.Mat
         found = stage.model_drift(platform.deployment, platform.champion.version)
     shown: dict[str, Any] = {"model_version": platform.champion.version}
     if found is not None:
-        shown |= {"days": len(found.days), "mean_daily_loss": float(found.daily.mean())}
+        shown |= {"days": len(found.losses.days), "mean_daily_loss": float(found.losses.daily.mean())}
     if found is not None and found.sum is not None and len(found.sum.sums):
         sums = found.sum.sums
         shown |= {

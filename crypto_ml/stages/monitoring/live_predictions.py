@@ -16,9 +16,10 @@ import pandas as pd
 
 from crypto_ml.deployment import Deployment
 from crypto_ml.errors import CryptoMLError
-from crypto_ml.forecasting.bundle import TRAINING_MANIFEST
+from crypto_ml.forecasting.bundle import TRAINING_MANIFEST, ModelBundle
 from crypto_ml.forecasting.comparison import fitted_before
-from crypto_ml.forecasting.features import BoolArray, FloatArray
+from crypto_ml.forecasting.features import BoolArray, FloatArray, series_starts
+from crypto_ml.forecasting.recent_gaps import recent_gaps
 from crypto_ml.stages.comparison import chosen_series
 from crypto_ml.stages.scaler import SOURCE
 from crypto_ml.storage.history import MarketHistory
@@ -34,7 +35,8 @@ class LivePredictions:
     """n predictions whose opens have come, sorted by symbol and day; all (n,).
 
     opens: observed. closes, opens_before: of the series' row before, the two predictions that cost nothing. low, high:
-    the interval, NaN where none was given. All prices are in the currency of the upload. newest_day: of the history.
+    the interval, NaN where none was given. Prices are in the currency of the upload. size: the recent gap size of the
+    series (`recent_gaps`), NaN where there are too few gaps. newest_day: of the history.
     series_of: how many series there are, where not all were read.
     """
 
@@ -47,6 +49,7 @@ class LivePredictions:
     opens: FloatArray
     closes: FloatArray
     opens_before: FloatArray
+    size: FloatArray
     newest_day: date
     series_of: int | None = None
 
@@ -55,7 +58,7 @@ class LivePredictions:
 
     def where(self, chosen: BoolArray) -> "LivePredictions":
         """Some of them."""
-        names = ("days", "symbols", "models", "predicted", "low", "high", "opens", "closes", "opens_before")
+        names = ("days", "symbols", "models", "predicted", "low", "high", "opens", "closes", "opens_before", "size")
         return LivePredictions(
             **{name: getattr(self, name)[chosen] for name in names},
             newest_day=self.newest_day,
@@ -88,7 +91,10 @@ def live_predictions(deployment: Deployment, days: int, model: str | None = None
         ["symbol", "date", "open", "close"], symbols=symbols, since=first - timedelta(LONGEST_GAP)
     ).to_pandas()
     before = observed.groupby("symbol", sort=False)[["open", "close"]].shift(1)
-    observed = observed.assign(open_before=before["open"], close_before=before["close"]).dropna(subset=["close_before"])
+    size = recent_gaps(observed, series_starts(observed["symbol"].to_numpy(object)))
+    observed = observed.assign(
+        open_before=before["open"], close_before=before["close"], size=np.where(size.enough, size.size, np.nan)
+    ).dropna(subset=["close_before"])
     rows = made.merge(observed, on=["symbol", "date"]).sort_values(["symbol", "date"])
     missing = pd.Series(np.nan, rows.index)
     return LivePredictions(
@@ -101,6 +107,7 @@ def live_predictions(deployment: Deployment, days: int, model: str | None = None
         opens=rows["open"].to_numpy(np.float64),
         closes=rows["close_before"].to_numpy(np.float64),
         opens_before=rows["open_before"].to_numpy(np.float64),
+        size=rows["size"].to_numpy(np.float64),
         newest_day=newest,
         series_of=series_of,
     )
@@ -125,11 +132,14 @@ def _never_fitted_on(made: pd.DataFrame, deployment: Deployment) -> BoolArray:
 
 def _first_day(version: str, deployment: Deployment) -> np.datetime64:
     """The first day that a model was not fitted on; of one that was trained elsewhere, or cannot be read, any day."""
-    any_day = np.datetime64("1970-01-01", "D")
     try:
-        bundle = deployment.registry.load(version)
-        ours = bundle.document(TRAINING_MANIFEST).get("source") == SOURCE
+        found = never_seen_from(deployment.registry.load(version))
     except CryptoMLError:
-        return any_day
-    found = fitted_before(bundle) if ours else None
-    return np.datetime64(found, "D") if found else any_day
+        found = None
+    return np.datetime64(found or "1970-01-01", "D")
+
+
+def never_seen_from(bundle: ModelBundle) -> date | None:
+    """The first day of the history that a model was not fitted on; None where it was trained elsewhere."""
+    ours = bundle.document(TRAINING_MANIFEST).get("source") == SOURCE
+    return fitted_before(bundle) if ours else None

@@ -13,7 +13,6 @@ from crypto_ml.forecasting.drift import (
     RECENT_DAYS,
     Coverage,
     coverage,
-    daily_mean,
     least_coverage,
 )
 from crypto_ml.forecasting.evaluation import Comparison, Verdict, evaluate
@@ -172,4 +171,4 @@ def conditions(found: Performance | None) -> list[Condition]:
 
 def daily_losses(found: Performance) -> np.ndarray:
     """The mean loss of each day against the last close's, as a share of it: (T,)."""
-    return daily_mean(found.loss)
+    return np.asarray(found.loss.sums / found.loss.rows)
