@@ -175,6 +175,11 @@ def variable(name: str) -> str:
     return VARIABLES + name.upper()
 
 
+def secret_variables() -> set[str]:
+    """The variables whose values are shown to nobody."""
+    return {variable(name) for name, field in Settings.model_fields.items() if SecretStr in get_args(field.annotation)}
+
+
 def unknown_variables() -> list[str]:
     """The variables in the environment that are named as settings are, and are none."""
     known = {*map(variable, Settings.model_fields), *OTHER_VARIABLES}

@@ -218,11 +218,15 @@ def aws_variables() -> dict[str, str]:
 
 
 def chosen_settings() -> dict[str, str]:
-    """The settings given in this environment, which decide where everything is; empty ones count as not given."""
+    """The settings given in this environment, which decide where everything is, to be shown; empty ones count as not
+    given, and one that holds secrets is left out."""
+    from crypto_ml.settings import secret_variables
+
+    unshown = {MARK, "CRYPTO_ML_SHARED", "CRYPTO_ML_DEBUG", *secret_variables()}
     return {
         name: value
         for name, value in os.environ.items()
-        if name.startswith("CRYPTO_ML_") and value and name not in (MARK, "CRYPTO_ML_SHARED", "CRYPTO_ML_DEBUG")
+        if name.startswith("CRYPTO_ML_") and value and name not in unshown
     }
 
 

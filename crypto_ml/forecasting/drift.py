@@ -201,7 +201,7 @@ class DataFaults:
     QUANTILE, and most_large_gaps what it may be. missing, missing_before: the share of days without a row, between the
     first and the last of each series. missing_days: how many those are. unit_changes: (symbol, day, open over the close
     before) of recent rows. rounded, rounded_before: the share of rows with few digits. psi: of |gap| itself. None where
-    there are too few rows to tell.
+    there are too few rows to tell. by_day: the share of large gaps on each day of both, NaN on days without rows.
     """
 
     first_day: date
@@ -218,6 +218,7 @@ class DataFaults:
     rounded: float
     rounded_before: float
     psi: float | None
+    by_day: tuple[float, ...] = ()
 
     @property
     def gaps_changed(self) -> bool:
@@ -269,7 +270,18 @@ def data_faults(rows: Rows, starts: IntArray, days: DayArray) -> DataFaults:
         rounded=_share(few, recent),
         rounded_before=_share(few, before) if before.any() else _share(few, recent),
         psi=_psi(np.abs(gaps), before, recent) if enough else None,
+        by_day=_by_day(ratio > np.quantile(then, QUANTILE), np.isfinite(ratio), days) if enough else (),
     )
+
+
+def _by_day(large: BoolArray, known: BoolArray, days: DayArray) -> tuple[float, ...]:
+    """The share of large gaps among those that are known, on each of the days that are looked at."""
+    first = days.max() - np.timedelta64(RECENT_DAYS + BEFORE_DAYS - 1, "D")
+    at = (days - first).astype(np.int64)
+    chosen = known & (at >= 0)
+    count = np.bincount(at[chosen], minlength=RECENT_DAYS + BEFORE_DAYS)
+    found = np.bincount(at[chosen], large[chosen], RECENT_DAYS + BEFORE_DAYS) / np.where(count > 0, count, np.nan)
+    return tuple(found.tolist())
 
 
 def most_large_gaps(rows: int) -> float:

@@ -73,7 +73,7 @@ class UnitChanges:
         count = self._count.get(file, 0)
         if not count:
             return []
-        rows = "1 row opens" if count == 1 else f"{count:,} rows open"
+        rows = "1 row opens more than" if count == 1 else f"{count:,} rows open more than"
         named = ", ".join(self._named[file])
         more = f" and {count - MOST_NAMED:,} more" if count > MOST_NAMED else ""
         return [

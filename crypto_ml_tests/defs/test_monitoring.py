@@ -37,7 +37,9 @@ def test_a_look_shows_what_it_saw_and_tells_of_it_and_no_run_says_whom(
             rows.loc[sick, name] *= 1_000
         store.replace("uploads/prices.csv", upload(rows))
         dagster.answer_new()
-        assert store.read_json("predictions/prices_report.json")["notes"][-1].startswith("1 row opens 7.4 times")
+        assert store.read_json("predictions/prices_report.json")["notes"][-1].startswith(
+            "1 row opens more than 7.4 times"
+        )
         result = dagster.run("monitor")
         dagster.run("report_on_drift")
         assert [message["title"].rpartition(": ")[2] for message in inbox.messages] == ["units changed"]

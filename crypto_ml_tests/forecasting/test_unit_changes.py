@@ -28,7 +28,7 @@ def test_a_sound_file_has_nothing_noted_whatever_its_coins_cost() -> None:
 def test_a_coin_that_changes_its_unit_is_noted_where_it_does_and_not_after_it() -> None:
     rows = market({"BTC": 9, "ETH": 9})
     (note,) = noted(scaled(rows, (rows["symbol"] == "ETH") & (rows["date"] >= "2018-01-05"), 1_000))
-    assert note.startswith("1 row opens 7.4 times above or below the close before: ETH on 2018-01-05 (×")
+    assert note.startswith("1 row opens more than 7.4 times above or below the close before: ETH on 2018-01-05 (×")
     assert "drop the file again" in note
     assert noted(scaled(rows, (rows["symbol"] == "ETH") & (rows["date"] >= "2018-01-05"), 1_000), file=1) == []
 

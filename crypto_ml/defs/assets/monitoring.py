@@ -189,6 +189,7 @@ DATA_CHECKS: Final = {
 def data_faults(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult:
     """Whether the rows of the last 28 days are what rows of the same series were in the 180 days before."""
     from crypto_ml.forecasting.evaluation import Verdict
+    from crypto_ml.forecasting.sketches import OTHER, PREDICTED, Line
     from crypto_ml.stages.monitoring import data_faults as stage
 
     now = datetime.now(UTC)
@@ -199,7 +200,10 @@ def data_faults(context: dg.AssetExecutionContext, platform: Platform) -> dg.Mat
         return _result(context, platform, {"dagster/row_count": 0}, dict.fromkeys(_names(), nothing), [])
     found = one.found
     numbers = {"large_gaps": found.large_gaps, "psi": found.psi}
+    caption = f"share of opens far from the close before, by day; the limit of {stage.RECENT_DAYS} days is orange"
+    lines = [Line.of([found.most_large_gaps] * len(found.by_day), OTHER), Line.of(found.by_day, PREDICTED)]
     shown = {
+        **({"gaps": drawn(lines, caption)} if found.by_day else {}),
         "dagster/row_count": found.rows,
         "first_day": str(found.first_day),
         "last_day": str(found.last_day),

@@ -1,5 +1,6 @@
 """data_faults: whether the rows that came lately are what rows of those series were before, and whether rows come."""
 
+import math
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final
@@ -102,12 +103,13 @@ def units_unchanged(one: WatchedData) -> Verdict:
     changes = one.found.unit_changes
     named = "; ".join(f"{symbol} on {day} (× {times:,.4g})" for symbol, day, times in changes[:MOST_NAMED])
     more = f" and {len(changes) - MOST_NAMED:,} more" if len(changes) > MOST_NAMED else ""
-    limit = f"|ln(open / close before)| is above {MOST:g}"
+    rows = "1 row opens" if len(changes) == 1 else f"{len(changes):,} rows open"
     return Verdict(
         not changes,
         {"unit_changes": len(changes)},
         0,
-        f"{len(changes):,} rows since {one.found.first_day} where {limit}{': ' + named + more if changes else ''}",
+        f"{rows} more than {math.exp(MOST):.1f} times above or below the close before since {one.found.first_day}"
+        + (f": {named}{more}" if changes else ""),
     )
 
 

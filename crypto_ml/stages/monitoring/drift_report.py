@@ -15,7 +15,7 @@ import numpy as np
 
 from crypto_ml.deployment import Deployment
 from crypto_ml.digest import sha256_of
-from crypto_ml.forecasting.drift import LIMIT, PSI_TOLD
+from crypto_ml.forecasting.drift import LIMIT, PSI_TOLD, RECENT_DAYS
 from crypto_ml.forecasting.evaluation import Verdict
 from crypto_ml.forecasting.sketches import OBSERVED, OTHER, PREDICTED, Line, sketch
 from crypto_ml.ledger.alarms import AlarmLog
@@ -198,6 +198,12 @@ def _data(found: WatchedData | None) -> Iterator[str]:
         return
     for verdict in data_faults.verdicts(found).values():
         yield _said(verdict)
+    if found.found.by_day:
+        limit = np.full(len(found.found.by_day), found.found.most_large_gaps)
+        yield _figure(
+            [Line(limit, OTHER), Line.of(found.found.by_day, PREDICTED)],
+            f"share of opens far from the close before, by day; {RECENT_DAYS} days together stay below the limit (orange)",
+        )
     if found.found.psi is not None:
         marked = "above" if found.found.psi > PSI_TOLD else "below"
         yield (

@@ -123,7 +123,7 @@ def _uploaded(delivery: Delivery) -> datetime:
 def answers_in_time(found: ServiceHealth) -> Verdict:
     """Whether answers come soon after uploads, and none is waited for too long."""
     slow = found.slow
-    said = [f"{found.deliveries:,} deliveries in {DAYS} days"]
+    said = [f"{_counted(found.deliveries)} in {DAYS} days"]
     said += [f"19 of 20 answered within {slow:.0f} s"] if slow is not None else []
     said += (
         [f"{len(found.waiting)} without an answer, the oldest for {found.oldest_waiting:.0f} s"]
@@ -141,8 +141,12 @@ def answers_in_time(found: ServiceHealth) -> Verdict:
 def nothing_given_up(found: ServiceHealth) -> Verdict:
     """Whether every delivery came to an end that its files decided."""
     named = ", ".join(found.given_up[-5:])
-    said = f"{len(found.given_up)} of {found.deliveries:,} deliveries in {DAYS} days were given up"
+    said = f"{len(found.given_up)} of {_counted(found.deliveries)} in {DAYS} days were given up"
     return Verdict(not found.given_up, {"given_up": len(found.given_up)}, 0, f"{said}{': ' + named if named else ''}")
+
+
+def _counted(deliveries: int) -> str:
+    return "1 delivery" if deliveries == 1 else f"{deliveries:,} deliveries"
 
 
 def conditions(found: ServiceHealth) -> list[Condition]:
