@@ -28,7 +28,6 @@ GROUP: Final = "monitoring"
 OWNERS: Final = ["team:data"]
 WARN: Final = dg.AssetCheckSeverity.WARN
 MOST_LISTED: Final = 20
-PROMISED: Final = 0.9
 MONITORED: Final = (
     "prediction_performance",
     "model_drift",
@@ -67,7 +66,7 @@ def prediction_performance(context: dg.AssetExecutionContext, platform: Platform
     from crypto_ml.stages.monitoring import prediction_performance as stage
 
     with explained():
-        found = stage.performance(platform.deployment, PROMISED)
+        found = stage.performance(platform.deployment)
     shown: dict[str, Any] = {"dagster/row_count": 0}
     if found is not None:
         shown = _shown_performance(found)
@@ -120,7 +119,7 @@ def _covered(found: Any) -> dict[str, Any]:
 
     from crypto_ml.forecasting.sketches import OBSERVED, PREDICTED, Line
 
-    if not np.isfinite(found.covered_by_day).any():
+    if found.level is None or not np.isfinite(found.covered_by_day).any():
         return {"coverage_by_day": "none: no prediction has an interval"}
     promised = [found.level] * len(found.covered_by_day)
     caption = f"share of opens within their interval, by day; {100 * found.level:g} % is promised (grey)"
@@ -188,6 +187,7 @@ DATA_CHECKS: Final = {
 )
 def data_faults(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult:
     """Whether the rows of the last 28 days are what rows of the same series were in the 180 days before."""
+    from crypto_ml.forecasting.drift import RECENT_DAYS
     from crypto_ml.forecasting.evaluation import Verdict
     from crypto_ml.forecasting.sketches import OTHER, PREDICTED, Line
     from crypto_ml.stages.monitoring import data_faults as stage
@@ -200,7 +200,7 @@ def data_faults(context: dg.AssetExecutionContext, platform: Platform) -> dg.Mat
         return _result(context, platform, {"dagster/row_count": 0}, dict.fromkeys(_names(), nothing), [])
     found = one.found
     numbers = {"large_gaps": found.large_gaps, "psi": found.psi}
-    caption = f"share of opens far from the close before, by day; the limit of {stage.RECENT_DAYS} days is orange"
+    caption = f"share of opens far from the close before, by day; the limit of {RECENT_DAYS} days is orange"
     lines = [Line.of([found.most_large_gaps] * len(found.by_day), OTHER), Line.of(found.by_day, PREDICTED)]
     shown = {
         **({"gaps": drawn(lines, caption)} if found.by_day else {}),
@@ -323,7 +323,7 @@ def drift_report(context: dg.AssetExecutionContext, platform: Platform) -> dg.Ma
 
     with explained():
         deployment = platform.deployment
-        written = write_report(deployment, platform.champion.version, datetime.now(UTC), PROMISED)
+        written = write_report(deployment, platform.champion.version, datetime.now(UTC))
     context.log.info("the report of %s is %s", written.week, deployment.store.uri(written.key))
     return dg.MaterializeResult(
         metadata={

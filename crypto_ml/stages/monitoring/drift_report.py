@@ -64,7 +64,7 @@ class Written:
     week: str
 
 
-def write_report(deployment: Deployment, version: str, now: datetime, level: float) -> Written:
+def write_report(deployment: Deployment, version: str, now: datetime) -> Written:
     """Look at everything, and keep the page, once for what it says."""
     settings, store = deployment.settings, deployment.store
     alarms = AlarmLog(store)
@@ -74,7 +74,7 @@ def write_report(deployment: Deployment, version: str, now: datetime, level: flo
             deployment=where,
             week=week_of(now),
             made_at=now,
-            performance=prediction_performance.performance(deployment, level),
+            performance=prediction_performance.performance(deployment),
             drift=model_drift.model_drift(deployment, version),
             data=data_faults.data_faults(deployment, now),
             service=service_health.service_health(store, now),
@@ -165,7 +165,7 @@ def _performance(found: Performance | None) -> Iterator[str]:
         [Line(zero, OBSERVED, thick=True), Line(losses, PREDICTED)],
         f"loss of each day beyond the last close's, as a share of it; {found.loss.days[0]} to {found.loss.days[-1]}",
     )
-    if np.isfinite(found.covered_by_day).any():
+    if found.level is not None and np.isfinite(found.covered_by_day).any():
         promised = np.full(len(found.covered_by_day), found.level)
         yield _figure(
             [Line(promised, OBSERVED, thick=True), Line(found.covered_by_day, PREDICTED)],
@@ -202,7 +202,7 @@ def _data(found: WatchedData | None) -> Iterator[str]:
         limit = np.full(len(found.found.by_day), found.found.most_large_gaps)
         yield _figure(
             [Line(limit, OTHER), Line.of(found.found.by_day, PREDICTED)],
-            f"share of opens far from the close before, by day; {RECENT_DAYS} days together stay below the limit (orange)",
+            f"share of opens far from the close before, by day; the limit of {RECENT_DAYS} days together is orange",
         )
     if found.found.psi is not None:
         marked = "above" if found.found.psi > PSI_TOLD else "below"

@@ -35,9 +35,9 @@ class LivePredictions:
     """n predictions whose opens have come, sorted by symbol and day; all (n,).
 
     opens: observed. closes, opens_before: of the series' row before, the two predictions that cost nothing. low, high:
-    the interval, NaN where none was given. Prices are in the currency of the upload. size: the recent gap size of the
-    series (`recent_gaps`), NaN where there are too few gaps. newest_day: of the history.
-    series_of: how many series there are, where not all were read.
+    the interval, NaN where none was given; levels: how often it is to hold the open. Prices are in the currency of the
+    upload. size: the recent gap size of the series (`recent_gaps`), NaN where there are too few gaps. newest_day: of
+    the history. series_of: how many series there are, where not all were read.
     """
 
     days: npt.NDArray[np.datetime64]
@@ -50,6 +50,7 @@ class LivePredictions:
     closes: FloatArray
     opens_before: FloatArray
     size: FloatArray
+    levels: FloatArray
     newest_day: date
     series_of: int | None = None
 
@@ -58,7 +59,19 @@ class LivePredictions:
 
     def where(self, chosen: BoolArray) -> "LivePredictions":
         """Some of them."""
-        names = ("days", "symbols", "models", "predicted", "low", "high", "opens", "closes", "opens_before", "size")
+        names = (
+            "days",
+            "symbols",
+            "models",
+            "predicted",
+            "low",
+            "high",
+            "opens",
+            "closes",
+            "opens_before",
+            "size",
+            "levels",
+        )
         return LivePredictions(
             **{name: getattr(self, name)[chosen] for name in names},
             newest_day=self.newest_day,
@@ -96,18 +109,18 @@ def live_predictions(deployment: Deployment, days: int, model: str | None = None
         open_before=before["open"], close_before=before["close"], size=np.where(size.enough, size.size, np.nan)
     ).dropna(subset=["close_before"])
     rows = made.merge(observed, on=["symbol", "date"]).sort_values(["symbol", "date"])
-    missing = pd.Series(np.nan, rows.index)
     return LivePredictions(
         days=rows["date"].to_numpy("datetime64[D]"),
         symbols=rows["symbol"].to_numpy(object),
         models=rows["model_version"].to_numpy(object),
         predicted=rows["pred_open"].to_numpy(np.float64),
-        low=rows.get("pred_low", missing).to_numpy(np.float64),
-        high=rows.get("pred_high", missing).to_numpy(np.float64),
+        low=rows["pred_low"].to_numpy(np.float64),
+        high=rows["pred_high"].to_numpy(np.float64),
         opens=rows["open"].to_numpy(np.float64),
         closes=rows["close_before"].to_numpy(np.float64),
         opens_before=rows["open_before"].to_numpy(np.float64),
         size=rows["size"].to_numpy(np.float64),
+        levels=rows["interval_level"].to_numpy(np.float64),
         newest_day=newest,
         series_of=series_of,
     )

@@ -46,7 +46,8 @@ class CoinPerformance:
 
 @dataclass(frozen=True, eq=False)
 class Performance:
-    """What predictions were worth. level: the share of opens that intervals promise to hold. loss: by day, against the
+    """What predictions were worth. level: the share of opens that the intervals behind
+    `coverage` promise to hold, None where there are none. loss: by day, against the
     last close. by_day_covered: (T,) share of each day's opens within their intervals, NaN where there were none.
 
     judgement: the word on all of it; worst first by_coin.
@@ -58,7 +59,7 @@ class Performance:
     loss: DailyLoss
     coverage: Coverage
     covered_by_day: np.ndarray
-    level: float
+    level: float | None
     by_coin: Sequence[CoinPerformance]
 
     @property
@@ -66,18 +67,19 @@ class Performance:
         return str(self.live.newest_day)
 
 
-def performance(deployment: Deployment, level: float) -> Performance | None:
+def performance(deployment: Deployment) -> Performance | None:
     """Of the last DAYS days; None where there is no prediction whose open has come. Failures as for
     `live_predictions`."""
     live = live_predictions(deployment, DAYS)
-    return None if live is None or not len(live) else performance_of(live, level)
+    return None if live is None or not len(live) else performance_of(live)
 
 
-def performance_of(live: LivePredictions, level: float) -> Performance:
+def performance_of(live: LivePredictions) -> Performance:
     """What some predictions, one at least, were worth."""
     found = evaluate(live.symbols.astype(str), live.opens, live.predicted, live.opens_before, live.closes)
     judged = (live.days, live.symbols.astype(str), live.opens, live.predicted, live.closes, live.closes)
     recent = live.last(RECENT_DAYS)
+    levels = recent.levels[np.isfinite(recent.levels)]
     return Performance(
         live=live,
         overall=found.overall,
@@ -85,7 +87,7 @@ def performance_of(live: LivePredictions, level: float) -> Performance:
         loss=daily_loss(*judged),
         coverage=coverage(recent.opens, recent.low, recent.high),
         covered_by_day=_covered_by_day(live),
-        level=level,
+        level=float(levels.mean()) if len(levels) else None,
         by_coin=_by_coin(live, {name: one.network.mase for name, one in found.by_symbol.items()}),
     )
 
@@ -127,7 +129,7 @@ def not_worse_than_last_close(found: Performance | None) -> Verdict:
 def intervals_hold(found: Performance | None) -> Verdict:
     """Whether the opens of the last RECENT_DAYS lay within their intervals about as often as promised."""
     share = found.coverage.share if found else None
-    if found is None or share is None:
+    if found is None or share is None or found.level is None:
         return Verdict(True, {}, 0.0, "no prediction whose open has come has an interval: none")
     least, rows = least_coverage(found.level), found.coverage.rows
     said = f"{100 * share:.1f} % of {rows:,} opens of the last {RECENT_DAYS} days lay within their interval"

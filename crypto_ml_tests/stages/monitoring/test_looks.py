@@ -50,7 +50,7 @@ def test_each_prediction_counts_once_beside_the_close_and_open_of_the_row_before
 
 
 def test_performance_is_that_of_the_predictions_beside_both_baselines(road: Road) -> None:
-    found = prediction_performance.performance(road.deployment, 0.9)
+    found = prediction_performance.performance(road.deployment)
     assert found is not None
     assert found.overall.last_close.mase == 1
     assert found.overall.rows == len(found.live)
@@ -69,10 +69,13 @@ def test_intervals_that_miss_twice_as_often_as_promised_are_an_alarm(road: Road)
     def with_intervals(share: float) -> LivePredictions:
         width = np.where(np.arange(len(live)) % 100 < 100 * share, 1e9, 0.0)
         given = {name: getattr(live, name) for name in LivePredictions.__dataclass_fields__}
-        return LivePredictions(**given | {"low": live.opens - width - 1e-12, "high": live.opens + width - 1e-13})
+        return LivePredictions(
+            **given
+            | {"low": live.opens - width - 1e-12, "high": live.opens + width - 1e-13, "levels": 0 * live.opens + 0.9}
+        )
 
-    held = prediction_performance.performance_of(with_intervals(0.95), 0.9)
-    missed = prediction_performance.performance_of(with_intervals(0.7), 0.9)
+    held = prediction_performance.performance_of(with_intervals(0.95))
+    missed = prediction_performance.performance_of(with_intervals(0.7))
     assert prediction_performance.intervals_hold(held).passed
     assert not prediction_performance.intervals_hold(missed).passed
     assert prediction_performance.conditions(missed)[1].passed is False
@@ -119,20 +122,20 @@ def test_the_report_is_one_page_that_fetches_and_runs_nothing(road: Road) -> Non
     now = datetime.now(UTC)
     bad = Condition("model_drifts", False, NASTY, 2.0, "retrain", "2018-04-30")
     AlarmLog(road.store).change(lambda before, number: after_look(before, [bad], number, now))
-    written = write_report(road.deployment, road.serving().version, now, 0.9)
+    written = write_report(road.deployment, road.serving().version, now)
     page = road.store.read(written.key).decode()
     assert written.key.startswith("receipts/watched/")
     assert NASTY not in page
     assert "&lt;script&gt;" in page
     assert page.count("<svg") >= 2
     assert not any(mark in page for mark in ("<script", "src=", "href=", "http-equiv='refresh", "url("))
-    assert write_report(road.deployment, road.serving().version, now, 0.9).key == written.key
+    assert write_report(road.deployment, road.serving().version, now).key == written.key
 
 
 def test_an_empty_store_has_nothing_to_look_at(store: ObjectStore) -> None:
     empty = Road(store)
-    assert prediction_performance.performance(empty.deployment, 0.9) is None
+    assert prediction_performance.performance(empty.deployment) is None
     assert model_drift.model_drift(empty.deployment, "none") is None
     assert data_faults.data_faults(empty.deployment, empty.now) is None
     assert prediction_performance.not_worse_than_last_close(None).passed
-    assert b"no rows" in store.read(write_report(empty.deployment, "none", empty.now, 0.9).key)
+    assert b"no rows" in store.read(write_report(empty.deployment, "none", empty.now).key)
