@@ -7,7 +7,7 @@ COMPILE := uv pip compile --quiet --universal --generate-hashes --no-emit-index-
 	--group build --extra demo
 PLATFORMS := x86_64-unknown-linux-gnu aarch64-unknown-linux-gnu aarch64-apple-darwin
 PYTHONS := 3.11 3.12 3.13
-BENCHMARKS := score_file retrain features scaler_fit latency warm_runs tick burst forecast history_growth service
+BENCHMARKS := score_file retrain features scaler_fit latency warm_runs tick burst forecast history_growth service drift watching
 
 # without byte code every process starts three times slower
 unexport PYTHONDONTWRITEBYTECODE

@@ -3,10 +3,18 @@
 import dagster as dg
 
 from crypto_ml.defs.alarm_sensor import alarm_sensor
-from crypto_ml.defs.assets import backtest, forecasts, models, monitoring, upkeep, uploads
+from crypto_ml.defs.assets import backtest, forecasts, models, monitoring, refreshing, upkeep, uploads
 from crypto_ml.defs.assets.requests import served_predictions
 from crypto_ml.defs.forecast_sensor import forecast_sensor
-from crypto_ml.defs.jobs import daily_forecast, monitor, promote_model, report_on_drift, retrain, score_uploads
+from crypto_ml.defs.jobs import (
+    daily_forecast,
+    monitor,
+    promote_model,
+    refresh_rule,
+    report_on_drift,
+    retrain,
+    score_uploads,
+)
 from crypto_ml.defs.jobs import upkeep as upkeep_job
 from crypto_ml.defs.requests_sensor import requests_sensor
 from crypto_ml.defs.resources import Platform
@@ -14,6 +22,7 @@ from crypto_ml.defs.retraction import retract_upload
 from crypto_ml.defs.schedules import (
     daily_forecast_at_close,
     daily_monitoring,
+    daily_rule_refresh,
     upkeep_when_due,
     weekly_drift_report,
     weekly_retraining,
@@ -26,7 +35,7 @@ def build_defs(settings: Settings) -> dg.Definitions:
     """The whole graph with these settings; tests build the real one with theirs."""
     return dg.Definitions(
         assets=[
-            *dg.load_assets_from_modules([uploads, models, backtest, forecasts, upkeep, monitoring]),
+            *dg.load_assets_from_modules([uploads, models, backtest, forecasts, upkeep, monitoring, refreshing]),
             served_predictions,
         ],
         jobs=[
@@ -38,8 +47,16 @@ def build_defs(settings: Settings) -> dg.Definitions:
             upkeep_job,
             monitor,
             report_on_drift,
+            refresh_rule,
         ],
-        schedules=[weekly_retraining, daily_forecast_at_close, daily_monitoring, weekly_drift_report, upkeep_when_due],
+        schedules=[
+            weekly_retraining,
+            daily_forecast_at_close,
+            daily_monitoring,
+            daily_rule_refresh,
+            weekly_drift_report,
+            upkeep_when_due,
+        ],
         sensors=[uploads_sensor, forecast_sensor, requests_sensor, alarm_sensor],
         resources={"platform": Platform.of(settings)},
         # one process for a run: a second interpreter for each step would cost more than the step

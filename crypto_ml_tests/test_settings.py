@@ -6,12 +6,14 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
+from crypto_ml.commands.local_dagster import chosen_settings
 from crypto_ml.settings import (
     DECIDING,
     LONGEST_PREFIX,
     OTHER_VARIABLES,
     BadSetting,
     Settings,
+    secret_variables,
     unknown_variables,
     variable,
 )
@@ -65,6 +67,15 @@ def test_every_variable_is_read(environment: pytest.MonkeyPatch, tmp_path: Path)
         plain = value.get_secret_value() if isinstance(value, SecretStr) else value
         environment.setenv(variable(name), str(plain))
     assert Settings.from_environment() == given
+
+
+def test_a_variable_that_holds_a_secret_is_shown_to_no_other_shell(environment: pytest.MonkeyPatch) -> None:
+    assert secret_variables() == {"CRYPTO_ML_ALARM_URLS"}
+    environment.setenv("CRYPTO_ML_ALARM_URLS", "slack://a/b/c")
+    environment.setenv("CRYPTO_ML_PREFIX", "team")
+    shown = chosen_settings()
+    assert shown["CRYPTO_ML_PREFIX"] == "team"
+    assert "slack" not in f"{shown} {Settings.from_environment()!r}"
 
 
 def test_an_empty_variable_counts_as_not_given(environment: pytest.MonkeyPatch) -> None:

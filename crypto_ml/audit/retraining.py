@@ -14,8 +14,14 @@ from crypto_ml.storage.history import MarketHistory
 def retrained(bundle: ModelBundle, history: MarketHistory) -> None:
     """Return where the same rows give the same scaler and weights, to the last bit.
 
-    Raises Differs at `market_history`, `scaler` or `trained_model`; NoTrainingSet where it was trained elsewhere.
+    Raises Differs at `market_history`, `scaler` or `trained_model`; NoTrainingSet where it was trained elsewhere,
+    and of a model whose serving rule was made anew, whose network is that of another one.
     """
+    if refreshed := bundle.document(TRAINING_MANIFEST).get("refreshed"):
+        raise NoTrainingSet(
+            f"{bundle.version} was not trained: it is {refreshed['root']} with another serving rule; replay an answer "
+            "by that one with --retrain"
+        )
     try:
         rows, split = at_stage("market_history", lambda: training_rows(bundle, history))
     except Differs as found:

@@ -68,3 +68,11 @@ report_on_drift = dg.define_asset_job(
     description="Write what was watched in a week as one HTML page, kept under receipts/watched/.",
     tags={QUEUE: "monitoring", **ONLY_DEAD_PROCESSES},
 )
+
+refresh_rule = dg.define_asset_job(
+    "refresh_rule",
+    selection=["refreshed_rule"],
+    description="Make the serving rule of the champion anew, as a candidate with the same network. It serves only once "
+    "promoted.",
+    tags={QUEUE: "training", **ONLY_DEAD_PROCESSES},
+)

@@ -3,7 +3,7 @@ upkeep when it is due. Times are UTC."""
 
 import dagster as dg
 
-from crypto_ml.defs.jobs import daily_forecast, monitor, report_on_drift, retrain, upkeep
+from crypto_ml.defs.jobs import daily_forecast, monitor, refresh_rule, report_on_drift, retrain, upkeep
 from crypto_ml.defs.partitions import last_week, week_end
 from crypto_ml.defs.resources import Platform
 from crypto_ml.errors import CryptoMLError
@@ -38,6 +38,16 @@ daily_forecast_at_close = dg.ScheduleDefinition(
     default_status=dg.DefaultScheduleStatus.RUNNING,
 )
 
+
+daily_rule_refresh = dg.ScheduleDefinition(
+    name="daily_rule_refresh",
+    job=refresh_rule,
+    cron_schedule="0 5 * * *",
+    execution_timezone="UTC",
+    description="Each morning, where it is switched on: λ, intervals and range of the champion from the days up to "
+    "now, as a candidate.",
+    default_status=dg.DefaultScheduleStatus.STOPPED,
+)
 
 daily_monitoring = dg.ScheduleDefinition(
     name="daily_monitoring",

@@ -22,6 +22,7 @@ PROMISED_ASSETS = {
     "service_health",
     "machine_use",
     "drift_report",
+    "refreshed_rule",
 }
 
 
@@ -43,12 +44,14 @@ def test_assets_jobs_sensors_and_schedules_have_the_promised_names() -> None:
         "upkeep",
         "monitor",
         "report_on_drift",
+        "refresh_rule",
     }
     assert set(found["sensors"]) == {"uploads_sensor", "forecast_sensor", "requests_sensor", "alarm_sensor"}
     assert set(found["schedules"]) == {
         "weekly_retraining",
         "daily_forecast_at_close",
         "daily_monitoring",
+        "daily_rule_refresh",
         "weekly_drift_report",
         "upkeep_when_due",
     }

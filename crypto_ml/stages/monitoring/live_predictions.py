@@ -5,7 +5,7 @@ on do not count for it, however its predictions came into the log. What it costs
 more series as many are chosen by a hash of their names, which are the same series every time.
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import Final
@@ -86,7 +86,8 @@ class LivePredictions:
 def live_predictions(deployment: Deployment, days: int, model: str | None = None) -> LivePredictions | None:
     """Of the last so many days of the history, of all models or of one; None where the history has no rows.
 
-    Raises what store, tables and registry do.
+    A model is its network: one whose serving rule was made anew goes on as the same. Raises what store,
+    tables and registry do.
     """
     history = deployment.history
     ends = history.days()
@@ -96,9 +97,11 @@ def live_predictions(deployment: Deployment, days: int, model: str | None = None
     first = newest - timedelta(days - 1)
     symbols, series_of = read_series(history, days)
     made = PredictionLog(deployment.store).about_days(first, newest, symbols).to_pandas()
+    bundles = _bundles({*made["model_version"].unique(), *([model] if model else [])}, deployment)
     if model is not None:
-        made = made[made["model_version"] == model]
-    made = made[_never_fitted_on(made, deployment)]
+        same = [version for version in bundles if _weights(bundles, version) == _weights(bundles, model)]
+        made = made[made["model_version"].isin(same)]
+    made = made[_never_fitted_on(made, bundles)]
     made = made.sort_values(["made_at", "answer_id", "line"]).drop_duplicates(["symbol", "date"])
     observed = history.current_rows(
         ["symbol", "date", "open", "close"], symbols=symbols, since=first - timedelta(LONGEST_GAP)
@@ -134,22 +137,33 @@ def read_series(history: MarketHistory, days: int) -> tuple[Collection[str] | No
     return chosen_series(known.assign(rows=days), MOST_ROWS), len(known)
 
 
-def _never_fitted_on(made: pd.DataFrame, deployment: Deployment) -> BoolArray:
-    """Which predictions are of days that their model was not fitted on, as far as its manifest tells."""
-    versions: Iterable[str] = made["model_version"].unique().tolist()
-    first = {version: _first_day(version, deployment) for version in versions}
+def _bundles(versions: Iterable[str], deployment: Deployment) -> dict[str, ModelBundle | None]:
+    """The models of some versions; None for one that cannot be read any more."""
+    found: dict[str, ModelBundle | None] = {}
+    for version in versions:
+        try:
+            found[version] = deployment.registry.load(version)
+        except CryptoMLError:
+            found[version] = None
+    return found
+
+
+def _weights(bundles: Mapping[str, ModelBundle | None], version: str) -> str:
+    """What tells a network from others; the version where it is not known."""
+    bundle = bundles.get(version)
+    return version if bundle is None else str(bundle.manifest["weights_sha256"])
+
+
+def _never_fitted_on(made: pd.DataFrame, bundles: Mapping[str, ModelBundle | None]) -> BoolArray:
+    """Which predictions are of days that their model was not fitted on, as far as its manifest tells; of one that was
+    trained elsewhere, or cannot be read, all are."""
+    first = {
+        version: np.datetime64((never_seen_from(bundle) if bundle else None) or "1970-01-01", "D")
+        for version, bundle in bundles.items()
+    }
     days = made["date"].to_numpy("datetime64[D]")
     begins = made["model_version"].map(first).to_numpy("datetime64[D]") if len(made) else days
     return np.asarray(days >= begins)
-
-
-def _first_day(version: str, deployment: Deployment) -> np.datetime64:
-    """The first day that a model was not fitted on; of one that was trained elsewhere, or cannot be read, any day."""
-    try:
-        found = never_seen_from(deployment.registry.load(version))
-    except CryptoMLError:
-        found = None
-    return np.datetime64(found or "1970-01-01", "D")
 
 
 def never_seen_from(bundle: ModelBundle) -> date | None:
