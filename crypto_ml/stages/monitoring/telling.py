@@ -93,15 +93,21 @@ def send(address: str, title: str, text: str, kind: Kind, *, called: str, pauses
 
 @contextmanager
 def _silence() -> Iterator[None]:
-    """Nothing is logged by who knows an address."""
-    loggers = [logging.getLogger(name) for name in (*KNOWS_ADDRESSES, *_children())]
-    before = [(one, one.disabled) for one in loggers]
-    for one in loggers:
+    """Nothing is logged by who knows an address: also not by loggers that come about meanwhile, which ask those above
+    them for their level."""
+    above = [logging.getLogger(name) for name in KNOWS_ADDRESSES]
+    below = [logging.getLogger(name) for name in _children()]
+    levels, disabled = [one.level for one in above], [one.disabled for one in below]
+    for one in above:
+        one.setLevel(logging.CRITICAL + 1)
+    for one in below:
         one.disabled = True
     try:
         yield
     finally:
-        for one, was in before:
+        for one, level in zip(above, levels, strict=True):
+            one.setLevel(level)
+        for one, was in zip(below, disabled, strict=True):
             one.disabled = was
 
 

@@ -2,6 +2,8 @@
 
 import json
 import logging
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -21,6 +23,13 @@ from crypto_ml.storage.objects import ObjectStore
 from crypto_ml_tests.stages.monitoring.inbox import Inbox, opened
 
 SECRET = "Wq7pT0kenNobodySees"  # noqa: S105 - what must never be shown
+FIRST = """
+import logging, sys
+logging.basicConfig(level=logging.DEBUG)
+from crypto_ml.stages.monitoring.telling import send
+if send(sys.argv[1], "title", "text", "warning", called="json 1", pauses=()):
+    print("sent")
+"""
 NOW = datetime(2026, 1, 5, 5, 30, tzinfo=UTC)
 WELL = Condition("model_drifts", True, "all is well", 0.0, "nothing", "2026-01-04")
 BAD = replace(WELL, passed=False, what="BTC \x1b[31m is\nworse", how_bad=1.1, todo="retrain", asks_retrain=True)
@@ -84,6 +93,12 @@ def test_what_is_not_taken_is_tried_again_and_what_could_not_be_sent_is_sent_by_
     assert inbox.messages[0]["title"].endswith("other")
     assert SECRET not in caplog.text
     assert "could not be sent to json 1" in caplog.text
+
+
+def test_a_process_that_sends_for_the_first_time_and_logs_everything_logs_no_address(inbox: Inbox) -> None:
+    said = subprocess.run([sys.executable, "-c", FIRST, inbox.url(SECRET)], capture_output=True, text=True, check=True)
+    assert "sent" in said.stdout
+    assert SECRET not in said.stdout + said.stderr
 
 
 def test_only_a_confirmed_alarm_about_the_model_asks_for_a_retrain(store: ObjectStore, inbox: Inbox) -> None:
