@@ -7,8 +7,8 @@ kind and number (`slack 1`), and while something is sent the loggers of the libr
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from threading import Lock
 from typing import Final, Literal
 
 log: Final = logging.getLogger(__name__)
@@ -26,6 +26,7 @@ KNOWS_ADDRESSES: Final = (
     "slixmpp",
     "markdown",
 )
+BELOW: Final = tuple(f"{name}." for name in KNOWS_ADDRESSES)
 LONGEST_KIND: Final = 20
 Kind = Literal["warning", "failure", "success"]
 
@@ -52,7 +53,7 @@ def unreadable(given: Sequence[str]) -> list[str]:
     """Which destinations are none that the library knows."""
     from apprise import Apprise
 
-    with _silence():
+    with _silence:
         return [name for name, one in zip(destinations(given), given, strict=True) if Apprise.instantiate(one) is None]
 
 
@@ -70,7 +71,7 @@ def send(address: str, title: str, text: str, kind: Kind, *, called: str, pauses
         storage_mode=PersistentStoreMode.MEMORY,
         secure_logging=True,
     )
-    with _silence():
+    with _silence:
         sender = Apprise(asset=asset)
         if not sender.add(address):
             log.warning("an alarm could not be sent to %s: no address that apprise knows", called)
@@ -91,26 +92,42 @@ def send(address: str, title: str, text: str, kind: Kind, *, called: str, pauses
     return False
 
 
-@contextmanager
-def _silence() -> Iterator[None]:
-    """Nothing is logged by who knows an address: also not by loggers that come about meanwhile, which ask those above
-    them for their level."""
-    above = [logging.getLogger(name) for name in KNOWS_ADDRESSES]
-    below = [logging.getLogger(name) for name in _children()]
-    levels, disabled = [one.level for one in above], [one.disabled for one in below]
-    for one in above:
-        one.setLevel(logging.CRITICAL + 1)
-    for one in below:
-        one.disabled = True
-    try:
-        yield
-    finally:
-        for one, level in zip(above, levels, strict=True):
+class _Silence:
+    """Nothing is logged by who knows an address, as long as somebody sends: also not by loggers that come about
+    meanwhile, which ask those above them for their level. Several threads may send at once."""
+
+    def __init__(self) -> None:
+        self._changing = Lock()
+        self._senders = 0
+        self._levels: dict[logging.Logger, int] = {}
+        self._disabled: dict[logging.Logger, bool] = {}
+
+    def __enter__(self) -> None:
+        with self._changing:
+            self._senders += 1
+            if self._senders == 1:
+                self._begin()
+
+    def __exit__(self, *_: object) -> None:
+        with self._changing:
+            self._senders -= 1
+            if not self._senders:
+                self._end()
+
+    def _begin(self) -> None:
+        below = [name for name in logging.root.manager.loggerDict if name.startswith(BELOW)]
+        self._levels = {one: one.level for one in map(logging.getLogger, KNOWS_ADDRESSES)}
+        self._disabled = {one: one.disabled for one in map(logging.getLogger, below)}
+        for one in self._levels:
+            one.setLevel(logging.CRITICAL + 1)
+        for one in self._disabled:
+            one.disabled = True
+
+    def _end(self) -> None:
+        for one, level in self._levels.items():
             one.setLevel(level)
-        for one, was in zip(below, disabled, strict=True):
+        for one, was in self._disabled.items():
             one.disabled = was
 
 
-def _children() -> list[str]:
-    known = tuple(f"{name}." for name in KNOWS_ADDRESSES)
-    return [name for name in logging.root.manager.loggerDict if name.startswith(known)]
+_silence = _Silence()

@@ -5,6 +5,7 @@ import logging
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -18,7 +19,7 @@ from crypto_ml.ledger.formats.alarms_v1 import AlarmsEntry
 from crypto_ml.ledger.layout import ALARMS
 from crypto_ml.settings import Settings
 from crypto_ml.stages.monitoring.alarms import LookedAfter, look_after, retrain_for
-from crypto_ml.stages.monitoring.telling import destinations, unreadable
+from crypto_ml.stages.monitoring.telling import destinations, send, unreadable
 from crypto_ml.storage.objects import ObjectStore
 from crypto_ml_tests.stages.monitoring.inbox import Inbox, opened
 
@@ -99,6 +100,21 @@ def test_a_process_that_sends_for_the_first_time_and_logs_everything_logs_no_add
     said = subprocess.run([sys.executable, "-c", FIRST, inbox.url(SECRET)], capture_output=True, text=True, check=True)
     assert "sent" in said.stdout
     assert SECRET not in said.stdout + said.stderr
+
+
+def test_several_at_once_are_silent_to_the_last_and_everything_is_logged_again_then(
+    inbox: Inbox, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    with ThreadPoolExecutor(8) as pool:
+        sent = pool.map(
+            lambda number: send(inbox.url(SECRET), "title", "text", "warning", called=f"json {number}", pauses=()),
+            range(24),
+        )
+        assert all(sent)
+    assert SECRET not in caplog.text
+    logging.getLogger("urllib3.connectionpool").debug("heard again")
+    assert "heard again" in caplog.text
 
 
 def test_only_a_confirmed_alarm_about_the_model_asks_for_a_retrain(store: ObjectStore, inbox: Inbox) -> None:
