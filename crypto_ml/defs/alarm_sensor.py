@@ -38,8 +38,8 @@ def alarm_sensor(context: dg.SensorEvaluationContext, platform: Platform) -> dg.
 
     try:
         asking = retrain_for(standing(platform.deployment.store))
-        week = last_week(datetime.now(UTC).date())
-        why_not = why_not_yet(week, week_end(week), platform.deployment.history) if asking else None
+        week, history = last_week(datetime.now(UTC).date()), platform.deployment.history
+        why_not = why_not_yet(week, week_end(week), history, platform.settings.target) if asking else None
     except CryptoMLError as error:  # a failed look is never "no alarm": say so, and look again
         return dg.SkipReason(visible(f"could not look at the alarms: {error}"))
     if asking and why_not is None and week in context.instance.get_materialized_partitions(TRAINED):
