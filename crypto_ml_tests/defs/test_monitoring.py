@@ -44,7 +44,7 @@ def test_a_look_shows_what_it_saw_and_tells_of_it_and_no_run_says_whom(
         dagster.run("report_on_drift")
         assert [message["title"].rpartition(": ")[2] for message in inbox.messages] == ["units changed"]
         shown: dict[str, Any] = {name: result.asset_materializations_for_node(name)[0].metadata for name in MONITORED}
-        assert shown["prediction_performance"]["dagster/row_count"].value == 3 * 70
+        assert shown["prediction_performance"]["dagster/row_count"].value == 3 * 79
         assert "data:image/svg+xml" in str(shown["prediction_performance"]["losses"].value)
         assert shown["data_faults"]["unit_changes"].value == 1
         assert shown["data_faults"]["alarms"].value == 1
