@@ -87,7 +87,7 @@ def performance_of(live: LivePredictions) -> Performance:
         loss=daily_loss(*judged),
         coverage=coverage(recent.opens, recent.low, recent.high),
         covered_by_day=_covered_by_day(live),
-        level=float(levels.mean()) if len(levels) else None,
+        level=round(float(levels.mean()), 6) if len(levels) else None,
         by_coin=_by_coin(live, {name: one.network.mase for name, one in found.by_symbol.items()}),
     )
 
