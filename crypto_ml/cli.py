@@ -27,6 +27,7 @@ from crypto_ml.commands import (
     retry,
     score,
     serve,
+    tune,
 )
 from crypto_ml.errors import CryptoMLError
 from crypto_ml.visible import visible
@@ -104,6 +105,7 @@ for module in (
     doctor,
     models,
     backtest,
+    tune,
     audit,
     handover,
     make_model,

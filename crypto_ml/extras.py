@@ -12,6 +12,9 @@ from crypto_ml.errors import Blocked
 TRAINING: Final = ("tensorflow", "keras", "onnx", "h5py", "sklearn")
 """What building, fitting, exporting and reading networks takes."""
 
+TUNING: Final = ("optuna",)
+"""What a search for parameters takes beside it."""
+
 DRAWING: Final = ("matplotlib", "PIL")
 """What pictures take; it comes with `training`, and nothing but a picture needs it."""
 
@@ -35,6 +38,11 @@ class NotInstalled(Blocked):
 def require_training(what: str) -> None:
     """Raises NotInstalled where libraries are missing that `what` (the beginning of the sentence) needs."""
     _require(what, TRAINING, "training")
+
+
+def require_tuning(what: str) -> None:
+    """Raises NotInstalled where libraries are missing that `what` needs to search for parameters."""
+    _require(what, (*TRAINING, *TUNING), "training")
 
 
 def require_drawing(what: str) -> None:

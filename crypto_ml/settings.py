@@ -100,6 +100,8 @@ class Settings(BaseModel):
         description="who learns the `relative_gap`, each a candidate: of `gru`, `boosting`, `absolute`, `last_close`",
     )
     epochs: PositiveInt = Field(default=10, description="epochs of training at most")
+    tune_trials: PositiveInt = Field(default=20, description="trials of `crypto-ml tune` for each learner, at most")
+    tune_seconds: PositiveInt = Field(default=600, description="seconds of `crypto-ml tune` for each learner, at most")
     model_out: Path = Field(default=MODEL_OUT, description="the bundle that a fresh deployment serves with")
     environment: Environment = Field(
         default="dev",

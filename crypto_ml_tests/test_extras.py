@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from crypto_ml.cli import main
-from crypto_ml.extras import DEMO, DRAWING, EXPERIMENTS, PAGE, SERVING, TRAINING, NotInstalled, can_draw
+from crypto_ml.extras import DEMO, DRAWING, EXPERIMENTS, PAGE, SERVING, TRAINING, TUNING, NotInstalled, can_draw
 from crypto_ml.forecasting.pictures import loss_curve
 from crypto_ml.storage.embedded import EmbeddedS3
 
@@ -66,7 +66,7 @@ def test_the_page_says_which_extra_it_needs(monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.mark.parametrize(
     ("extra", "modules"),
     [
-        ("training", (*TRAINING, *DRAWING)),
+        ("training", (*TRAINING, *TUNING, *DRAWING)),
         ("demo", DEMO),
         ("serve", SERVING),
         ("page", PAGE),

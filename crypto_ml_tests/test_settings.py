@@ -48,6 +48,8 @@ def test_every_variable_is_read(environment: pytest.MonkeyPatch, tmp_path: Path)
         max_run_seconds=2,
         target="change",
         epochs=3,
+        tune_trials=9,
+        tune_seconds=10,
         model_out=tmp_path,
         environment="preprod",
         image="crypto_ml@sha256:0",

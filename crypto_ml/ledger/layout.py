@@ -35,6 +35,7 @@ EXPERIMENTS: Final = "receipts/experiments/"
 BACKTESTS: Final = "receipts/backtests/"
 MODELS: Final = "models/"
 TRAINING_SETS: Final = "models/training_sets/"
+TUNINGS: Final = "models/tunings/"
 
 Environment = Literal["dev", "preprod", "prod"]
 """Each has its own champion; they share the bundles, the uploads and everything else in the bucket."""

@@ -21,6 +21,7 @@ from crypto_ml.ledger.registry import Registry
 from crypto_ml.settings import Settings
 from crypto_ml.stages.progress import logged
 from crypto_ml.stages.scaler import NoTrainingSet, TrainingSet, read_training_set, rows_of
+from crypto_ml.stages.tuning import tuning_for
 from crypto_ml.storage.history import MarketHistory
 from crypto_ml.storage.objects import ObjectStore
 
@@ -60,13 +61,16 @@ def train_week(week: str, history: MarketHistory, store: ObjectStore, settings: 
     rows = rows_of(manifest, history)
 
     def trained(plan: Plan) -> Trained:
+        tuning = tuning_for(plan.learner, training_set.split, store) if plan.target == "relative_gap" else None
+        if tuning:
+            plan = replace(plan, parameters=tuning.parameters)
         return train(
             rows,
             training_set.split,
             training_set.scaler,
             plan,
             label=week,
-            manifest=manifest,
+            manifest={**manifest, "tuning": tuning.manifest()} if tuning else manifest,
             created_at=now.astimezone(UTC).isoformat(),
             tell=logged(log, f"model of the week {week}, {plan.learner}"),
         )

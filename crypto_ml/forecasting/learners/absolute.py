@@ -11,13 +11,15 @@ from typing import Final
 import numpy as np
 
 from crypto_ml.forecasting.inference import Network
-from crypto_ml.forecasting.learners.learner import Fitted, Sample, Source, absolute_error, chosen
+from crypto_ml.forecasting.learners.learner import Between, Fitted, Sample, Source, absolute_error, chosen
 from crypto_ml.forecasting.learners.linear_graph import TOLERANCE, linear_graph, linear_output, linear_sha256
 from crypto_ml.forecasting.plan import Plan
 from crypto_ml.forecasting.progress import Progress, Tell, tell_nobody
 
 DEFAULTS: Final[Mapping[str, float]] = {"penalty": 0.0}
 """penalty: what the sum of the coefficients' sizes costs (scikit-learn's alpha)."""
+
+SPACE: Final[Mapping[str, Between]] = {"penalty": Between(0.0, 0.02)}
 
 MOST_ROWS: Final = 20_000
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from crypto_ml.errors import Refused
 from crypto_ml.forecasting.inference import Network
-from crypto_ml.forecasting.learners.learner import Fitted, Sample, Source, absolute_error, chosen
+from crypto_ml.forecasting.learners.learner import Between, Fitted, Sample, Source, absolute_error, chosen
 from crypto_ml.forecasting.learners.tree_graph import LEAF, Tree, exact, rounded_down, tree_graph
 from crypto_ml.forecasting.plan import Plan
 from crypto_ml.forecasting.progress import Progress, Tell, tell_nobody
@@ -18,6 +18,13 @@ from crypto_ml.forecasting.progress import Progress, Tell, tell_nobody
 DEFAULTS: Final[Mapping[str, float]] = {
     "trees": 60, "learning_rate": 0.05, "leaves": 15, "rows_in_leaf": 100, "l2": 0.0,
 }  # fmt: skip
+SPACE: Final[Mapping[str, Between]] = {
+    "trees": Between(20, 200, whole=True),
+    "learning_rate": Between(0.01, 0.3, log=True),
+    "leaves": Between(4, 31, log=True, whole=True),
+    "rows_in_leaf": Between(20, 500, log=True, whole=True),
+    "l2": Between(0.0, 10.0),
+}
 MOST_ROWS: Final = 400_000
 
 

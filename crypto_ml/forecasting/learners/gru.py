@@ -5,11 +5,16 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
 
-from crypto_ml.forecasting.learners.learner import Fitted, Sample, Source, chosen
+from crypto_ml.forecasting.learners.learner import Between, Fitted, Sample, Source, chosen
 from crypto_ml.forecasting.plan import Plan
 from crypto_ml.forecasting.progress import Tell, tell_nobody
 
 DEFAULTS: Final[Mapping[str, float]] = {"units": 50, "dropout": 0.1, "learning_rate": 1e-3}
+SPACE: Final[Mapping[str, Between]] = {
+    "units": Between(8, 64, log=True, whole=True),
+    "dropout": Between(0.0, 0.3),
+    "learning_rate": Between(1e-4, 1e-2, log=True),
+}
 
 
 def fit(train: Source, valid: Sample, plan: Plan, tell: Tell = tell_nobody) -> Fitted:

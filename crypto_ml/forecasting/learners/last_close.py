@@ -5,12 +5,13 @@ from typing import Final
 
 import numpy as np
 
-from crypto_ml.forecasting.learners.learner import Fitted, Sample, Source, absolute_error, chosen
+from crypto_ml.forecasting.learners.learner import Between, Fitted, Sample, Source, absolute_error, chosen
 from crypto_ml.forecasting.learners.linear_graph import linear_graph, linear_sha256
 from crypto_ml.forecasting.plan import Plan
 from crypto_ml.forecasting.progress import Tell, tell_nobody
 
 DEFAULTS: Final[Mapping[str, float]] = {}
+SPACE: Final[Mapping[str, Between]] = {}
 
 
 def fit(train: Source, valid: Sample, plan: Plan, tell: Tell = tell_nobody) -> Fitted:  # noqa: ARG001 - nothing to learn

@@ -62,10 +62,21 @@ class Fitted:
     documents: Mapping[str, bytes] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Between:
+    """Values that a parameter may have: both ends are among them. log: searched by its logarithm."""
+
+    low: float
+    high: float
+    log: bool = False
+    whole: bool = False
+
+
 class Learner(Protocol):
-    """What a module of this package is."""
+    """What a module of this package is. DEFAULTS: its parameters; SPACE: where each may be searched for."""
 
     DEFAULTS: Mapping[str, float]
+    SPACE: Mapping[str, Between]
 
     def fit(self, train: Source, valid: Sample, plan: Plan, tell: Tell = tell_nobody) -> Fitted:
         """Learn from `train`; `valid` says when it is enough. The same rows and plan give the same network."""

@@ -128,6 +128,12 @@ def test_a_parameter_that_the_learner_does_not_have_is_refused_with_those_it_has
         learner_of("absolute").fit(Given(VALID), VALID, plan)
 
 
+def test_the_parameters_of_every_learner_may_be_searched_for_round_those_it_has_by_default(name: LearnerName) -> None:
+    learner = learner_of(name)
+    assert learner.SPACE.keys() == learner.DEFAULTS.keys()
+    assert all(space.low <= learner.DEFAULTS[one] <= space.high for one, space in learner.SPACE.items())
+
+
 def test_least_absolute_deviations_find_what_made_the_rows_though_some_are_far_off() -> None:
     windows = np.random.default_rng(2).normal(size=(600, WINDOW, 5)).astype(np.float32)
     target = 0.5 * windows[:, 4, 1] - 0.25 * windows[:, 0, 3]
