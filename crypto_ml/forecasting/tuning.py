@@ -62,8 +62,8 @@ def tune(
     """Search for the parameters of the plan's learner, on rows before the holdout.
 
     rows: as for training; those of the holdout are not looked at. trials, seconds: when it ends. The same rows, plan
-    and number of trials give the same trials. Raises Refused where the learner has nothing to search for, TooLittleHistory,
-    NotInstalled.
+    and number of trials give the same trials. Raises Refused where the learner has nothing to search for,
+    TooLittleHistory, NotInstalled.
     """
     require_tuning("A search for parameters")
     import optuna
