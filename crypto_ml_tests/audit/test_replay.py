@@ -154,8 +154,8 @@ def test_one_flipped_byte_in_any_object_behind_an_answer_is_noticed_and_its_stag
 def folded(store: ObjectStore) -> Road:
     """A series the model does not know, in three deliveries; of the third answer the first one's rows are folded."""
     made = Road(store)
-    rows = market({"BTC": 40, "NEW": 40})
-    for name, begin, end in (("oldest", 0, 16), ("before", 16, 39), ("last", 39, 40)):
+    rows = market({"BTC": 56, "NEW": 56})
+    for name, begin, end in (("oldest", 0, 16), ("before", 16, 55), ("last", 55, 56)):
         days = rows.groupby("symbol").cumcount()
         made.drop(**{name: upload(rows[(days >= begin) & (days < end)])})
         made.answer_new()

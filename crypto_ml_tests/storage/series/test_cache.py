@@ -170,7 +170,7 @@ class Market:
 
 
 some_symbols = st.lists(st.sampled_from(SYMBOLS), min_size=1, max_size=4, unique=True)
-days = st.builds(lambda begin, count: range(begin, begin + count), st.integers(0, 60), st.integers(1, 45))
+days = st.builds(lambda begin, count: range(begin, begin + count), st.integers(0, 60), st.integers(1, 61))
 number = st.integers(0, 40)
 appends = st.tuples(st.just("append"), some_symbols | st.just(SYMBOLS), days)
 others = st.tuples(
@@ -287,8 +287,8 @@ def test_a_version_that_is_not_there_is_refused_and_so_is_a_column(store: Object
 def test_a_table_of_the_first_release_is_read_and_so_is_what_was_appended_since(store: ObjectStore) -> None:
     market = Market(store)
     old = pa.schema([field for field in SCHEMA if field.name not in {"cleaning", "void"}])
-    GrowingTable(store, market.history.key, old).append(rows("1.0", SYMBOLS, range(40)), append_id="old", known_at="")
-    market.uploads.append(("1.0", SYMBOLS, range(40)))
+    GrowingTable(store, market.history.key, old).append(rows("1.0", SYMBOLS, range(56)), append_id="old", known_at="")
+    market.uploads.append(("1.0", SYMBOLS, range(56)))
     market.refresh()
     market.retract(0)
     market.append(["A", "B"], range(5, 30))
