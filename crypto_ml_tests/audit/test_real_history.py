@@ -21,7 +21,7 @@ from crypto_ml.audit.references import Reference, resolve
 from crypto_ml.audit.replay import replay
 from crypto_ml.audit.trace import TracedRow, trace_rows
 from crypto_ml.forecasting.cleaning import TOLERANCE
-from crypto_ml.forecasting.schema import LOOK_BACK
+from crypto_ml.forecasting.schema import LOOK_BACK, MINIMUM_OWN_ROWS
 from crypto_ml.ledger.registry import Registry
 from crypto_ml.ledger.reports import read_report
 from crypto_ml.settings import Settings
@@ -175,9 +175,11 @@ def test_a_thousand_rows_of_a_thousand_are_traced_to_the_lines_they_were_made_fr
             assert evidence.receipt.model.version == given.model
             references = [Reference(answer, None, symbol, day) for symbol, day in named]
             traced = trace_rows(evidence, references) if named else []
-            knows = evidence.bundle.coins
+            bundle = evidence.bundle
         for (symbol, day), found in zip(named, traced, strict=True):
-            look_back = LOOK_BACK if symbol in knows else None
+            look_back = bundle.look_back if bundle.pooled or symbol in bundle.coins else None
+            earlier = sum(before < found.date for before in given.known[symbol])
+            assert found.status != "seed" or earlier < (1 if bundle.pooled else MINIMUM_OWN_ROWS)
             right += is_true(found, given.rows[symbol, day], given.known[symbol], look_back)
     assert right == TRACED
 
@@ -189,7 +191,6 @@ def is_true(found: TracedRow, line: Line, known: Mapping[date, Line], look_back:
     days = sorted(day for day in known if day < found.date)
     expected = [known[day] for day in days][-look_back if look_back else 0 :]
     if found.status == "seed":
-        assert len(expected) < 10
         return not found.earlier_rows
     assert [(row.upload, row.line, row.observed["open"]) for row in found.earlier_rows] == [
         (row.upload, row.number, row.open) for row in expected
