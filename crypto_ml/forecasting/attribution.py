@@ -14,11 +14,15 @@ from typing import Final, Literal
 import numpy as np
 
 from crypto_ml.forecasting.bundle import NETWORK, ModelBundle
+from crypto_ml.forecasting.columns import Columns, Rows
 from crypto_ml.forecasting.features import FloatArray
 from crypto_ml.forecasting.inference import Network
 from crypto_ml.forecasting.learners.linear_graph import read_linear
 from crypto_ml.forecasting.learners.tree_graph import LEAF, Ensemble, Tree, read_trees
+from crypto_ml.forecasting.recent_gaps import HALF_LIFE, MOST, ROWS, log_gaps
+from crypto_ml.forecasting.schema import PRICES
 from crypto_ml.forecasting.shrinkage import unshrunk_network
+from crypto_ml.forecasting.stationary import stationary_block, stationary_windows, units
 from crypto_ml.forecasting.windows import WindowArray
 
 Method = Literal["Shapley values, exact", "occlusion, which does not add up"]
@@ -48,6 +52,27 @@ def attribution(bundle: ModelBundle, window: WindowArray) -> Attribution:
         parts = tree_parts(trees, window.ravel(), np.zeros(window.size, np.float32)).reshape(window.shape)
         return Attribution(EXACT, output, average, parts)
     return Attribution(OCCLUSION, output, average, output - network.predict(_occluded(window)).reshape(window.shape))
+
+
+def next_window(rows: Rows, bundle: ModelBundle) -> WindowArray:
+    """The window (5, k) of the day behind n rows of one series, in order of days, of which PRICES are read."""
+    prices = Columns({name: np.append(np.asarray(rows[name], np.float64), np.nan) for name in PRICES})
+    at = np.array([len(prices["open"]) - 1])
+    starts = np.zeros(len(prices["open"]), np.int64)
+    measured = units(prices, starts)
+    window: WindowArray = stationary_windows(stationary_block(prices, starts), measured, bundle.scaler, starts, at)[0]
+    return window
+
+
+def gap_shares(rows: Rows) -> FloatArray:
+    """Which of n rows of one series the recent gap size of the day behind them comes from: shares (n,) that add up to
+    1, 0 of rows without a gap or too far back; all 0 where there is no gap."""
+    starts = np.zeros(len(np.asarray(rows["open"])), np.int64)
+    gaps = np.minimum(np.abs(np.nan_to_num(log_gaps(rows, starts))), MOST)
+    back = np.arange(len(gaps))[::-1]
+    weighed = np.where(back < ROWS, 0.5 ** (back / HALF_LIFE) * gaps, 0.0)
+    total = weighed.sum()
+    return weighed / total if total else weighed
 
 
 def _occluded(window: WindowArray) -> WindowArray:
