@@ -7,7 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from crypto_ml.forecasting.answers import PREDICTIONS
 from crypto_ml.forecasting.cleaning import TOLERANCE
+from crypto_ml.forecasting.recent_gaps import FEWEST
 from crypto_ml.ledger.registry import Registry
 from crypto_ml.ledger.reports import read_report
 from crypto_ml.storage.history import MarketHistory
@@ -51,7 +53,9 @@ def test_the_real_market_comes_back_row_by_row_and_a_daily_file_is_scored_from_i
     expected = market.sort_values(keys).reset_index(drop=True)
     pd.testing.assert_frame_equal(answered[keys], expected[keys], check_dtype=False)
     assert np.array_equal(answered["val_open"], expected["open"])
-    assert not answered.iloc[:, :7].isna().any().any()  # what stands behind may be empty
+    assert not answered[PREDICTIONS.names].isna().any().any()
+    late = answered["index"] >= FEWEST + 1  # so many gaps of its series stand before it
+    assert (answered["pred_low"].notna() == late).all()
     assert answered["prediction_id"].is_unique
     assert (answered["index"] == answered.groupby("symbol").cumcount()).all()
     history = MarketHistory(dagster.store)

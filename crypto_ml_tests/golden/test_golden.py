@@ -36,7 +36,7 @@ def test_every_row_of_a_published_answer_leads_back_to_its_line(golden: Golden, 
     rows = store.read("predictions/daily/three_preds.csv").decode().splitlines()[1:]
     assert rows
     for row in rows:
-        symbol, _, day, predicted, *_, prediction_id = row.split(",")
+        symbol, _, day, predicted, _, _, prediction_id, *_ = row.split(",")
         found = trace(resolve(prediction_id, store), store).row
         assert found is not None
         assert (found.symbol, found.date.isoformat(), found.pred_open) == (symbol, day, float(predicted))
@@ -50,8 +50,8 @@ def test_every_forecast_that_has_a_receipt_is_traced_and_comes_out_again(golden:
         assert str(forecast_replay.replay(forecast, store)) == "IDENTICAL", forecast
     if forecasts:
         (row, *_) = store.read("forecasts/latest.csv").decode().splitlines()[1:]
-        symbol, _, target, predicted, *_ = row.split(",")
-        found = forecast_trace.trace(resolve(row.rpartition(",")[2], store), store).row
+        symbol, _, target, predicted, _, forecast_row, *_ = row.split(",")
+        found = forecast_trace.trace(resolve(forecast_row, store), store).row
         assert found is not None
         assert (found.symbol, str(found.target_date), found.pred_open) == (
             symbol,
