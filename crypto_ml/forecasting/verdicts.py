@@ -99,8 +99,8 @@ class Judgement:
 
     @classmethod
     def read(cls, document: Mapping[str, Any]) -> "Judgement":
-        """What `to_dict` gave; fields that later releases add are left out."""
-        return cls(**{one.name: document[one.name] for one in fields(cls)})
+        """What `to_dict` gave, of this release or another: fields that a later one adds are left out."""
+        return cls(**{one.name: document[one.name] for one in fields(cls) if one.name in document})
 
 
 def judge(  # noqa: PLR0917 - six columns of the same rows

@@ -11,10 +11,12 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 
 from crypto_ml.commands.local_dagster import free_port
 from crypto_ml.forecasting.bundle import ModelBundle, make_bundle
+from crypto_ml.forecasting.verdicts import judge
 from crypto_ml.ledger.layout import bundle_prefix
 from crypto_ml.ledger.registry import Registry
 from crypto_ml.stages.experiments import (
@@ -34,10 +36,13 @@ from crypto_ml.storage.objects import ObjectStore
 from crypto_ml_tests.forecasting.markets import model
 
 SERVER = Path(__file__).parents[2] / ".crypto_ml" / "mlflow" / "bin" / "mlflow"
+OPENS = np.exp(np.random.default_rng(1).normal(0, 0.1, (3, 90)))
+DAYS = np.arange("2018-01-01", "2018-04-01", dtype="datetime64[D]")
+JUDGEMENT = judge(DAYS, ["BTC"] * 90, OPENS[0], OPENS[1], OPENS[2], OPENS[2])
 METRICS = {
     "holdout": {"overall": {"rows": 120, "network": {"mase": 1.01}}, "by_symbol": {"BTC": {"mase": 3.0}}},
     "loss": {"loss": [0.5, 0.4], "val_loss": [0.6, 0.5]},
-    "verdicts": {"last_close": {"word": "TIES", "low": -0.01}},
+    "verdicts": {"last_close": JUDGEMENT.to_dict()},
     "best_epoch": 2,
 }
 
@@ -148,7 +153,7 @@ def test_a_training_is_a_run_with_its_numbers_its_bundle_and_a_model_version_who
     assert run.data.params["plan.epochs"] == "2"
     assert run.data.params["training_set.train"] == "70"
     assert run.data.metrics["holdout.overall.network.mase"] == 1.01
-    assert run.data.metrics["verdicts.last_close.low"] == -0.01
+    assert run.data.metrics["verdicts.last_close.low"] == JUDGEMENT.low
     assert [one.value for one in client.get_metric_history(found.run_id, "val_loss")] == [0.6, 0.5]
     assert not any("BTC" in name for name in run.data.metrics)
     back = ModelBundle.load(Path(client.download_artifacts(found.run_id, "bundle", str(tmp_path))))
