@@ -22,9 +22,9 @@ from crypto_ml.deployment import Deployment
 from crypto_ml.digest import sha256_of
 from crypto_ml.forecasting.answers import PREDICTIONS_READ, REJECTED_ROWS
 from crypto_ml.forecasting.bundle import MANIFEST, ModelBundle
+from crypto_ml.forecasting.uploads.checked_text import GZIP_MAGIC
 from crypto_ml.forecasting.uploads.file_kinds import PARQUET
 from crypto_ml.forecasting.uploads.json_records import as_csv
-from crypto_ml.forecasting.uploads.reading import GZIP_MAGIC
 from crypto_ml.forecasting.uploads.unreadable import UnreadableUpload
 from crypto_ml.ledger.clock import not_before
 from crypto_ml.ledger.deliveries import Upload, delivery_key

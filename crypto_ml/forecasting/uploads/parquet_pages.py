@@ -21,11 +21,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from crypto_ml.forecasting.uploads.checked_text import BLOCK, LONGEST_LINE
 from crypto_ml.forecasting.uploads.file_kinds import PARQUET
 from crypto_ml.forecasting.uploads.layouts import REQUIRED, Layout, lay_out
 from crypto_ml.forecasting.uploads.limits import MOST_EXPANSION, SMALL_EXPANDED
 from crypto_ml.forecasting.uploads.parquet import LAYOUT, REFUSED
-from crypto_ml.forecasting.uploads.reading import BLOCK, LONGEST_LINE, OPTIONAL, completed, say_the_same
+from crypto_ml.forecasting.uploads.reading import OPTIONAL, completed, say_the_same
 from crypto_ml.forecasting.uploads.thrift import Damaged, read_struct
 from crypto_ml.forecasting.uploads.unreadable import UnreadableUpload
 

@@ -4,20 +4,16 @@ Nothing is converted here and nothing is guessed: a value comes out as the text 
 one block of the file at a time, so a file of any size costs the same memory. Parquet is read in `parquet`.
 """
 
-import codecs
 import csv
-import gzip
 import io
 import itertools
 import re
-import zlib
 from array import array
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import RLock
-from typing import Any, BinaryIO, Final, cast
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +21,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 
-from crypto_ml.forecasting.uploads.file_kinds import foreign, foreign_text
+from crypto_ml.forecasting.uploads.checked_text import (
+    BLOCK,
+    DELIMITERS,
+    UTF_16,
+    CheckedText,
+    TooLarge,
+    is_gzip,
+    open_bytes,
+)
+from crypto_ml.forecasting.uploads.file_kinds import foreign_text
 from crypto_ml.forecasting.uploads.layouts import (
     COLUMNS_SETTING,
     KLINES,
@@ -39,38 +44,19 @@ from crypto_ml.forecasting.uploads.limits import MOST_EXPANSION, SMALL_EXPANDED
 from crypto_ml.forecasting.uploads.unreadable import UnreadableUpload
 
 OPTIONAL: Final = ("volume", "slug")
-LONGEST_LINE: Final = 1 << 20
 
 SHOWN_TEXT: Final = 500
 """Characters of a line that a reason repeats."""
 
 MOST_RAGGED: Final = 20_000
-BLOCK: Final = 8 << 20
-LINES_AT_ONCE: Final = 1 << 18
-"""Lines of a block that are given on at once: eight million empty ones would take a hundred times their size."""
-
 IN_ONE_PIECE: Final = 16 << 10
 """Bytes of a file that are read before they are parsed: threads that take turns take longer."""
 
-GZIP_MAGIC: Final = b"\x1f\x8b"
-DELIMITERS: Final = (",", ";", "\t", "|")
-"""What stands between the values of a line, in the order in which it is looked for."""
-
-
-def _closed_lines(delimiter: str) -> re.Pattern[bytes]:
-    """Lines in which each quote that opens a value is closed: what follows another one would be swallowed by it."""
-    mark = re.escape(delimiter.encode())
-    value = rb'(?:"[^"\n]*+(?:""[^"\n]*+)*+"[^%b\n]*+|[^"%b\n][^%b\n]*+|)' % (mark, mark, mark)
-    return re.compile(rb"(?:%b(?:%b%b)*+\n)*+" % (value, mark, value))
-
-
-_CLOSED_LINES: Final = {delimiter: _closed_lines(delimiter) for delimiter in DELIMITERS}
 _NOTHING: Final = ', \t"'
 _DELIMITER_SAID: Final = re.compile(r'"?sep=([,;\t|])"?', re.IGNORECASE)
 _ABOUT_THE_FILE: Final = re.compile(r'"?(https?://\S+|.*cryptodatadownload.*)', re.IGNORECASE)
 _TIME: Final = re.compile(r"[1-9](?:\d{9}|\d{12}|\d{15})", re.ASCII)
 _DECIMAL: Final = re.compile(r"\d+(?:\.\d+)?", re.ASCII)
-UTF_16: Final = {codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16-be"}
 
 
 @dataclass(frozen=True)
@@ -177,7 +163,7 @@ class UploadReader:
                 self._skipped = array("q", skipped[skipped >= self._next_line].tobytes())
             return lines
 
-    def _batches(self, stream: "_CheckedText", wanted: list[str]) -> Iterator[pa.RecordBatch]:
+    def _batches(self, stream: "CheckedText", wanted: list[str]) -> Iterator[pa.RecordBatch]:
         def note(row: pa_csv.InvalidRow) -> str:
             with self._noting:
                 return noted(row)
@@ -220,15 +206,15 @@ class UploadReader:
         """Whether all of the text may be held at once; of gzip nobody knows how much it is."""
         return not self._is_gzip and self.path.stat().st_size <= IN_ONE_PIECE
 
-    def _open(self, delimiter: str | None) -> "_CheckedText":
-        limits = [_TooLarge(self.limit, _BEYOND_LIMIT.format(self.limit))]
+    def _open(self, delimiter: str | None) -> "CheckedText":
+        limits = [TooLarge(self.limit, _BEYOND_LIMIT.format(self.limit))]
         if self._is_gzip is None:
             self._is_gzip = is_gzip(self.path)
         if gzipped := self._is_gzip:
             packed = self.path.stat().st_size
             expanded = max(SMALL_EXPANDED, MOST_EXPANSION * packed)
-            limits.append(_TooLarge(expanded, _BEYOND_EXPANSION.format(packed, MOST_EXPANSION)))
-        return _CheckedText(
+            limits.append(TooLarge(expanded, _BEYOND_EXPANSION.format(packed, MOST_EXPANSION)))
+        return CheckedText(
             lambda: open_bytes(self.path, gzipped=gzipped),
             min(limits, key=lambda limit: limit.bytes),
             delimiter,
@@ -268,19 +254,6 @@ def say_the_same(column: pa.ChunkedArray, said: set[str], symbol: str | None) ->
         )
 
 
-def is_gzip(path: Path) -> bool:
-    """Whether an upload is gzip, whatever its name is."""
-    with path.open("rb") as raw:
-        return raw.read(len(GZIP_MAGIC)) == GZIP_MAGIC
-
-
-def open_bytes(path: Path, *, gzipped: bool | None = None) -> BinaryIO:
-    """The bytes of an upload, decompressed where they are gzip. gzipped: whether they are, where that is known."""
-    if is_gzip(path) if gzipped is None else gzipped:
-        return cast(BinaryIO, gzip.open(path, "rb"))
-    return path.open("rb")
-
-
 def line_of(path: Path, number: int) -> str:
     """A line of an upload as it was received, the header being 1; empty where the file has no such line."""
     with open_bytes(path) as raw:
@@ -299,145 +272,7 @@ _BEYOND_EXPANSION: Final = (
 )
 
 
-@dataclass(frozen=True)
-class _TooLarge:
-    """So many bytes after decompression are accepted, and what is said where there are more."""
-
-    bytes: int
-    reason: str
-
-
-class _CheckedText(io.RawIOBase):
-    """A stream of text that refuses, while it is read, what no CSV reader should be given.
-
-    Every line comes out ended by a line feed, also those that ended in CR LF, CR, or with the file; UTF-16 comes out as
-    UTF-8. delimiter: between values; None to look at no quotes. packed: whether the text was in gzip.
-    """
-
-    def __init__(
-        self, opener: Callable[[], BinaryIO], limit: _TooLarge, delimiter: str | None, *, packed: bool
-    ) -> None:
-        super().__init__()
-        self._source = opener()
-        self._limit = limit
-        self._closed_lines = _CLOSED_LINES[delimiter] if delimiter else None
-        self._packed = packed
-        self.encoding = "utf-8"
-        self._decoder: codecs.IncrementalDecoder = codecs.getincrementaldecoder("utf-8")()
-        self._seen = 0
-        self._lines = 0
-        self._after_return = False
-        self._pending = b""  # the unfinished last line, for the checks that are about a line
-        self._ready = deque[bytes]()
-
-    def bytes_before(self, line: int) -> int:
-        """About how far into the file, as it lies on disk, a line is: what parses it is some blocks behind."""
-        read = getattr(self._source, "fileobj", self._source).tell()
-        return int(read * min(1.0, line / max(self._lines, 1)))
-
-    def readable(self) -> bool:
-        return True
-
-    def close(self) -> None:
-        self._source.close()
-        super().close()
-
-    def read(self, size: int | None = -1) -> bytes:
-        if not self._ready:
-            self._ready.extend(self._next_block(BLOCK if size is None or size < 0 else size))
-        return self._ready.popleft()
-
-    def read_all(self) -> bytes:
-        """All of the text, as far as it has not been read."""
-        return b"".join(iter(self.read, b""))
-
-    def _next_block(self, asked: int) -> Iterator[bytes]:
-        """The text of the next block in pieces of LINES_AT_ONCE lines; an empty one at the end of the file."""
-        text, ended = b"", False
-        while not text and not ended:
-            try:
-                chunk = self._source.read(asked)
-            except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-                raise UnreadableUpload(
-                    f"the gzip data is damaged or cut short ({error}); upload the file again"
-                ) from error
-            ended = len(chunk) < asked
-            checked = self._checked(chunk, ended)
-            text = self._with_line_feeds(checked if self._seen else checked.removeprefix(codecs.BOM_UTF8), ended)
-            self._seen += len(chunk)
-            self._check_lines(text)
-        begin = 0
-        if text.count(b"\n") > LINES_AT_ONCE:
-            ends = np.flatnonzero(np.frombuffer(text, np.uint8) == ord("\n"))
-            for end in (ends[LINES_AT_ONCE - 1 :: LINES_AT_ONCE] + 1).tolist():
-                yield text[begin:end]
-                begin = end
-        if begin < len(text) or not text:
-            yield text[begin:]
-
-    def _checked(self, chunk: bytes, ended: bool) -> bytes:
-        """The bytes of a chunk in UTF-8. Raises UnreadableUpload where they are too many, or no text."""
-        if self._seen + len(chunk) > self._limit.bytes:
-            raise UnreadableUpload(self._limit.reason)
-        if not self._seen:
-            if reason := foreign(chunk, self._packed):
-                raise UnreadableUpload(reason)
-            if self._packed and chunk.startswith(GZIP_MAGIC):
-                raise UnreadableUpload("the file is gzip within gzip, so it is not text; compress it once")
-            if chunk.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):
-                raise UnreadableUpload("the file is UTF-32; save it as CSV in UTF-8")
-            if name := UTF_16.get(chunk[:2]):
-                self.encoding = name
-                self._decoder = codecs.getincrementaldecoder(name)()
-        plain = self.encoding == "utf-8"
-        if plain and (zero := chunk.find(b"\0")) >= 0:
-            raise UnreadableUpload(f"the file has a NUL byte at byte {self._seen + zero:,}: it is not text")
-        try:
-            text = self._decoder.decode(chunk, final=ended)
-        except UnicodeDecodeError as error:
-            where = f"(near byte {self._seen + error.start:,})"
-            if plain:
-                raise UnreadableUpload(
-                    f"the file is not UTF-8 {where}, it may be Latin-1 or Windows-1252; save it as CSV in UTF-8"
-                ) from error
-            raise UnreadableUpload(f"the file is damaged UTF-16 {where}; save it as CSV in UTF-8") from error
-        if plain:
-            return chunk
-        if "\0" in text:
-            raise UnreadableUpload(f"the file has a NUL character near byte {self._seen:,}: it is not text")
-        return (text if self._seen else text.removeprefix("\ufeff")).encode()
-
-    def _with_line_feeds(self, chunk: bytes, ended: bool) -> bytes:
-        if self._after_return:
-            chunk = chunk.removeprefix(b"\n")
-        self._after_return = chunk.endswith(b"\r")
-        text = chunk.replace(b"\r\n", b"\n").replace(b"\r", b"\n") if b"\r" in chunk else chunk
-        unfinished = text or self._pending
-        return text + b"\n" if ended and unfinished and not unfinished.endswith(b"\n") else text
-
-    def _check_lines(self, text: bytes) -> None:
-        complete, newline, self._pending = (self._pending + text).rpartition(b"\n")
-        complete += newline
-        if (before := _lines_before_a_long_one(complete, self._pending)) is not None:
-            raise UnreadableUpload(f"line {self._lines + before + 1:,} is longer than {LONGEST_LINE:,} bytes")
-        if self._closed_lines and b'"' in complete:
-            closed = cast(re.Match[bytes], self._closed_lines.match(complete)).end()
-            if closed < len(complete):
-                number = self._lines + complete.count(b"\n", 0, closed) + 1
-                raise UnreadableUpload(f"line {number:,} opens a quote and does not close it on the same line")
-        self._lines += complete.count(b"\n")
-
-
-def _lines_before_a_long_one(complete: bytes, pending: bytes) -> int | None:
-    if len(complete) + len(pending) <= LONGEST_LINE:
-        return None
-    ends = np.flatnonzero(np.frombuffer(complete, np.uint8) == ord("\n"))
-    lengths = np.diff(ends, prepend=-1, append=ends[-1] + 1 + len(pending) if len(ends) else len(pending) - 1)
-    too_long = np.flatnonzero(lengths > LONGEST_LINE)
-    return int(too_long[0]) if len(too_long) else None
-
-
-def _first_lines(stream: _CheckedText) -> list[str]:
+def _first_lines(stream: CheckedText) -> list[str]:
     """The first line of a file, and the second where it has one."""
     head = b""
     while head.count(b"\n") < 2:

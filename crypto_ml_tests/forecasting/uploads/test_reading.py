@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from crypto_ml.forecasting.uploads.checked_text import BLOCK, LINES_AT_ONCE, LONGEST_LINE
 from crypto_ml.forecasting.uploads.layouts import MOST_COLUMNS
 from crypto_ml.forecasting.uploads.limits import MOST_EXPANSION, SMALL_EXPANDED
-from crypto_ml.forecasting.uploads.reading import BLOCK, LINES_AT_ONCE, LONGEST_LINE, UploadReader
+from crypto_ml.forecasting.uploads.reading import UploadReader
 from crypto_ml.forecasting.uploads.unreadable import UnreadableUpload
 from crypto_ml_tests.forecasting.uploads.files import GOOD, HEADER, csv, line, take
 
