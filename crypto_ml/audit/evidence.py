@@ -22,8 +22,8 @@ from crypto_ml.ledger.retractions import upload_id
 from crypto_ml.settings import Settings
 from crypto_ml.stages.cleaned_features import ACCEPTED_SCHEMA, Cleaned, download_kept, download_named, read_cleaning
 from crypto_ml.stages.delivery_scoring import Sources
-from crypto_ml.stages.earlier_rows import Series
 from crypto_ml.stages.raw_uploads import Kept, Received, read_received
+from crypto_ml.stages.series_by_name import Series
 from crypto_ml.storage.history import MarketHistory
 from crypto_ml.storage.objects import ObjectStore
 from crypto_ml.storage.series.cache import SeriesCache

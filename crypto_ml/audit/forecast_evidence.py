@@ -8,8 +8,8 @@ from crypto_ml.ledger.forecasts import read_forecast_receipt
 from crypto_ml.ledger.formats.forecast_v1 import ForecastReceipt
 from crypto_ml.ledger.registry import Registry, repeated_champion
 from crypto_ml.settings import Settings
-from crypto_ml.stages.earlier_rows import Series
 from crypto_ml.stages.next_opens import ForecastSources
+from crypto_ml.stages.series_by_name import Series
 from crypto_ml.storage.history import MarketHistory
 from crypto_ml.storage.objects import ObjectStore
 from crypto_ml.storage.series.cache import SeriesCache

@@ -25,11 +25,11 @@ from crypto_ml.ledger.layout import FORECAST_RECEIPTS
 from crypto_ml.ledger.registry import Registry
 from crypto_ml.ledger.software import software
 from crypto_ml.settings import Settings
-from crypto_ml.stages.earlier_rows import Series
 from crypto_ml.stages.forecast_publication import write_files
 from crypto_ml.stages.forecast_receipts import STAGE
 from crypto_ml.stages.logged_forecasts import ROAD
 from crypto_ml.stages.next_opens import Forecast, forecast, last_days_of
+from crypto_ml.stages.series_by_name import Series
 from crypto_ml.storage.failures import ObjectMissing
 from crypto_ml.storage.objects import ORDER, ObjectStore
 

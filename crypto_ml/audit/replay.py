@@ -33,9 +33,9 @@ from crypto_ml.ledger.settlements import is_settled
 from crypto_ml.ledger.software import software
 from crypto_ml.stages.cleaned_features import REFUSED, Cleaned, KnownCoins, clean_into
 from crypto_ml.stages.delivery_scoring import PREDICTED_PARQUET, Scored, score_delivery
-from crypto_ml.stages.earlier_rows import Series
 from crypto_ml.stages.logged_predictions import road_of
 from crypto_ml.stages.publication import refused_rows_file
+from crypto_ml.stages.series_by_name import Series
 from crypto_ml.storage.objects import ObjectStore
 
 AT_ONCE: Final = 8

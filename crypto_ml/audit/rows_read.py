@@ -13,7 +13,7 @@ from crypto_ml.audit.differences import Differs, at_stage
 from crypto_ml.audit.standing import appends_stand, stands
 from crypto_ml.errors import Unavailable
 from crypto_ml.ledger.layout import APPENDS
-from crypto_ml.stages.earlier_rows import FromHistory, Series
+from crypto_ml.stages.series_by_name import FromHistory, Series
 from crypto_ml.storage.history import MarketHistory
 from crypto_ml.storage.objects import ObjectStore
 

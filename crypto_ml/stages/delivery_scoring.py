@@ -28,8 +28,9 @@ from crypto_ml.ledger.formats.receipt_v2 import Fingerprints
 from crypto_ml.ledger.registry import Champion
 from crypto_ml.settings import Settings
 from crypto_ml.stages.cleaned_features import Cleaned, download_named
-from crypto_ml.stages.earlier_rows import FromHistory, Series, read_earlier
+from crypto_ml.stages.earlier_rows import read_earlier
 from crypto_ml.stages.progress import logged
+from crypto_ml.stages.series_by_name import FromHistory, Series
 from crypto_ml.stages.spent import EARLIER_ROWS, FEATURES, part
 from crypto_ml.storage.history import MarketHistory
 from crypto_ml.storage.objects import ObjectStore

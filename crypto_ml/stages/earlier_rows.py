@@ -11,10 +11,10 @@ bits, and so does a history read from its beginning (`FromHistory`). What was an
 (`earlier_rows`), and has them again when it is replayed.
 """
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date, timedelta
-from typing import Final, Protocol
+from typing import Final
 
 import numpy as np
 import pyarrow as pa
@@ -27,6 +27,7 @@ from crypto_ml.forecasting.running import ROWS_KEPT, STATE, SeriesBook, fold, fo
 from crypto_ml.forecasting.scaled_by import is_other_coin, other_coin_sql
 from crypto_ml.forecasting.schema import LOOK_BACK, Earlier
 from crypto_ml.forecasting.sorting import ROWS
+from crypto_ml.stages.series_by_name import Series, cut_before
 from crypto_ml.storage.history import MarketHistory
 from crypto_ml.storage.outofcore import queried
 
@@ -102,71 +103,6 @@ def _watched(known: pa.RecordBatchReader, seen: Callable[[Iterable[str]], None])
             yield batch
 
     return pa.RecordBatchReader.from_batches(known.schema, batches())
-
-
-class Series(Protocol):
-    """Where series are read by their names."""
-
-    def book(self, symbols: Collection[str] | None, version: int) -> SeriesBook:
-        """The folded form of the current rows of some series, in the order `delivered`, at a version of the history."""
-
-    def at_hand(self, symbols: Collection[str], version: int) -> tuple[SeriesBook, Sequence[str]]:
-        """The book of some series, and the names of those that it leaves out, because it would take reading all of
-        their rows."""
-
-    def rows(
-        self,
-        columns: Collection[str] | None = None,
-        *,
-        symbols: Collection[str] | None,
-        since: date | None = None,
-        before: date | None = None,
-        version: int,
-    ) -> pa.RecordBatchReader:
-        """The rows that `MarketHistory.scan` gives for the same arguments, in no particular order."""
-
-
-class FromHistory:
-    """Series read from the history itself, from its beginning: what anything faster must equal."""
-
-    def __init__(self, history: MarketHistory) -> None:
-        self._history = history
-
-    def at_hand(self, symbols: Collection[str], version: int) -> tuple[SeriesBook, Sequence[str]]:
-        """See `Series`; every series is at hand."""
-        return self.book(symbols, version), ()
-
-    def book(self, symbols: Collection[str] | None, version: int) -> SeriesBook:
-        """See `storage.series.cache`; memory is bounded by the book and one batch of rows."""
-        batches = self._history.current_batches(ROWS_KEPT.names, symbols=symbols, version=version)
-        books = [SeriesBook(STATE.empty_table(), ROWS_KEPT.empty_table())]
-        for batch in batches:  # sorted, so that only the last series of a batch goes on in the next
-            last = books.pop()
-            book = fold(last.states, pa.concat_tables([last.rows, pa.Table.from_batches([batch]).cast(ROWS_KEPT)]))
-            books += _cut_before(book, book.states["symbol"][-1].as_py()) if batch.num_rows else [book]
-        return SeriesBook(
-            pa.concat_tables([book.states for book in books]).combine_chunks(),
-            pa.concat_tables([book.rows for book in books]).combine_chunks(),
-        )
-
-    def rows(
-        self,
-        columns: Collection[str] | None = None,
-        *,
-        symbols: Collection[str] | None,
-        since: date | None = None,
-        before: date | None = None,
-        version: int,
-    ) -> pa.RecordBatchReader:
-        """See `Series`."""
-        return self._history.scan(columns, symbols=symbols, since=since, before=before, version=version)
-
-
-def _cut_before(book: SeriesBook, symbol: str) -> tuple[SeriesBook, SeriesBook]:
-    """A book, and of its last series, whose name this is, a book of its own."""
-    own = pc.equal(book.rows["symbol"], symbol)
-    last = SeriesBook(book.states.slice(book.states.num_rows - 1), book.rows.filter(own))
-    return SeriesBook(book.states.slice(0, book.states.num_rows - 1), book.rows.filter(pc.invert(own))), last
 
 
 _NO_UPLOADS: Final = pa.chunked_array([], pa.string())
@@ -502,7 +438,7 @@ def _folded(
         if folding.num_rows:
             keyed = _keyed(folding.select(ROWS_KEPT.names), folding["span"].to_numpy())
             book = fold(going_on.states, pa.concat_tables([going_on.rows, keyed]), kept=LOOK_BACK)
-            done, going_on = _cut_before(book, book.states["symbol"][-1].as_py())
+            done, going_on = cut_before(book, book.states["symbol"][-1].as_py())
             yield _as_earlier(done, spans)
     yield _as_earlier(going_on, spans)
 

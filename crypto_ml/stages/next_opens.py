@@ -28,7 +28,8 @@ from crypto_ml.forecasting.sorting import RowSorter, as_frame, as_rows
 from crypto_ml.ledger.formats.forecast_v1 import Fingerprints, SymbolCounts
 from crypto_ml.ledger.registry import Champion
 from crypto_ml.settings import Settings
-from crypto_ml.stages.earlier_rows import FromHistory, Series, read_earlier
+from crypto_ml.stages.earlier_rows import read_earlier
+from crypto_ml.stages.series_by_name import FromHistory, Series
 from crypto_ml.storage.history import MarketHistory
 from crypto_ml.storage.objects import ObjectStore
 

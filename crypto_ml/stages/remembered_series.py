@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from crypto_ml.forecasting.current import Order
 from crypto_ml.forecasting.running import ROWS_KEPT, STATE, SeriesBook
 from crypto_ml.stages.cleaned_features import Slugs
-from crypto_ml.stages.earlier_rows import Series
+from crypto_ml.stages.series_by_name import Series
 from crypto_ml.storage.series.books import joined
 
 MOST_BYTES: Final = 64 << 20

@@ -27,8 +27,8 @@ from crypto_ml.ledger.deliveries import delivery_id
 from crypto_ml.ledger.layout import raw_key
 from crypto_ml.ledger.receipts import read_receipt, receipts_of
 from crypto_ml.settings import Settings
-from crypto_ml.stages.earlier_rows import FromHistory
 from crypto_ml.stages.raw_uploads import SMALL
+from crypto_ml.stages.series_by_name import FromHistory
 from crypto_ml.storage.failures import StoreUnavailable
 from crypto_ml.storage.objects import ObjectStore, connect
 from crypto_ml.storage.prediction_log import PredictionLog

@@ -22,7 +22,8 @@ from crypto_ml.forecasting.scaled_by import is_other_coin
 from crypto_ml.forecasting.schema import LOOK_BACK
 from crypto_ml.forecasting.scoring import score_rows, score_tables, witness_of
 from crypto_ml.forecasting.sorting import ROWS, SPANS, RowSorter, as_frame
-from crypto_ml.stages.earlier_rows import EarlierRows, Series, folded_earlier_rows
+from crypto_ml.stages.earlier_rows import EarlierRows, folded_earlier_rows
+from crypto_ml.stages.series_by_name import Series
 from crypto_ml_tests.forecasting.markets import market, model, relative_model
 
 COLUMNS = ["file", "symbol", "date", "pred_open", "val_open", "status", "scaled_by"]
