@@ -151,11 +151,11 @@ def trained_model(context: dg.AssetExecutionContext, platform: Platform) -> dg.M
         for name, content in bundle.files.items()
         if name.endswith(".png")
     }
-    loss = trained.loss
+    loss, mirrored = trained.loss, dict[str, str]()
     for one in candidate.all:
         context.log.info("model %s (%s): %s", one.bundle.version, one.learner, one.baseline.explanation)
-        mirrored = told_of_training(one.bundle, store, context.run.run_id)
-    mirrored = told_of_training(bundle, store, context.run.run_id)
+        told = told_of_training(one.bundle, store, context.run.run_id)
+        mirrored = told if one is trained else mirrored
     return dg.MaterializeResult(
         data_version=dg.DataVersion(bundle.sha256),
         metadata={
