@@ -9,7 +9,6 @@ import numpy as np
 from crypto_ml.forecasting.answers import BESIDE
 from crypto_ml.forecasting.bundle import ModelBundle
 from crypto_ml.forecasting.columns import Columns
-from crypto_ml.forecasting.intervals import quantile_for
 from crypto_ml.forecasting.recent_gaps import FEWEST
 from crypto_ml.forecasting.relative_answers import of_the_next_day
 from crypto_ml.forecasting.schema import PRICES
@@ -56,7 +55,7 @@ def made_of(
         served=float(said.served[0]),
         shrink=rule.shrink,
         cap=rule.cap,
-        quantile=quantile_for(rule.quantiles, level),
+        quantile=rule.quantiles.get(level),
         level=level,
         **{name: _there(beside[name]) for name in BESIDE.names},
     )

@@ -6,7 +6,6 @@ scaled score (Lei et al. 2018, doi:10.1080/01621459.2017.1307116). Bounds are ro
 no less.
 """
 
-from collections.abc import Mapping
 from typing import Final
 
 import numpy as np
@@ -52,8 +51,3 @@ def bounds(
         low = np.nextafter(close * np.exp(-quantile * size), 0.0)
         high = np.nextafter(close * np.exp(quantile * size), np.inf)
     return np.minimum(np.maximum(low, LEAST_PRICE), predicted), np.minimum(np.maximum(high, predicted), MOST_PRICE)
-
-
-def quantile_for(quantiles: Mapping[float, float], level: float) -> float | None:
-    """The quantile kept for a level, None where the bundle has none."""
-    return quantiles.get(level)

@@ -21,7 +21,7 @@ from crypto_ml.forecasting.bundle import ModelBundle
 from crypto_ml.forecasting.columns import Columns, Rows
 from crypto_ml.forecasting.daily_range import range_terms
 from crypto_ml.forecasting.features import FloatArray, IntArray
-from crypto_ml.forecasting.intervals import LEAST_PRICE, MOST_PRICE, bounds, quantile_for
+from crypto_ml.forecasting.intervals import LEAST_PRICE, MOST_PRICE, bounds
 from crypto_ml.forecasting.recent_gaps import RecentGaps, recent_gaps
 from crypto_ml.forecasting.schema import PRICES
 from crypto_ml.forecasting.serving_rule import ServingRule
@@ -94,7 +94,7 @@ def predicted(measured: Measured, bundle: ModelBundle, rule: ServingRule, level:
         served[enough] = np.clip(bundle.network.predict(windows), -rule.cap, rule.cap)
     with np.errstate(over="ignore", under="ignore"):
         price = np.clip(close * (1.0 + size * served), LEAST_PRICE, MOST_PRICE)
-    quantile = quantile_for(rule.quantiles, level)
+    quantile = rule.quantiles.get(level)
     low = high = np.full(len(at), np.nan)
     if quantile is not None:
         low, high = bounds(close, np.where(enough, size, np.nan), price, quantile)

@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -33,6 +32,7 @@ from crypto_ml.stages.experiments import (
 from crypto_ml.stages.promotion import Decision, decide
 from crypto_ml.storage.history import MarketHistory
 from crypto_ml.storage.objects import ObjectStore
+from crypto_ml_tests.dropbox.site import until
 from crypto_ml_tests.forecasting.markets import model
 
 SERVER = Path(__file__).parents[2] / ".crypto_ml" / "mlflow" / "bin" / "mlflow"
@@ -110,23 +110,20 @@ def server() -> Iterator[str]:
         with (Path(folder) / "log").open("wb") as log:
             process = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder)
         try:
-            _wait(f"http://127.0.0.1:{port}/health", process)
+            health = f"http://127.0.0.1:{port}/health"
+            until(lambda: _answers(health, process), "an MLflow server that answers", pause=0.2)
             yield f"http://127.0.0.1:{port}"
         finally:
             process.terminate()
             process.wait(60)
 
 
-def _wait(url: str, process: "subprocess.Popen[bytes]") -> None:
-    for _ in range(600):
-        assert process.poll() is None, "the MLflow server ended"
-        try:
-            if httpx.get(url, timeout=5).status_code == httpx.codes.OK:
-                return
-        except httpx.HTTPError:
-            pass
-        time.sleep(0.2)
-    pytest.fail("the MLflow server does not answer")
+def _answers(url: str, process: "subprocess.Popen[bytes]") -> bool:
+    assert process.poll() is None, "the MLflow server ended"
+    try:
+        return httpx.get(url, timeout=5).status_code == httpx.codes.OK
+    except httpx.HTTPError:
+        return False
 
 
 @pytest.mark.experiments

@@ -148,7 +148,7 @@ def verdicts(one: WatchedData) -> dict[str, Verdict]:
     }
 
 
-TODO: Final = {
+REMEDIES: Final = {
     GAPS_CHANGED: "look at what the source delivers: stale rows, another hour of the day, closes that are averages; "
     "correct the files and drop them again, or retract them (`crypto-ml retract`)",
     DAYS_MISSING: "ask the source for the days that are missing, and drop them",
@@ -178,7 +178,7 @@ def conditions(one: WatchedData | None, now: datetime) -> list[Condition]:
             passed=None if name == GAPS_CHANGED and too_few else verdict.passed,
             what=verdict.explanation,
             how_bad=how_bad[name],
-            todo=TODO[name],
+            todo=REMEDIES[name],
             # rows that do not come leave the newest day as it is
             day=str(now.astimezone(UTC).date()) if name == ROWS_LATE else one.day,
             since=_since(name, one),
