@@ -13,7 +13,9 @@ if TYPE_CHECKING:
 
 
 @click.command("backtest")
-@click.option("--every", default=28, show_default=True, help="Days from one origin to the next.")
+@click.option(
+    "--every", default=28, show_default=True, type=click.IntRange(min=1), help="Days from one origin to the next."
+)
 @click.option("--first", metavar="DATE", help="The first origin. Default: after a year, or half of a shorter history.")
 @click.option("--model", "models", multiple=True, help="A version in the registry, as it is; may be given again.")
 @click.option("--learner", "learners", multiple=True, help="Trained anew at every origin; may be given again.")
