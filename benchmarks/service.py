@@ -75,7 +75,8 @@ SAME: Final = 1e-5
 """Of a price: how far two answers may be apart. Keras and onnxruntime differ by some 1e-6."""
 
 COMMAND: Final = str(Path(sys.executable).with_name("crypto-ml"))
-MODEL_OUT: Final = Path(__file__).resolve().parents[1] / "model_out"
+MODEL: Final = Path(__file__).parent / "served" / "model"
+"""What all of them serve: a network that can be run by Keras too."""
 
 
 @dataclass(eq=False)
@@ -186,11 +187,11 @@ def others(directory: Path, market: Market) -> Iterator[Kind]:
     """The usual ways that can be had here; of the others it is said why not."""
     history = directory / "earlier.csv"
     market.history.to_csv(history, index=False)
-    yield in_fastapi("keras", MODEL_OUT, history)
-    yield in_fastapi("onnxruntime", MODEL_OUT, history)
+    yield in_fastapi("keras", MODEL, history)
+    yield in_fastapi("onnxruntime", MODEL, history)
     for package, made in (("mlflow", in_mlflow), ("bentoml", in_bentoml)):
         try:
-            yield made(MODEL_OUT, history)
+            yield made(MODEL, history)
         except NotServedError as error:
             print(error)
         else:
@@ -356,7 +357,7 @@ def main() -> None:
     with ExitStack() as stack:
         directory = Path(stack.enter_context(TemporaryDirectory(prefix="crypto_ml-service-")))
         store = stack.enter_context(EmbeddedS3(directory / "s3"))
-        os.environ.update(store.environment)
+        os.environ.update(store.environment | {variable("model_out"): str(MODEL)})
         deployment, kind = filled(market), served()
         server = stack.enter_context(Server(kind, directory))
         recorded = Way("recorded", server, kind.ask, LATENCIES, stores=True)

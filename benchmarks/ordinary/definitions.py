@@ -2,7 +2,7 @@
 
 Everything is Dagster's default: the sensor's interval, `get_objects`, the queue, the launcher, an executor with a
 process for each step, the IO manager that pickles between them. The rules are plain and vectorised pandas; the network
-is the one that crypto_ml serves with, as Keras keeps it. No claim, no receipt, no correction, no second file in a run:
+is one that crypto_ml has served with, as Keras keeps it. No claim, no receipt, no correction, no second file in a run:
 it does less than crypto_ml, and is there to be measured beside it.
 """
 
@@ -18,7 +18,7 @@ import pandas as pd
 from dagster_aws.s3.sensor import get_objects
 
 BUCKET = os.environ.get("CRYPTO_ML_BUCKET", "crypto-ml")
-NETWORK = Path(__file__).resolve().parents[2] / "model_out" / "network.keras"
+NETWORK = Path(__file__).resolve().parents[1] / "served" / "model" / "network.keras"
 PRICES = ["open", "high", "low", "close"]
 WINDOW = 5
 
@@ -72,10 +72,11 @@ def predictions(config: Upload, cleaned_features: pd.DataFrame, champion_model: 
     """The next open of every row, beside the observed one, as CSV."""
     import keras
 
-    def hard_sigmoid(x: Any) -> Any:
+    @keras.saving.register_keras_serializable(package="crypto_ml")  # type: ignore[untyped-decorator]
+    def keras2_hard_sigmoid(x: Any) -> Any:  # by this name: a copy of the layer is made that looks it up again
         return keras.ops.clip(0.2 * x + 0.5, 0.0, 1.0)
 
-    network = keras.models.load_model(champion_model, custom_objects={"crypto_ml>keras2_hard_sigmoid": hard_sigmoid})
+    network = keras.models.load_model(champion_model)
     rows = cleaned_features
     names = [*PRICES, "close_ratio", "spread", *(f"v_{name}" for name in [*PRICES, "close_ratio", "spread"])]
     by_symbol = rows.groupby("symbol")

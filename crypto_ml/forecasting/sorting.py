@@ -30,7 +30,7 @@ CHUNK_ROWS: Final = 100_000
 COINS_AT_ONCE: Final = 50_000
 SPANS_AT_ONCE: Final = 100_000
 MOST_RENAMED_SHOWN: Final = 10_000
-MEMORY_LIMIT: Final = "300MB"
+MEMORY_LIMIT: Final = "200MB"
 
 ROWS: Final = pa.schema(
     [

@@ -156,7 +156,7 @@ def folded_earlier_rows(
 ) -> Iterator[EarlierRows]:
     """What of series stood before the rows of `spans` by `folded-1`: canonical, so that whatever the book or the files
     are cut into, a series has the same state and rows. Arguments as for `earlier_rows`."""
-    spans = _with_coins(spans, scaler_coins)
+    spans = _with_coins(spans if scaler_coins else _without_outranked_days(spans), scaler_coins)
     symbols = sorted({*spans["symbol"].to_pylist(), *also})
     for begin in range(0, len(symbols), SERIES_AT_ONCE):
         some = symbols[begin : begin + SERIES_AT_ONCE]
@@ -276,6 +276,14 @@ class _Asked:
         return EarlierRows(rows, _states_of(states, self.spans, _spans_of(states)), found["upload_id"])
 
 
+def _without_outranked_days(spans: pa.Table) -> pa.Table:
+    """Spans whose own rows leave no day out as spans of their first day: what else history has of them is outranked by
+    these rows. (Whether a series is another coin than the scaler knows is asked of the outranked ones too.)"""
+    first, last = spans["first"], spans["last"]
+    whole = _days(last) - _days(first) + 1 == spans["rows"].to_numpy()
+    return spans.set_column(spans.schema.get_field_index("last"), "last", pc.if_else(pa.array(whole), first, last))
+
+
 def _with_coins(spans: pa.Table, coins: Coins) -> pa.Table:
     """Spans (SPANS), with whether the scaler knows the series, and the slug of the coin that it knows."""
     symbols = spans["symbol"].to_pylist()
@@ -372,10 +380,13 @@ def _from_rows(series: Series, asked: _Asked, version: int) -> Iterator[EarlierR
     Those of which nothing stood before, or a window alone counts, need the last days before them, and all others are
     read from their beginning.
     """
+    first, last = _days(asked.spans["first"]), _days(asked.spans["last"])
+    none_before = first <= asked.first_day
+    if (nothing := none_before & (last <= first)).any():
+        asked, first, none_before = asked.take(~nothing), first[~nothing], none_before[~nothing]
     if not asked.spans.num_rows:
         return
-    first, look_back = _days(asked.spans["first"]), asked.look_back
-    none_before = first <= asked.first_day
+    look_back = asked.look_back
     late = none_before | ~asked.own
     needed = np.where(none_before, first, first - MARGIN.days)
     short = np.zeros(len(first), bool)

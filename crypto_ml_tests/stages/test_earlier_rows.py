@@ -176,3 +176,14 @@ def test_a_daily_file_asks_for_the_book_alone_and_an_old_one_for_some_days_of_kn
         series = InMemory(history_rows(rows))
         folded_before(series, rows[behind == back], relative_model())
         assert series.rows_read == (2 * 45 if back == 10 else 0)
+
+
+def test_a_file_that_leaves_no_day_out_asks_for_none_of_the_days_it_replaces_and_one_with_a_hole_for_its_series() -> (
+    None
+):
+    rows = market({"BTC": 400, "NEW": 400})
+    hole = (rows["symbol"] == "BTC") & (rows["date"] == rows["date"].iloc[200])
+    for asked, read in ((rows, 0), (rows[~hole], 400 - 1)):
+        series = InMemory(history_rows(rows))
+        folded_before(series, asked.assign(file=0), relative_model())
+        assert series.rows_read == read
