@@ -172,7 +172,7 @@ def filled(market: Market) -> Deployment:
     """A deployment whose history has what was there before: dropped, and answered as uploads are."""
     store = connect("crypto-ml")
     ensure_bucket(store.client, store.bucket)
-    deployment = Deployment(Settings(), store=store)
+    deployment = Deployment(Settings(model_out=MODEL), store=store)
     for name, rows in (("known", market.history), ("unknown", market.earlier_of_unknown)):
         store.replace(f"uploads/{name}.csv", rows.to_csv(index=False).encode())
     now = datetime.now(UTC)

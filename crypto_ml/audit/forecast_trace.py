@@ -160,7 +160,7 @@ def told(found: ForecastTrace, store: ObjectStore) -> Iterator[str]:
     yield f"model           {inputs.model_version}  sha256 {inputs.bundle_sha256}"
     yield f"  trained on    {found.trained_on.get('source', 'not recorded')}"
     champion = repeated_champion(receipt.champion)
-    yield f"approval        entry {champion.pointer}, {champion.action} by {champion.by}: {champion.why}"
+    yield f"approval        entry {champion.pointer}, {champion.action} by {champion.decided_by}: {champion.why}"
     if champion.override:
         failed = ", ".join(str(gate["name"]) for gate in champion.gates if not gate["passed"])
         yield f"  overridden    {failed} failed; {champion.override}"

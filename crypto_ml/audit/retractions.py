@@ -48,7 +48,7 @@ def used(retracted: Retracted, store: ObjectStore) -> RetractedUse:
 def told_retraction(retracted: Retracted, store: ObjectStore) -> Iterator[str]:
     """A retraction in lines for people."""
     one, versions = retracted.retraction, ", ".join(map(str, retracted.versions))
-    yield f"{one.upload.key} (upload {one.upload_id}) is retracted by {one.by} since {one.at}: {one.why}"
+    yield f"{one.upload.key} (upload {one.upload_id}) is retracted by {one.decided_by} since {one.at}: {one.why}"
     yield f"  {retracted.rows:,} rows count as void from version {versions} of market_history on"
     if retracted.notice:
         yield f"  its predictions stay where they are; beside them stands {store.uri(retracted.notice)}"

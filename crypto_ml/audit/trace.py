@@ -290,7 +290,7 @@ def _told_upload(found: Trace, store: ObjectStore) -> Iterator[str]:
     yield f"upload          {store.uri(receipt.upload.key)}  ETag {receipt.upload.etag}, {receipt.upload.size} bytes"
     for one in found.retracted.values():
         if (one.delivery, one.upload.key) == (receipt.inputs.delivery, receipt.upload.key):
-            yield f"  retracted     by {one.by} at {one.at}, because: {one.why}"
+            yield f"  retracted     by {one.decided_by} at {one.at}, because: {one.why}"
     yield from _told_rows(found, store)
     yield f"  delivery      {receipt.inputs.delivery}, uploaded {timings.uploaded_at}, " + (
         f"received {timings.received_at}, answered {timings.answered_at}"
@@ -341,7 +341,7 @@ def told(found: Trace, store: ObjectStore) -> Iterator[str]:
         else ""
     )
     champion = repeated_champion(receipt.champion)
-    yield f"approval        entry {champion.pointer}, {champion.action} by {champion.by}: {champion.why}"
+    yield f"approval        entry {champion.pointer}, {champion.action} by {champion.decided_by}: {champion.why}"
     if champion.override:
         failed = ", ".join(str(gate["name"]) for gate in champion.gates if not gate["passed"])
         yield f"  overridden    {failed} failed; {champion.override}"

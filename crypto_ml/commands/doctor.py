@@ -126,7 +126,7 @@ def _champion(deployment: "Deployment") -> Finding:
         first = deployment.first_bundle().version
         return Finding("champion", "ok", f"none yet; the first run makes {first} the champion")
     deployment.bundle(champion.version)
-    return Finding("champion", "ok", f"{champion.version}, since {champion.at}, by {champion.by}")
+    return Finding("champion", "ok", f"{champion.version}, since {champion.at}, by {champion.decided_by}")
 
 
 def _retractions(deployment: "Deployment") -> Finding:

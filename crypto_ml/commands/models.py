@@ -182,7 +182,7 @@ def _document(entry: "Champion") -> dict[str, Any]:
 def _in_words(entry: "Champion") -> str:
     failed = [str(gate["name"]) for gate in entry.gates if not gate["passed"]]
     overridden = f"; although {', '.join(failed)} failed: {entry.override}" if entry.override else ""
-    return f"{entry.version} since {entry.at}, {entry.action} by {entry.by}: {entry.why}{overridden}"
+    return f"{entry.version} since {entry.at}, {entry.action} by {entry.decided_by}: {entry.why}{overridden}"
 
 
 def _row(registry: "Registry", version: str, champion: "Champion | None", found: "SideBySide | None") -> dict[str, Any]:

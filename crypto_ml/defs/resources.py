@@ -121,6 +121,7 @@ def champion_metadata(champion: "Champion") -> dict[str, Any]:
         "pointer": champion.pointer,
         "action": champion.action,
         "by": visible(champion.by),
+        **({"acted_as": visible(champion.acted_as["name"])} if champion.acted_as else {}),
         "why": visible(champion.why),
         "since": champion.at,
         **({"gates": records(gates)} if gates else {}),

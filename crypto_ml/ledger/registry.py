@@ -19,6 +19,7 @@ from crypto_ml.ledger.formats import pointer_v1, pointer_v2
 from crypto_ml.ledger.formats.reading import read_record, too_new
 from crypto_ml.ledger.layout import MODELS, Environment, bundle_prefix, champions_prefix
 from crypto_ml.ledger.log import AppendOnlyLog, Entry
+from crypto_ml.storage.caller import Caller, who
 from crypto_ml.storage.failures import AlreadyExists
 from crypto_ml.storage.objects import ObjectStore
 
@@ -69,7 +70,8 @@ class Champion:
     """One entry of the pointer: which bundle serves from `at` on (ISO 8601, UTC), who decided so and why.
 
     gates: what the gates said. override: why it serves although some of them failed. decision: the id of the decision
-    that it came about by, where it has one. recorded: the entry exactly as it is stored, in whichever format.
+    that it came about by, where it has one. acted_as: whose credentials or user decided, where that is recorded.
+    recorded: the entry exactly as it is stored, in whichever format.
     """
 
     pointer: int
@@ -82,7 +84,13 @@ class Champion:
     gates: Sequence[Mapping[str, Any]] = field(default_factory=list)
     override: str | None = None
     decision: str | None = None
+    acted_as: Mapping[str, str] | None = None
     recorded: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+    @property
+    def decided_by(self) -> str:
+        """Who decided, in words: the name that was given, and who acted under it."""
+        return who(self.by, self.acted_as)
 
     def repeated(self) -> dict[str, Any]:
         """The recorded entry and its number: what a receipt repeats."""
@@ -194,6 +202,7 @@ class Registry:
         override: str | None = None,
         decision: str | None = None,
         after: int | None = None,
+        acted_as: Caller | None = None,
     ) -> Champion:
         """Make a bundle the champion. Of two promotions at the same time one succeeds.
 
@@ -226,9 +235,12 @@ class Registry:
             gates=[asdict(gate) for gate in gates],
             override=override if failed else None,
             decision=decision,
+            acted_as=acted_as,
         )
 
-    def roll_back(self, *, by: str, why: str, at: datetime, decision: str | None = None) -> Champion:
+    def roll_back(
+        self, *, by: str, why: str, at: datetime, decision: str | None = None, acted_as: Caller | None = None
+    ) -> Champion:
         """Make the model champion again that served before. Raises as `promote`, and NothingToRollBackTo.
 
         No gate is asked: what served before is the way out of a problem. A rollback is an entry like any other, and
@@ -241,7 +253,9 @@ class Registry:
         if len(served) < 2:
             raise NothingToRollBackTo(_why_nothing_is_before(entries))
         bundle = self._explained(served[-2], by, why)
-        return self._point(bundle, entries, action="rollback", by=by, why=why, at=at, decision=decision)
+        return self._point(
+            bundle, entries, action="rollback", by=by, why=why, at=at, decision=decision, acted_as=acted_as
+        )
 
     def champion_or_first(self, first: Callable[[], ModelBundle], at: datetime) -> Champion:
         """The champion, which on a fresh deployment becomes the bundle that `first` gives."""
@@ -290,6 +304,7 @@ class Registry:
         gates: Sequence[Mapping[str, Any]] = (),
         override: str | None = None,
         decision: str | None = None,
+        acted_as: Caller | None = None,
     ) -> Champion:
         """Write the entry that follows those of `behind`; after the write nothing can fail any more."""
         entry = pointer_v2.PointerEntry(
@@ -302,6 +317,7 @@ class Registry:
             gates=list(gates),
             override=override,
             decision=decision,
+            acted_as=asdict(acted_as) if acted_as else None,
         )
         written = self._pointer.append(pointer_v2.written(entry), after=len(behind))
         if written:

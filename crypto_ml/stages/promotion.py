@@ -26,6 +26,7 @@ from crypto_ml.forecasting.training_set import Split, TooLittleHistory
 from crypto_ml.forecasting.verdicts import ADVISED_DAYS, Judgement
 from crypto_ml.ledger.registry import Champion, Gate, Registry
 from crypto_ml.stages.scaler import NoTrainingSet, training_rows
+from crypto_ml.storage.caller import caller
 from crypto_ml.storage.history import MarketHistory
 
 BLOCKING: Final = ("onnx_equals_keras",)
@@ -55,14 +56,15 @@ class Decision:
 
 
 def decide(decision: Decision, registry: Registry, history: MarketHistory, at: datetime) -> Champion:
-    """Carry out a decision, once; the entry of the pointer that it led to.
+    """Carry out a decision, once; the entry of the pointer that it led to, which says who acted (see `caller`).
 
     Raises what `Registry.promote` and `Registry.roll_back` raise.
     """
     if carried_out := registry.decided(decision.id):
         return carried_out
+    acted_as = caller(registry.store.client)
     if decision.version is None:
-        return registry.roll_back(by=decision.by, why=decision.why, at=at, decision=decision.id)
+        return registry.roll_back(by=decision.by, why=decision.why, at=at, decision=decision.id, acted_as=acted_as)
     champion = registry.champion()
     candidate = registry.load(decision.version)
     serving = registry.load(champion.version) if champion and champion.version != candidate.version else None
@@ -75,6 +77,7 @@ def decide(decision: Decision, registry: Registry, history: MarketHistory, at: d
         override=decision.override,
         decision=decision.id,
         after=champion.pointer if champion else 0,  # whoever serves by then is not who it was compared with
+        acted_as=acted_as,
     )
 
 

@@ -29,6 +29,7 @@ from crypto_ml.ledger.receipts import read_receipt
 from crypto_ml.ledger.reports import read_report
 from crypto_ml.ledger.retractions import retraction_of, upload_id, write_retraction
 from crypto_ml.stages.raw_uploads import read_received
+from crypto_ml.storage.caller import caller
 from crypto_ml.storage.failures import AlreadyExists, ObjectMissing
 from crypto_ml.storage.history import SCHEMA, MarketHistory
 from crypto_ml.storage.objects import ObjectStore, rendered
@@ -119,12 +120,13 @@ def retract(decision: Decision, store: ObjectStore, history: MarketHistory, now:
     """
     if not decision.by.strip() or not decision.why.strip():
         raise UnexplainedRetraction("a retraction names who decided it and why; give both")
-    retracted, others = [], []
+    retracted, others, acted_as = [], [], asdict(caller(store.client))
     for upload in _meant(decision, store, history):
         known_at = read_received(upload.delivery.id, store).at
         entry = upload.delivery.uploads[upload.file]
         at = not_before(now, known_at)
-        stands = write_retraction(Retraction(upload.id, entry, decision.by, decision.why, at, decision.id), store)
+        said = Retraction(upload.id, entry, decision.by, decision.why, at, decision.id, acted_as=acted_as)
+        stands = write_retraction(said, store)
         versions = carry_out(stands, history, store)
         if not decision.is_in(stands):
             others.append(stands)
@@ -258,6 +260,6 @@ def _story(upload: _Received, store: ObjectStore) -> str:
 
 def _before(retraction: Retraction) -> str:
     return (
-        f"{retraction.upload.key} (upload {retraction.upload_id}) was retracted already, by {retraction.by} at "
+        f"{retraction.upload.key} (upload {retraction.upload_id}) was retracted already, by {retraction.decided_by} at "
         f"{retraction.at}, because: {retraction.why}."
     )

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from crypto_ml.ledger.deliveries import Upload
+from crypto_ml.storage.caller import who
 
 KIND: Final = "retraction"
 FORMAT: Final = 1
@@ -17,6 +18,7 @@ FORMAT: Final = 1
 class Retraction:
     """upload_id: `<delivery>.<file>`, by which the history names the upload. at: ISO 8601, UTC, from when on its rows
     count as void. decision: the id of the decision, which may take back several uploads.
+    acted_as: whose credentials or user decided, `kind` and `name` (see `storage.caller`); not recorded before 0.7.
     """
 
     upload_id: str
@@ -27,10 +29,16 @@ class Retraction:
     decision: str
     kind: str = KIND
     format: int = FORMAT
+    acted_as: Mapping[str, str] | None = None
 
     @property
     def delivery(self) -> str:
         return self.upload_id.partition(".")[0]
+
+    @property
+    def decided_by(self) -> str:
+        """Who decided, in words: the name that was given, and who acted under it."""
+        return who(self.by, self.acted_as)
 
     def said(self) -> Mapping[str, Any]:
         """What the record says, as it is written (but for its seal)."""

@@ -1,0 +1,75 @@
+"""Who a decision was made by, as those say who check it."""
+
+import os
+import pwd
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from datetime import UTC, datetime
+
+import pytest
+
+from crypto_ml.commands.local_dagster import free_port
+from crypto_ml.ledger.registry import Registry
+from crypto_ml.stages.promotion import Decision, decide
+from crypto_ml.storage.caller import Caller, caller
+from crypto_ml.storage.history import MarketHistory
+from crypto_ml.storage.objects import ObjectStore
+from crypto_ml_tests.forecasting.markets import model
+
+PROCESS = Caller("os", f"{pwd.getpwuid(os.geteuid()).pw_name}@{socket.gethostname()}")
+
+
+@pytest.fixture
+def sts() -> Iterator[str]:
+    """A server that says whose credentials one has, by its address."""
+    port = free_port()
+    settings = {
+        "GATEWAY_PORT": str(port),
+        "BIND_HOST": "127.0.0.1",
+        "SERVICES": "sts",
+        "DOCKER_HOST": "unix:///nowhere",
+    }
+    process = subprocess.Popen([sys.executable, "-m", "ministack"], env={**os.environ, **settings})
+    try:
+        while process.poll() is None:
+            with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+                break
+            time.sleep(0.05)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_the_user_is_whom_the_process_runs_as_whatever_a_variable_calls_it(
+    store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("LOGNAME", "USER", "USERNAME"):
+        monkeypatch.setenv(name, "somebody else")
+    assert caller(store.client) == PROCESS
+
+
+def test_aws_says_whose_the_credentials_are_and_where_it_does_not_answer_the_user_counts(
+    store: ObjectStore, sts: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL_STS", sts)
+    found = caller(store.client)
+    assert found.kind == "aws"
+    assert found.name.startswith("arn:aws:")
+    for nobody in (os.environ["AWS_ENDPOINT_URL_S3"], "http://127.0.0.1:9"):
+        monkeypatch.setenv("AWS_ENDPOINT_URL_STS", nobody)
+        assert caller(store.client) == PROCESS
+
+
+def test_the_pointer_names_who_acted_beside_the_name_that_was_given(store: ObjectStore) -> None:
+    registry = Registry(store)
+    registry.add(model())
+    decision = Decision(model().version, "ann", "a try", override="a test")
+    champion = decide(decision, registry, MarketHistory(store), datetime.now(UTC))
+    assert champion.by == "ann"
+    assert champion.acted_as == {"kind": "os", "name": PROCESS.name}
+    assert champion.decided_by == f"ann (run as {PROCESS.name})"
