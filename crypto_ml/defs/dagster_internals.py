@@ -16,6 +16,7 @@ from dagster._core.scheduler.instigation import (
     InstigatorType,
 )
 from dagster._core.storage.tags import (
+    BACKFILL_ID_TAG,  # documented as `dagster/backfill`
     PARTITION_NAME_TAG,  # runs are found by their delivery: documented as `dagster/partition`, not exported as a name
     PRIORITY_TAG,  # documented as `dagster/priority`
     RETRY_ON_ASSET_OR_OP_FAILURE_TAG,  # documented as `dagster/retry_on_asset_or_op_failure`
@@ -28,6 +29,7 @@ from dagster._core.storage.tags import (
 from dagster_shared.error import SerializableErrorInfo
 
 __all__ = (
+    "BACKFILL_ID_TAG",
     "DATA_VERSION_TAG",
     "PARTITION_NAME_TAG",
     "PRIORITY_TAG",

@@ -7,16 +7,19 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import dagster as dg
 import psutil
 import pytest
-from dagster._core.launcher import DefaultRunLauncher, WorkerStatus
+from dagster._core.launcher import DefaultRunLauncher, ResumeRunContext, WorkerStatus
 from dagster._core.run_coordinator import QueuedRunCoordinator
 
-from crypto_ml.defs.warm.identity import SUPPORTED, Process
-from crypto_ml_tests.defs.warm_site import WarmSite
+from crypto_ml.defs.heavy import HEAVY_TAG
+from crypto_ml.defs.warm.identity import SUPPORTED, WORKER_TAG, Process
+from crypto_ml.defs.warm.launcher import LAUNCHED_BY
+from crypto_ml_tests.defs.warm_site import OtherLauncher, WarmSite
 from crypto_ml_tests.dropbox.site import REPOSITORY, STOCK, until, usual_instance
 
 pytestmark = pytest.mark.skipif(not SUPPORTED, reason="warm processes are forked, which is safe on Linux alone")
@@ -29,6 +32,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WarmSite]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DAGSTER_PROJECT_ENV_FILE_PATHS", json.dumps({module: str(directory)}))
         patch.setenv("PYTHONPATH", f"{directory}{os.pathsep}{REPOSITORY}")
+        patch.setenv("WARM_TEST_CALLED", "the other")
         patch.syspath_prepend(str(directory))
         with WarmSite.at(directory, module) as made:
             made.warm()
@@ -68,6 +72,88 @@ def test_a_run_whose_process_is_killed_has_failed(site: WarmSite) -> None:
     assert site.ended(run_id) == dg.DagsterRunStatus.FAILURE
     assert "was terminated by signal 9 (SIGKILL)" in site.said(run_id)
     assert site.launcher.check_run_worker_health(site.run(run_id)).status == WorkerStatus.FAILED
+
+
+def test_a_run_cancelled_from_another_container_is_ended_by_the_daemon(site: WarmSite) -> None:
+    run_id = site.launched("slow")
+    until(lambda: "asleep" in site.said(run_id), "the run does not begin")
+    worker = site.worker(run_id)
+    assert worker
+    site.instance.add_run_tags(run_id, {WORKER_TAG: replace(worker, counting="another container's").tag})
+    assert site.launcher.terminate(run_id)
+    assert site.run(run_id).status == dg.DagsterRunStatus.CANCELING
+    assert worker.alive, "the number was not one of this container's"
+    site.instance.add_run_tags(run_id, {WORKER_TAG: worker.tag})
+    site.warm()
+    assert site.ended(run_id) == dg.DagsterRunStatus.CANCELED
+
+
+def test_of_a_process_whose_container_is_gone_the_next_one_of_that_name_says_so(site: WarmSite) -> None:
+    here = Process.of(os.getpid())
+
+    def health(worker: Process) -> WorkerStatus:
+        return site.launcher.check_run_worker_health(dg.DagsterRun("quick", tags={WORKER_TAG: worker.tag})).status
+
+    assert health(here) == WorkerStatus.RUNNING
+    assert health(replace(here, counting="an earlier container's")) == WorkerStatus.FAILED
+    assert health(replace(here, counting="elsewhere", machine="another")) == WorkerStatus.RUNNING
+
+
+def test_a_heavy_run_is_the_affair_of_the_other_launcher_in_everything(site: WarmSite) -> None:
+    run_id = site.submitted("slow", {HEAVY_TAG: "true"})
+    assert site.run(run_id).status == dg.DagsterRunStatus.QUEUED, "only what begins warm overtakes the queue"
+    site.instance.launch_run(run_id, site.process.create_request_context())
+    until(lambda: "asleep" in site.said(run_id), "the run does not begin")
+    run = site.run(run_id)
+    assert site.worker(run_id) is None
+    assert site.launcher.check_run_worker_health(run).status == WorkerStatus.NOT_FOUND
+    assert site.launcher.get_run_worker_debug_info(run, include_container_logs=False) == "logs: False"
+    assert site.launcher.supports_resume_run
+    site.launcher.resume_run(ResumeRunContext(run, None))
+    with dg.DagsterInstance.from_config(str(site.home)) as webserver:
+        assert webserver.run_coordinator.cancel_run(run_id)
+    assert site.ended(run_id) == dg.DagsterRunStatus.CANCELED
+    asked = [what for what, of, called in OtherLauncher.asked if (of, called) == (run_id, "the other")]
+    assert asked == ["launch", "health", "debug", "resume", "terminate"]
+
+
+def test_a_heavy_run_that_a_webserver_cannot_end_is_ended_by_the_daemon(
+    site: WarmSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_id = site.launched("slow", {HEAVY_TAG: "true"})
+    until(lambda: "asleep" in site.said(run_id), "the run does not begin")
+    monkeypatch.setenv("WARM_TEST_CALLED", "the webserver's")
+    monkeypatch.setattr(OtherLauncher, "without_a_way", {"the webserver's"})
+    with dg.DagsterInstance.from_config(str(site.home)) as webserver:
+        assert webserver.run_coordinator.cancel_run(run_id)
+    assert site.run(run_id).status == dg.DagsterRunStatus.CANCELING
+    site.warm()
+    assert site.ended(run_id) == dg.DagsterRunStatus.CANCELED
+    asked = [called for what, of, called in OtherLauncher.asked if (what, of) == ("terminate", run_id)]
+    assert asked == ["the webserver's", "the other"]
+
+
+def test_nothing_about_a_run_that_is_not_heavy_is_asked_of_the_other_launcher(site: WarmSite) -> None:
+    tried_again = {LAUNCHED_BY: "OtherLauncher", WORKER_TAG: replace(Process.of(1), began=-1).tag}
+    for job in ("quick", "cold"):
+        run_id = site.launched(job, tried_again)
+        assert site.ended(run_id) == dg.DagsterRunStatus.SUCCESS
+        run = site.run(run_id)
+        if job == "cold":
+            assert site.worker(run_id) is None, "the process of the run before is not this one's"
+            assert site.launcher.check_run_worker_health(run).status == WorkerStatus.RUNNING
+        assert site.launcher.get_run_worker_debug_info(run) is None
+        with pytest.raises(NotImplementedError):
+            site.launcher.resume_run(ResumeRunContext(run, None))
+        assert run_id not in {of for _, of, _ in OtherLauncher.asked}
+
+
+def test_a_run_whose_launcher_dagster_yaml_no_longer_names_is_left_alone(site: WarmSite) -> None:
+    run = site.created("slow", {LAUNCHED_BY: "Forgotten"})
+    assert site.launcher.check_run_worker_health(run).status == WorkerStatus.RUNNING
+    assert not site.launcher.terminate(run.run_id)
+    assert "launched by Forgotten, which dagster.yaml does not name" in site.said(run.run_id)
+    site.instance.delete_run(run.run_id)
 
 
 def test_limits_hold_and_what_need_not_wait_does_not(site: WarmSite) -> None:

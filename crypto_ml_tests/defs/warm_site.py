@@ -1,13 +1,20 @@
 """A real instance with the launcher and the coordinator of dagster.yaml, and a code location of its own to run."""
 
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import dagster as dg
+from dagster._core.launcher import (
+    CheckRunHealthResult,
+    DefaultRunLauncher,
+    LaunchRunContext,
+    ResumeRunContext,
+    WorkerStatus,
+)
 from dagster._core.run_coordinator import SubmitRunContext
 from dagster._core.workspace.context import WorkspaceProcessContext
 from dagster._core.workspace.load_target import ModuleTarget
@@ -51,8 +58,66 @@ defs = dg.Definitions(jobs=[quick, slow, cold], executor=dg.in_process_executor)
 
 def instance_yaml(module: str) -> str:
     """The product's dagster.yaml, whose runs are those of a module for tests; one run of a queue at once."""
-    config = f"  config: {{module: {module}, jobs: [quick, slow]}}\n"
+    heavy = f"{{module: {__name__}, class: OtherLauncher, config: {{called: {{env: WARM_TEST_CALLED}}}}}}"
+    config = f"  config: {{module: {module}, jobs: [quick, slow], heavy: {heavy}}}\n"
     return usual_instance({CLASS: CLASS + config, "value: scoring, limit: 2": "value: scoring, limit: 1"})
+
+
+class OtherLauncher(DefaultRunLauncher):
+    """Another launcher, with a configuration of its own: it can do all a launcher may, and tells what it was asked."""
+
+    asked: ClassVar[list[tuple[str, str, str]]] = []
+    """What the launchers of this process were asked, of which run, and what each is called."""
+
+    without_a_way: ClassVar[set[str]] = set()
+    """Those of them that cannot end a run from where they are."""
+
+    def __init__(self, inst_data: Any, called: str) -> None:
+        super().__init__(inst_data)
+        self._called = called
+
+    @classmethod
+    def config_type(cls) -> Any:
+        return {"called": dg.StringSource}
+
+    @classmethod
+    def from_config_value(cls, inst_data: Any, config_value: Mapping[str, Any]) -> "OtherLauncher":
+        return cls(inst_data, config_value["called"])
+
+    def launch_run(self, context: LaunchRunContext) -> None:
+        self._note("launch", context.dagster_run.run_id)
+        super().launch_run(context)
+
+    def terminate(self, run_id: str) -> bool:
+        self._note("terminate", run_id)
+        if self._called in self.without_a_way:
+            run = self._instance.get_run_by_id(run_id)
+            assert run is not None
+            self._instance.report_run_canceling(run)
+            raise ConnectionError("no way to where the run is")
+        return bool(super().terminate(run_id))  # type: ignore[no-untyped-call]
+
+    @property
+    def supports_check_run_worker_health(self) -> bool:
+        return True
+
+    def check_run_worker_health(self, run: dg.DagsterRun) -> CheckRunHealthResult:
+        self._note("health", run.run_id)
+        return CheckRunHealthResult(WorkerStatus.NOT_FOUND)
+
+    @property
+    def supports_resume_run(self) -> bool:
+        return True
+
+    def resume_run(self, context: ResumeRunContext) -> None:
+        self._note("resume", context.dagster_run.run_id)
+
+    def get_run_worker_debug_info(self, run: dg.DagsterRun, include_container_logs: bool | None = True) -> str:
+        self._note("debug", run.run_id)
+        return f"logs: {include_container_logs}"
+
+    def _note(self, what: str, run_id: str) -> None:
+        self.asked.append((what, run_id, self._called))
 
 
 @dataclass
@@ -107,7 +172,7 @@ class WarmSite:
 
         until(ready, "no warm process")
 
-    def created(self, job: str) -> dg.DagsterRun:
+    def created(self, job: str, tags: Mapping[str, str] | None = None) -> dg.DagsterRun:
         """A run of a job, as the daemon makes one for a sensor's request."""
         location = next(iter(self.process.create_request_context().code_locations))
         found = location.get_repositories()["__repository__"].get_full_job(job)
@@ -117,7 +182,7 @@ class WarmSite:
             run_id=None,
             run_config={},
             status=dg.DagsterRunStatus.NOT_STARTED,
-            tags=dict(found.tags),
+            tags={**found.tags, **(tags or {})},
             root_run_id=None,
             parent_run_id=None,
             step_keys_to_execute=None,
@@ -137,15 +202,15 @@ class WarmSite:
         location = next(iter(self.process.create_request_context().code_locations))
         return location.get_execution_plan(job, {}, None, None, self.instance).execution_plan_snapshot
 
-    def launched(self, job: str) -> str:
+    def launched(self, job: str, tags: Mapping[str, str] | None = None) -> str:
         """The id of a new run that was launched as the daemon does, without the queue."""
-        run = self.created(job)
+        run = self.created(job, tags)
         self.instance.launch_run(run.run_id, self.process.create_request_context())
         return run.run_id
 
-    def submitted(self, job: str) -> str:
+    def submitted(self, job: str, tags: Mapping[str, str] | None = None) -> str:
         """The id of a new run that was submitted."""
-        run = self.created(job)
+        run = self.created(job, tags)
         self.coordinator.submit_run(SubmitRunContext(run, self.process.create_request_context()))
         return run.run_id
 

@@ -30,10 +30,11 @@ class PromptRunCoordinator(QueuedRunCoordinator):
     @property
     def dequeue_use_threads(self) -> bool:
         """As configured. The daemon asks at each look at its queue, and nobody else does: here the process that
-        launches runs is known for what it is, and gets its nursery."""
+        launches runs is known for what it is: it gets its nursery, and ends what others have cancelled."""
         launcher = self._instance.run_launcher
         if isinstance(launcher, WarmRunLauncher):
             launcher.keep_warm()
+            launcher.end_cancelled()
         return super().dequeue_use_threads
 
     def submit_run(self, context: SubmitRunContext) -> dg.DagsterRun:

@@ -7,7 +7,7 @@ from dagster._core.code_pointer import ModuleCodePointer
 from dagster._core.definitions.reconstruct import ReconstructableJob, ReconstructableRepository
 from dagster._core.events import EngineEventData
 from dagster._core.instance.ref import InstanceRef
-from dagster._core.launcher import CheckRunHealthResult, LaunchRunContext, WorkerStatus
+from dagster._core.launcher import CheckRunHealthResult, LaunchRunContext, ResumeRunContext, RunLauncher, WorkerStatus
 from dagster._core.launcher.default_run_launcher import DefaultRunLauncher
 from dagster._core.run_coordinator import QueuedRunCoordinator, SubmitRunContext
 from dagster._core.storage.dagster_run import ACTIVE_RUN_STATUSES
@@ -32,6 +32,8 @@ __all__ = (
     "QueuedRunCoordinator",
     "ReconstructableJob",
     "ReconstructableRepository",
+    "ResumeRunContext",
+    "RunLauncher",
     "SubmitRunContext",
     "TagConcurrencyLimitsCounter",
     "WorkerStatus",

@@ -40,8 +40,8 @@ class Process:
 
     @classmethod
     def from_tag(cls, tag: str | None) -> Self | None:
-        """The process that a run's tag names; None without one."""
-        return None if tag is None else cls(**json.loads(tag))
+        """The process that a run's tag names; None without one, or with an empty one."""
+        return cls(**json.loads(tag)) if tag else None
 
     @property
     def tag(self) -> str:
@@ -49,19 +49,18 @@ class Process:
         return json.dumps(asdict(self))
 
     @property
-    def near(self) -> bool:
-        """Whether it is, or was, one of this machine's (of this container's)."""
-        return self.machine == socket.gethostname()
+    def counted_here(self) -> bool:
+        """Whether its number means something to this process: same machine, same container, no start in between."""
+        return self.counting == counting()
 
     @property
     def alive(self) -> bool:
-        """Whether it is still there, and has not ended."""
+        """Whether it is one of this machine's, or container's, is still there, and has not ended."""
         try:
             state, began = _state_and_begin(self.pid)
         except ProcessLookupError:
             return False
-        same = (self.machine, self.counting, self.began) == (socket.gethostname(), counting(), began)
-        return same and state not in "ZX"
+        return self.counted_here and self.began == began and state not in "ZX"
 
     def interrupt(self) -> bool:
         """Ask it to stop, as Ctrl-C would; False where it has ended."""
