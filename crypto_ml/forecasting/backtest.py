@@ -17,12 +17,13 @@ import pandas as pd
 
 from crypto_ml.errors import Refused
 from crypto_ml.forecasting.bundle import ModelBundle
+from crypto_ml.forecasting.evaluation import relative_errors
 from crypto_ml.forecasting.features import series_starts
 from crypto_ml.forecasting.holdout import holdout_predictions
 from crypto_ml.forecasting.progress import Progress, Tell, tell_nobody
 from crypto_ml.forecasting.recent_gaps import recent_gaps
 from crypto_ml.forecasting.training_set import Split, TooLittleHistory
-from crypto_ml.forecasting.verdicts import DailyLoss, Judgement, daily_loss, judge
+from crypto_ml.forecasting.verdicts import MOST_PRICE, DailyLoss, Judgement, daily_loss, judge
 
 EVERY_DAYS: Final = 28
 A_YEAR: Final = 365
@@ -250,7 +251,9 @@ def _lines(rows: pd.DataFrame, groups: pd.Series) -> tuple[Line, ...]:
 def _line(group: str, rows: pd.DataFrame) -> tuple[Line, DailyLoss]:
     """Prices are taken in parts of the last close: over years, days of high prices would otherwise count for most."""
     close = rows["last_close"].to_numpy(np.float64)
-    observed, made = (rows[name].to_numpy(np.float64) / close for name in ("val_open", "pred_open"))
+    with np.errstate(over="ignore"):
+        observed, made = (rows[name].to_numpy(np.float64) / close for name in ("val_open", "pred_open"))
+    observed, made = np.clip(observed, 1 / MOST_PRICE, MOST_PRICE), np.clip(made, -MOST_PRICE, MOST_PRICE)
     one = np.ones(len(rows))
     days, symbols = rows["date"].to_numpy(), rows["symbol"].to_numpy(str)
     loss = daily_loss(days, symbols, observed, made, one, one)
@@ -265,7 +268,7 @@ def _line(group: str, rows: pd.DataFrame) -> tuple[Line, DailyLoss]:
         days=judgement.days,
         coins=judgement.coins,
         mase=base.mean + loss.mean,
-        error=float((np.abs(observed - made) / observed).mean()),
+        error=float(relative_errors(observed, made).mean()),
         judgement=judgement,
         coverage=covered,
         intervals=int(told.sum()),

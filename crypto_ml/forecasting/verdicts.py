@@ -35,6 +35,8 @@ FLOOR: Final = 1e-4
 nearly always right outweighs all others together."""
 MOST_BY_ROW: Final = 1e12
 """What a row's difference counts at most, so that an absurd prediction makes a bad mean and not none."""
+MOST_PRICE: Final = 1e300
+"""What a price counts at most, in parts of its series' largest close: sums of such prices are numbers still."""
 
 
 @dataclass(frozen=True)
@@ -168,7 +170,7 @@ def daily_loss(  # noqa: PLR0917 - six columns of the same rows
     unique_names, codes = np.unique(names, return_inverse=True)
     order = np.lexsort((predicted, observed, codes, when))
     when, codes = when[order], codes[order]
-    actual, ours, theirs, naive = (column[order] for column in columns)
+    actual, ours, theirs, naive = _in_units_of_the_series(codes, [column[order] for column in columns])
     rows_of = np.bincount(codes)
     base = np.maximum(
         np.bincount(codes, np.abs(actual - naive)) / rows_of, FLOOR * (np.bincount(codes, naive) / rows_of)
@@ -184,6 +186,16 @@ def daily_loss(  # noqa: PLR0917 - six columns of the same rows
         np.bincount(places).astype(np.int64),
         {str(name): float(value) for name, value in zip(unique_names, by_coin, strict=True)},
     )
+
+
+def _in_units_of_the_series(codes: npt.NDArray[np.intp], prices: list[FloatArray]) -> list[FloatArray]:
+    """Prices by series (the last of them closes), divided by the power of two above its largest close: nothing is
+    rounded, and what is compared is neither too small nor too large for float64, whatever a coin is quoted in."""
+    largest = np.zeros(int(codes.max()) + 1)
+    np.maximum.at(largest, codes, prices[-1])
+    powers = -np.frexp(largest)[1][codes]
+    with np.errstate(over="ignore", under="ignore"):
+        return [np.clip(np.ldexp(one, powers), -MOST_PRICE, MOST_PRICE) for one in prices]
 
 
 def lag_of(count: int) -> int:

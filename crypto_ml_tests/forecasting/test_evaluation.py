@@ -66,6 +66,19 @@ def test_a_last_close_without_error_leaves_no_mase_and_no_nan() -> None:
     assert json.loads(json.dumps(exact.to_dict(), allow_nan=False)) == exact.to_dict()
 
 
+@pytest.mark.parametrize("column", range(4))
+@pytest.mark.parametrize("price", [1e-320, 1e15])
+def test_a_row_that_is_quoted_absurdly_leaves_numbers_that_json_has(column: int, price: float) -> None:
+    columns = [OBSERVED, PREDICTED, LAST_OPEN, LAST_CLOSE]
+    columns[column] = np.where(np.arange(4) == 2, price, columns[column])
+    found = evaluate(SYMBOLS, *columns)
+    document = json.loads(json.dumps(found.to_dict(), allow_nan=False))
+    assert document["overall"]["network"]["mre"] == found.overall.network.mre
+    beyond = evaluate(SYMBOLS, OBSERVED, np.full(4, 1e300), LAST_OPEN, LAST_CLOSE)
+    assert beyond.overall.network.rmse == np.inf  # said to be off beyond all numbers, where models are compared
+    assert json.loads(json.dumps(beyond.to_dict(), allow_nan=False))["overall"]["network"]["rmse"] is None
+
+
 @given(factor=st.floats(0.01, 10), seed=st.integers(0, 1000), symbols=st.integers(1, 8))
 def test_mase_is_how_many_times_as_far_off_as_the_last_close(factor: float, seed: int, symbols: int) -> None:
     evaluation = simulated(factor, seed, symbols)

@@ -15,6 +15,7 @@ from crypto_ml.forecasting.pictures import excess_loss
 from crypto_ml.forecasting.verdicts import (
     DELTA,
     FEWEST_DAYS,
+    WORDS,
     Judgement,
     daily_loss,
     judge,
@@ -78,6 +79,25 @@ def test_neither_the_order_of_rows_nor_the_units_of_prices_matter(seed: int, pow
     assert found == judged(rows)
     units = 2.0 ** (power * (np.unique(rows.symbols, return_inverse=True)[1] % 3))  # others for each coin, exact
     assert judged(scaled(rows, units)) == judged(rows)
+
+
+@pytest.mark.parametrize("price", [5e-324, 1e-320, 1e-300, 1e15])
+def test_no_coin_takes_the_word_from_the_others_whatever_it_is_quoted_in(price: float) -> None:
+    rows = rows_of(mase=0.9, coins=8)
+    odd = rows.symbols == "C003"
+    still = Rows(
+        rows.days, rows.symbols, *(np.where(odd, price, one) for one in (rows.observed, rows.predicted, rows.close))
+    )
+    found = judged(still)
+    assert (found.word, found.coins) == ("BEATS", 8)
+    absurd = np.flatnonzero(odd)[7]
+    for name, value in (("observed", 1e-320), ("close", 1e-320), ("predicted", 1e308), ("predicted", -1e308)):
+        column = getattr(rows, name).copy()
+        column[absurd] = value
+        columns = {one: getattr(rows, one) for one in ("observed", "predicted", "close")} | {name: column}
+        found = judged(Rows(rows.days, rows.symbols, **columns))
+        assert found.word in WORDS
+        assert all(number is not None and np.isfinite(number) for number in found.numbers.values())
 
 
 @given(st.integers(0, 1000), st.sampled_from([0.9, 1.0, 1.1]))
