@@ -261,7 +261,10 @@ def _unknown(manifest: Mapping[str, Any]) -> Iterator[str]:
         yield f"target {manifest['target']} in format {manifest['format']}"
     if manifest["window"] != WINDOW:
         yield f"windows of {manifest['window']} rows"
-    yield from (f"feature {name}" for name in manifest["features"] if not is_feature(name))
+    if unknown := [name for name in manifest["features"] if not is_feature(name)]:
+        yield from (f"feature {name}" for name in unknown)
+    elif manifest["target"] == "relative_gap" and tuple(manifest["features"]) != STATIONARY:
+        yield f"relative gaps from {', '.join(manifest['features']) or 'nothing'} in this order"
 
 
 def _read_manifest(content: bytes) -> dict[str, Any]:
@@ -321,6 +324,6 @@ def read_statistics(content: bytes) -> SeriesStatistics:
         shape = (len(symbols), len(columns))
         mean, scale = (np.asarray(data[name], np.float64).reshape(shape) for name in ("mean", "scale"))
         gap_scale = np.asarray(data["gap_scale"], np.float64)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
         raise BundleDamaged(f"the model bundle's {SCALER} cannot be read ({error!r})") from error
     return SeriesStatistics(symbols, mean, scale, gap_scale, columns)

@@ -5,6 +5,8 @@ with y = ln(ln(high / low)), y[t] = intercept + last · y[t−1] + mean_5 · mea
 22. The upper bound is exp(ŷ + q), q the conformal quantile of the residuals. A day without a range counts as LEAST.
 """
 
+import math
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
@@ -23,6 +25,9 @@ LEAST: Final = 1e-4
 LEVELS: Final = (0.80, 0.90)
 UPPER: Final = 0.90
 """The level of the bound that is published."""
+
+MOST: Final = math.log(math.log(sys.float_info.max) - math.log(math.ulp(0.0)))
+"""ŷ of a day from the least to the largest price that float64 has: no range is greater."""
 
 FEWEST_ROWS: Final = 500
 """Rows below which the coefficients are not fitted but those of FROZEN."""
@@ -46,9 +51,11 @@ class RangeModel:
 
     def expected(self, terms: FloatArray) -> tuple[FloatArray, FloatArray]:
         """The expected range and its upper bound at UPPER, (n,) each, ln(high / low); NaN where a term is NaN, and the
-        bound also where the model has none."""
-        made = self.predict(terms)
-        return np.exp(made), np.exp(made + self.upper.get(UPPER, np.nan))
+        bound also where the model has none. The bound is never below what is expected."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            made = np.minimum(self.predict(terms), MOST)
+            bound = np.minimum(made + np.maximum(self.upper.get(UPPER, np.nan), 0.0), MOST)
+        return np.exp(made), np.exp(bound)
 
 
 FROZEN: Final = RangeModel(-0.146, 0.333, 0.258, 0.348)

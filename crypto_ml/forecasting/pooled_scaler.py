@@ -60,5 +60,5 @@ def read_scaler(content: bytes) -> PooledScaler:
         said = json.loads(content)
         mean, scale = (np.asarray(said[name], np.float64) for name in ("mean", "scale"))
         return PooledScaler(tuple(said["columns"]), mean, scale, tuple(said["symbols"]), int(said["rows"]))
-    except (KeyError, TypeError, ValueError, RecursionError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
         raise BadScaler(f"a scaler that is not as this program writes one ({error!r})") from error

@@ -7,12 +7,13 @@ is part of the bundle's identity. Does not belong here: how each of them is chos
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from crypto_ml.errors import Refused
 from crypto_ml.forecasting.daily_range import FROZEN, RangeModel
+from crypto_ml.forecasting.daily_range import LEVELS as RANGE_LEVELS
 from crypto_ml.forecasting.intervals import LEVELS
 
 FORMAT: Final = 1
@@ -38,13 +39,23 @@ class ServingRule:
         numbers = [self.shrink, self.cap, *self.quantiles.values(), *self.range.upper.values()]
         numbers += [getattr(self.range, name) for name in _COEFFICIENTS]
         sound = all(math.isfinite(number) for number in numbers) and 0 <= self.shrink <= 1 and self.cap >= 0
-        if not sound or any(level not in LEVELS or quantile < 0 for level, quantile in self.quantiles.items()):
-            raise BadRule("a serving rule needs λ in 0 … 1, κ of 0 or more, and finite quantiles of the known levels")
+        sound &= _grows(self.quantiles, LEVELS) and _grows(self.range.upper, RANGE_LEVELS)
+        if not sound or any(quantile < 0 for quantile in self.quantiles.values()):
+            raise BadRule(
+                "a serving rule needs λ in 0 … 1, κ of 0 or more, and finite quantiles of the known levels, none below "
+                "that of a lower level"
+            )
 
     @property
     def serves_last_close(self) -> bool:
         """Whether the network's output is multiplied by nothing, so that it need not be asked."""
         return self.shrink == 0.0 or self.cap == 0.0
+
+
+def _grows(by_level: Mapping[float, float], levels: Collection[float]) -> bool:
+    """Whether numbers are those of known levels, and none is below that of a lower level."""
+    ordered = [by_level[level] for level in sorted(by_level)]
+    return set(by_level) <= set(levels) and ordered == sorted(ordered)
 
 
 def write_rule(rule: ServingRule) -> bytes:
@@ -77,5 +88,5 @@ def read_rule(content: bytes) -> ServingRule:
         model = RangeModel(**coefficients, upper=upper)
         quantiles = {float(level): float(one) for level, one in said["interval_quantiles"].items()}
         return ServingRule(float(said["lambda"]), float(said["kappa"]), quantiles, model, said["made_from"])
-    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError, AttributeError, RecursionError) as error:
         raise BadRule(f"a serving rule that is not as this program writes one ({error!r})") from error

@@ -1,6 +1,7 @@
 """What a model of the target `relative_gap` is made of: units, windows, shrinkage, intervals and range."""
 
 import json
+import math
 
 import numpy as np
 import pandas as pd
@@ -10,7 +11,13 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from crypto_ml.forecasting.bundle import RULE, BundleDamaged, ModelBundle, with_rule
-from crypto_ml.forecasting.daily_range import FROZEN, fit_range_model, observed_log_range, range_terms
+from crypto_ml.forecasting.daily_range import (
+    FROZEN,
+    RangeModel,
+    fit_range_model,
+    observed_log_range,
+    range_terms,
+)
 from crypto_ml.forecasting.features import series_starts
 from crypto_ml.forecasting.inference import Network
 from crypto_ml.forecasting.intervals import bounds, conformal_quantile, interval_quantiles
@@ -168,7 +175,38 @@ def test_a_bundle_with_a_rule_comes_back_as_it_was_and_another_rule_is_another_b
     assert other.manifest["weights_sha256"] == bundle.manifest["weights_sha256"]
 
 
-@pytest.mark.parametrize("spoilt", [b"", b"[]", b"{}", b'{"format": 2}', b"[" * 100_000])
+@pytest.mark.parametrize("coefficient", [1e308, -1e308, 400.0])
+def test_no_range_is_less_than_nothing_or_more_than_prices_can_have_and_its_bound_is_never_below_it(
+    coefficient: float,
+) -> None:
+    rows = market([40])
+    terms, enough = range_terms(rows, series_starts(rows["symbol"]))
+    for upper in ({}, {0.9: -3.0}, {0.9: 1e308}):
+        expected, bound = RangeModel(0.1, coefficient, -coefficient, coefficient, upper).expected(terms[enough])
+        known = np.isfinite(expected)
+        assert ((expected >= 0) & (expected < 1455))[known].all()
+        assert np.isnan(bound).all() if not upper else (bound >= expected)[known].all()
+    # ranges of calm coins are below what the frozen coefficients expect, in nine of ten and more
+    calm = market([300]).assign(high=lambda rows: rows["low"])
+    terms, enough = range_terms(calm, series_starts(calm["symbol"]))
+    model = fit_range_model(terms[enough], observed_log_range(calm)[enough])
+    expected, bound = model.expected(terms[enough])
+    assert (bound >= expected).all()
+
+
+HUGE = int(f"1{'0' * 400}")
+"""An integer that JSON may have and float64 has not."""
+
+
+@pytest.mark.parametrize(
+    "spoilt",
+    [
+        b"", b"[]", b"{}", b'{"format": 2}', b"[" * 100_000,
+        write_rule(ServingRule(0.0, 0.05)).replace(b'"lambda": 0.0', f'"lambda": {HUGE}'.encode()),
+        f'{{"columns": ["a"], "symbols": [], "rows": 1, "mean": [{HUGE}], "scale": [1]}}'.encode(),
+    ],
+    ids=range(7),
+)  # fmt: skip
 def test_a_rule_or_a_scaler_that_cannot_be_read_is_refused(spoilt: bytes) -> None:
     with pytest.raises(BadRule):
         read_rule(spoilt)
@@ -179,7 +217,20 @@ def test_a_rule_or_a_scaler_that_cannot_be_read_is_refused(spoilt: bytes) -> Non
 
 
 @pytest.mark.parametrize(
-    "change", [{"lambda": -0.1}, {"lambda": 1.5}, {"kappa": -1}, {"interval_quantiles": {"0.5": 1}}]
+    "change",
+    [
+        {"lambda": -0.1},
+        {"lambda": 1.5},
+        {"lambda": math.nan},
+        {"kappa": -1},
+        {"kappa": math.inf},
+        {"interval_quantiles": {"0.5": 1}},
+        {"interval_quantiles": {"0.80": 3, "0.90": 2}},
+        {"interval_quantiles": {"0.90": math.nan}},
+        {"interval_quantiles": {"nan": 1}},
+        {"range": {"intercept": 0, "last": 0, "mean_5": 0, "mean_22": 0, "upper": {"0.99": 1}}},
+        {"range": {"intercept": 0, "last": 0, "mean_5": 0, "mean_22": 0, "upper": {"0.80": 2, "0.90": 1}}},
+    ],
 )
 def test_a_rule_with_numbers_that_mean_nothing_is_refused(change: dict[str, object]) -> None:
     said = json.loads(write_rule(ServingRule(0.1, 0.05)))
