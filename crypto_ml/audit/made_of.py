@@ -82,6 +82,8 @@ def told_made_of(made: MadeOf) -> Iterator[str]:
             f"  interval      {made.pred_low!r} to {made.pred_high!r} at {made.level:.0%}: last close · "
             f"exp(±{made.quantile:.6g} · {made.recent_gap:.6g})"
         )
+    elif made.quantile is not None and made.gaps >= FEWEST:
+        yield "  interval      none: days are missing before it, or it is a running sum of changes"
     if made.expected_range is not None:
         above = "" if made.range_high is None else f", at most {made.range_high:.6g} at 90%"
         yield f"  range         ln(high / low) {made.expected_range:.6g}{above}, from the 22 rows before"

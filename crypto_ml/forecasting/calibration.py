@@ -14,6 +14,7 @@ import numpy.typing as npt
 from crypto_ml.forecasting.daily_range import RangeModel, fit_range_model, observed_log_range, range_terms
 from crypto_ml.forecasting.features import BoolArray, FloatArray
 from crypto_ml.forecasting.intervals import CALIBRATION_DAYS, LEVELS, bounds, interval_quantiles
+from crypto_ml.forecasting.pauses import after_pause
 from crypto_ml.forecasting.stationary_examples import Examples
 
 SHOWN_LEVEL = 0.90
@@ -50,7 +51,7 @@ def ranges_of(examples: Examples) -> Ranges:
 def calibrated(examples: Examples, ranges: Ranges, holdout_from: date) -> Calibrated:
     """Quantiles and range model from the CALIBRATION_DAYS days before the holdout, or as many of them as there are."""
     first = holdout_from - timedelta(days=CALIBRATION_DAYS)
-    before = examples.between(first, holdout_from)
+    before = without_pauses(examples.between(first, holdout_from))
     inside = ranges.there & (ranges.days >= np.datetime64(first)) & (ranges.days < np.datetime64(holdout_from))
     model = fit_range_model(ranges.terms[inside], ranges.observed[inside])
     made_from = {"from": str(first), "before": str(holdout_from), "gaps": len(before), "ranges": int(inside.sum())}
@@ -60,9 +61,12 @@ def calibrated(examples: Examples, ranges: Ranges, holdout_from: date) -> Calibr
 def coverage(held: Examples, quantiles: dict[float, float]) -> dict[str, Any]:
     """Share of the observed opens within their intervals, by level; at SHOWN_LEVEL by coin and by month, too.
 
-    held: the examples of the holdout. The interval is that of the last close: a served prediction lies within κ recent
-    gap sizes of it, and that is far within. Empty without quantiles.
+    held: the examples of the holdout; those behind a pause have no interval. It is that of the last close: a served
+    prediction lies within κ recent gap sizes of it, and that is far within. Empty without quantiles.
     """
+    held = without_pauses(held)
+    if not len(held):
+        return {}
     close, opens = held.rows["close"].to_numpy(np.float64)[held.at - 1], held.rows["open"].to_numpy(np.float64)[held.at]
     size, symbols = held.units.gaps.size[held.at], held.rows["symbol"].to_numpy(str)[held.at]
     found: dict[str, Any] = {"rows": len(held), "by_level": {}}
@@ -81,6 +85,12 @@ def coverage(held: Examples, quantiles: dict[float, float]) -> dict[str, Any]:
     return found if found["by_level"] else {}
 
 
+def without_pauses(examples: Examples) -> Examples:
+    """Those that have an interval (see `pauses`)."""
+    paused = after_pause(examples.rows["date"].to_numpy(), examples.starts, examples.at)
+    return examples.of(np.flatnonzero(~paused)) if paused.any() else examples
+
+
 def range_skill(ranges: Ranges, model: RangeModel, holdout_from: date) -> dict[str, Any]:
     """How far off the expected range is on the holdout beside the last range, and how often its bounds held.
 
@@ -97,7 +107,9 @@ def range_skill(ranges: Ranges, model: RangeModel, holdout_from: date) -> dict[s
         "error": error,
         "error_of_last_range": naive,
         "ratio": error / naive if naive else None,
-        "below_bound": {f"{level:.2f}": float((observed <= made + one).mean()) for level, one in model.upper.items()},
+        "below_bound": {
+            f"{level:.2f}": float((observed <= made + max(one, 0.0)).mean()) for level, one in model.upper.items()
+        },
     }
 
 

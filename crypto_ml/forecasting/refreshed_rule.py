@@ -3,7 +3,7 @@
 A network is fitted once a week; what it is multiplied by, and how wide intervals are, may follow the market every day:
 
 - interval quantiles: of the gaps of the last INTERVAL_DAYS days, of all series (they know nothing of the network);
-- the model of the range: fitted on the last CALIBRATION_DAYS days;
+- the model of the range: fitted on the last CALIBRATION_DAYS days, where they have FEWEST_ROWS rows of it;
 - λ: chosen on the earlier half of the days that the network was not fitted on, and kept above 0 where the network, so
   shrunk, BEATS the last close on the later half. Below FEWEST_DAYS in each half it stays what it was.
 
@@ -19,7 +19,7 @@ import numpy as np
 from crypto_ml.errors import Refused
 from crypto_ml.forecasting.bundle import NETWORK, ModelBundle
 from crypto_ml.forecasting.columns import Rows
-from crypto_ml.forecasting.daily_range import fit_range_model, observed_log_range, range_terms
+from crypto_ml.forecasting.daily_range import FEWEST_ROWS, fit_range_model, observed_log_range, range_terms
 from crypto_ml.forecasting.features import BoolArray, FloatArray, series_starts
 from crypto_ml.forecasting.inference import Network
 from crypto_ml.forecasting.intervals import CALIBRATION_DAYS, interval_quantiles
@@ -79,7 +79,7 @@ def refreshed(bundle: ModelBundle, rows: Rows, days: np.ndarray, unseen_from: da
         shrink,
         bundle.rule.cap,
         quantiles or bundle.rule.quantiles,
-        fit_range_model(terms[known], observed[known]) if known.any() else bundle.rule.range,
+        fit_range_model(terms[known], observed[known]) if known.sum() >= FEWEST_ROWS else bundle.rule.range,
         made_from,
     )
     return Refreshed(rule, last, judgement)
@@ -87,9 +87,10 @@ def refreshed(bundle: ModelBundle, rows: Rows, days: np.ndarray, unseen_from: da
 
 def _quantiles(rows: Rows, starts: np.ndarray, days: np.ndarray, last: date) -> dict[float, float]:
     at = np.flatnonzero(days > np.datetime64(last - timedelta(INTERVAL_DAYS)))
-    gaps = Measured.of(rows, starts, at).units.gaps
+    measured = Measured.of(rows, starts, at, days)
+    gaps = measured.gaps
     ratios = np.abs(log_gaps(rows, starts)[at]) / gaps.size[at]
-    return interval_quantiles(ratios[gaps.enough[at] & np.isfinite(ratios)])
+    return interval_quantiles(ratios[gaps.enough[at] & ~measured.paused & np.isfinite(ratios)])
 
 
 def _shrinkage(

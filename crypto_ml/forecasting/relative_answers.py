@@ -4,7 +4,7 @@ For row t of a series, c the last close, s the recent gap size at t (`recent_gap
 window (`stationary`), and of the serving rule κ, q and the model of the range:
 
     pred_open = c · (1 + s · clip(y, ±κ))      the network's graph has λ in it; c itself below FEWEST gaps, and at λ = 0
-    pred_low, pred_high = c · exp(∓q · s)      none below FEWEST gaps (`intervals`)
+    pred_low, pred_high = c · exp(∓q · s)      none below FEWEST gaps (`intervals`), and after a pause (`pauses`)
     expected_range, range_high                 none below 22 earlier rows (`daily_range`)
 
 Belongs here: these numbers for rows at hand. Does not belong here: how they become answers (`scoring`).
@@ -16,12 +16,14 @@ from functools import cached_property
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 
 from crypto_ml.forecasting.bundle import ModelBundle
 from crypto_ml.forecasting.columns import Columns, Rows
 from crypto_ml.forecasting.daily_range import range_terms
-from crypto_ml.forecasting.features import FloatArray, IntArray
+from crypto_ml.forecasting.features import BoolArray, FloatArray, IntArray
 from crypto_ml.forecasting.intervals import LEAST_PRICE, MOST_PRICE, bounds
+from crypto_ml.forecasting.pauses import after_pause
 from crypto_ml.forecasting.recent_gaps import RecentGaps, recent_gaps
 from crypto_ml.forecasting.schema import PRICES
 from crypto_ml.forecasting.serving_rule import ServingRule
@@ -48,21 +50,31 @@ class RelativeAnswers:
 @dataclass(frozen=True, eq=False)
 class Measured:
     """What predictions of some of n rows are made from. rows: their prices; starts: from `features.series_starts`; at:
-    the m rows that are predicted, in order. gaps, terms: of the rows `at`, see `recent_gaps` and `daily_range`."""
+    the m rows that are predicted, in order. gaps, terms: of the rows `at`, see `recent_gaps` and `daily_range`. days:
+    of all rows, where they are known."""
 
     rows: Columns
     starts: IntArray
     at: IntArray
     gaps: RecentGaps
     terms: FloatArray
+    days: npt.NDArray[np.datetime64] | None = None
 
     @classmethod
-    def of(cls, rows: Rows, starts: IntArray, at: IntArray) -> "Measured":
-        """rows: PRICES of n rows, sorted by series and date."""
+    def of(
+        cls, rows: Rows, starts: IntArray, at: IntArray, days: npt.NDArray[np.datetime64] | None = None
+    ) -> "Measured":
+        """rows: PRICES of n rows, sorted by series and date. days: theirs; without them no pause is known."""
         # numpy's logarithms of what is not contiguous may have other last bits
         prices = Columns({name: np.ascontiguousarray(rows[name], np.float64) for name in PRICES})
         some = None if len(at) == len(starts) else at
-        return cls(prices, starts, at, recent_gaps(prices, starts, some), range_terms(prices, starts, some)[0])
+        return cls(prices, starts, at, recent_gaps(prices, starts, some), range_terms(prices, starts, some)[0], days)
+
+    @cached_property
+    def paused(self) -> BoolArray:
+        """Which of the rows `at` stand behind a pause, (m,)."""
+        none = np.zeros(len(self.at), bool)
+        return none if self.days is None else after_pause(self.days, self.starts, self.at)
 
     @cached_property
     def units(self) -> Units:
@@ -97,7 +109,7 @@ def predicted(measured: Measured, bundle: ModelBundle, rule: ServingRule, level:
     quantile = rule.quantiles.get(level)
     low = high = np.full(len(at), np.nan)
     if quantile is not None:
-        low, high = bounds(close, np.where(enough, size, np.nan), price, quantile)
+        low, high = bounds(close, np.where(enough & ~measured.paused, size, np.nan), price, quantile)
     expected, upper = rule.range.expected(measured.terms[at])
     beside = {"pred_low": low, "pred_high": high, "expected_range": expected, "range_high": upper}
     return RelativeAnswers(price, beside, served, close, size, gaps.count[at])

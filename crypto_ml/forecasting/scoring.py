@@ -108,7 +108,7 @@ def score_tables(
         yield pa.table([*values, *made.beside_columns()], schema=scored_by(bundle))
 
 
-_READ: Final = ("file", "symbol", *PRICES, "market", "slug")
+_READ: Final = ("file", "symbol", "date", *PRICES, "market", "slug")
 
 
 def score(
@@ -182,7 +182,7 @@ def _answered(
     starts = series_starts(numbers)
     first = series_starts(numbers[asked])
     if bundle.rule is not None:
-        measured = Measured.of(rows, starts, np.flatnonzero(asked))
+        measured = Measured.of(rows, starts, np.flatnonzero(asked), np.asarray(rows["date"]))
         if see:
             see(measured.seen(), None)
         return _relatively_answered(predicted(measured, bundle, bundle.rule, level), measured, first, recovery)

@@ -87,5 +87,6 @@ def test_few_rows_leave_intervals_as_they_were_and_an_older_model_has_no_rule() 
     rows = market({"BTC": 40})
     found = of(rows, date(2018, 7, 1))
     assert dict(found.rule.quantiles) == RELATIVE_QUANTILES
+    assert found.rule.range == relative_model(0.5).rule.range  # type: ignore[union-attr]
     with pytest.raises(NoRule, match="no serving rule to refresh"):
         refreshed(model(), rows, rows["date"].to_numpy("datetime64[D]"), date(2018, 7, 1))
