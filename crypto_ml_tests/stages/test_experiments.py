@@ -5,8 +5,10 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from threading import Thread
 from typing import Any
 
 import httpx
@@ -85,9 +87,52 @@ def test_a_server_that_is_away_fails_nothing_and_no_secret_is_told(
     assert experiment_of(trained("2018-03-18").version, store) is None
 
 
+class Nonsense(BaseHTTPRequestHandler):
+    """Answers every request with what its server was given."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(self.server.said)  # type: ignore[attr-defined]
+
+    do_POST = do_GET  # noqa: N815 - as the library calls it
+
+    def log_message(self, *_: object) -> None:
+        """Nothing is printed."""
+
+
+@pytest.mark.parametrize("said", [b"", b"[]", b"null", b"<html>", b'{"experiment": 3}', b'{"experiment": {}}', b"\xff"])
+def test_a_server_that_answers_nonsense_fails_nothing(
+    store: ObjectStore, monkeypatch: pytest.MonkeyPatch, said: bytes
+) -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Nonsense) as server:
+        server.said = said  # type: ignore[attr-defined]
+        Thread(target=server.serve_forever).start()
+        try:
+            monkeypatch.setenv(VARIABLE, f"http://127.0.0.1:{server.server_port}")
+            assert told_of_training(trained("2018-03-18"), store)["mlflow_run"].startswith("not logged: MLflow at http")
+        finally:
+            server.shutdown()
+    assert experiment_of(trained("2018-03-18").version, store) is None
+
+
+@pytest.mark.parametrize(
+    "uri", ["http://ann:geheim@127.0.0.1:port/", "http://ann:geheim@[::1/", "http://ann:geheim@127.0.0.1:99999999"]
+)
+def test_an_address_that_is_none_fails_nothing_and_no_secret_of_it_is_told(
+    store: ObjectStore, monkeypatch: pytest.MonkeyPatch, uri: str
+) -> None:
+    monkeypatch.setenv(VARIABLE, uri)
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    told = told_of_training(trained("2018-03-18"), store)["mlflow_run"]
+    assert told.startswith("not logged: MLflow at an address that is none (MLFLOW_TRACKING_URI)")
+    assert "geheim" not in told
+
+
 @pytest.mark.parametrize(
     ("uri", "shown"),
     [
+        ("http://ann:secret@[::1]:5000/base", "http://[::1]:5000/base"),
         ("https://ann:secret@models.example.org/base?token=1#x", "https://models.example.org/base"),
         ("http://127.0.0.1:5000", "http://127.0.0.1:5000"),
         ("databricks", "databricks"),
