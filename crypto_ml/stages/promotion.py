@@ -150,12 +150,17 @@ def last_close_gate(judgement: Judgement, shrink: float | None) -> Gate:
     return _gate(LAST_CLOSE, judgement, passed, what_to_do)
 
 
-def champion_gate(judgement: Judgement) -> Gate:
-    """What a word against the champion means for a candidate."""
+def champion_gate(judgement: Judgement, *, is_last_close: bool = False) -> Gate:
+    """What a word against the champion means for a candidate. is_last_close: whether it serves the last close."""
     passed = judgement.word in ("BEATS", "TIES")
+    unless = (
+        ", or, where the champion is in doubt, promote this one with that as override: it is the last close itself "
+        "(λ = 0), which can be no worse than the last close"
+    )
     what_to_do = {
         "WORSE": "Keep the champion.",
-        "INCONCLUSIVE": f"Keep the champion until a candidate's holdout has more days, {ADVISED_DAYS} at least.",
+        "INCONCLUSIVE": f"Keep the champion until a candidate's holdout has more days, {ADVISED_DAYS} at least"
+        f"{unless * is_last_close}.",
     }
     return _gate(CHAMPION, judgement, passed, what_to_do)
 
@@ -169,10 +174,11 @@ def _against_champion(candidate: ModelBundle, champion: ModelBundle, holdout: _H
     who = f"the champion {champion.version}"
     try:
         judged = against_model(holdout.predicted_by(candidate), holdout.predicted_by(champion), who)
-    except NoTrainingSet as none:
+    except (NoTrainingSet, TooLittleHistory) as none:
         return Gate(CHAMPION, False, f"It cannot be compared with {who}: {none}.")
     size = holdout_size_verdict(judged.judgement.rows if judged else 0)
     if judged is None or not size.passed:
         why = f"It cannot be compared with {who} on the rows both can predict. "
         return Gate(CHAMPION, False, why + size.explanation, size.numbers)
-    return champion_gate(judged.judgement)
+    rule = candidate.rule
+    return champion_gate(judged.judgement, is_last_close=rule is not None and rule.serves_last_close)

@@ -155,6 +155,9 @@ def test_against_the_champion_a_candidate_has_to_beat_or_to_tie(word: Word) -> N
     gate = champion_gate(judgement(word))
     assert gate.passed == (word in ("BEATS", "TIES"))
     assert ("Keep the champion" in gate.explanation) == (not gate.passed)
+    itself = champion_gate(judgement(word), is_last_close=True)
+    assert itself.passed == gate.passed
+    assert ("as override: it is the last close itself" in itself.explanation) == (word == "INCONCLUSIVE")
 
 
 def test_the_word_that_training_left_decides_and_the_last_close_itself_ties_by_what_it_is(store: ObjectStore) -> None:
