@@ -7,9 +7,11 @@ import click
 
 from crypto_ml.commands.printing import print_json, say
 from crypto_ml.commands.progress import bar
+from crypto_ml.errors import Refused
 
 if TYPE_CHECKING:
     from crypto_ml.forecasting.backtest import Line, Scoreboard
+    from crypto_ml.forecasting.plan import LearnerName
 
 
 @click.command("backtest")
@@ -41,17 +43,17 @@ def command(
     """
     from crypto_ml.deployment import Deployment
     from crypto_ml.settings import Settings
-    from crypto_ml.stages.backtest import Asked, LeaksFound, backtest, learners_named
+    from crypto_ml.stages.backtest import Asked, LeaksFound, backtest
 
-    deployment = Deployment(Settings.from_environment())
     asked = Asked(
         every=every,
         first=_day(first),
         models=models,
-        learners=learners_named(learners),
-        symbols=tuple(sorted({one.strip() for one in symbols.split(",") if one.strip()})) if symbols else None,
+        learners=_learners(learners),
+        symbols=_symbols(symbols),
         check_leaks=check_leaks,
     )
+    deployment = Deployment(Settings.from_environment())
     with bar() as tell:
         done = backtest(asked, deployment, datetime.now(UTC), tell)
     if as_json:
@@ -77,6 +79,24 @@ def _day(text: str | None) -> date | None:
         return date.fromisoformat(text) if text else None
     except ValueError as error:
         raise click.BadParameter("must be a date such as 2017-01-31", param_hint="--first") from error
+
+
+def _learners(names: tuple[str, ...]) -> "tuple[LearnerName, ...]":
+    from crypto_ml.stages.backtest import learners_named
+
+    try:
+        return learners_named(names)
+    except Refused as unknown:
+        raise click.BadParameter(str(unknown), param_hint="--learner") from unknown
+
+
+def _symbols(text: str | None) -> tuple[str, ...] | None:
+    if text is None:
+        return None
+    named = tuple(sorted({one.strip() for one in text.split(",") if one.strip()}))
+    if not named:
+        raise click.BadParameter("must name series, with commas between them", param_hint="--symbols")
+    return named
 
 
 def _print(board: "Scoreboard") -> None:

@@ -30,9 +30,11 @@ def command(learners: "tuple[LearnerName, ...]", trials: int | None, seconds: in
     from crypto_ml.stages.tuning import tune_learner
 
     settings = Settings.from_environment()
-    deployment = Deployment(settings)
     names = learners or tuple(name for name in settings.learner_names if name != "last_close")
     asked = settings.model_copy(update={"learners": ",".join(names), "target": "relative_gap"})
+    if not names:
+        raise click.UsageError("CRYPTO_ML_LEARNERS names no learner that has parameters to search for; name one")
+    deployment = Deployment(settings)
     documents: list[dict[str, Any]] = []
     for plan in plans_of(asked):
         with bar() as tell:

@@ -157,7 +157,13 @@ def backtest(asked: Asked, deployment: Deployment, now: datetime, tell: Tell = t
         raise Refused(
             "the market history has no rows of these symbols; `crypto-ml backtest` takes all without --symbols"
         )
+    if missing := sorted(set(asked.symbols or ()) - set(known.rows["symbol"].unique())):
+        raise Refused(f"the market history has no rows of {', '.join(missing)}; leave that out of the symbols")
     first_day, last_day = known.rows["date"].min().date(), known.rows["date"].max().date()
+    if asked.first and asked.first <= first_day:
+        raise Refused(
+            f"no row before the first origin {asked.first} is known: the oldest is of {first_day}; give a later one"
+        )
     over = spans(asked.first or first_origin(first_day, last_day), last_day, asked.every)
     competitors = _competitors(asked, deployment.registry, settings, tell)
     ran = [run(name, over, known, one.make, tell) for name, one in competitors.items()]

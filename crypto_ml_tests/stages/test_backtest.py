@@ -83,6 +83,12 @@ def test_each_origin_knows_what_was_known_then_and_the_scoreboard_is_kept_once(s
     assert one.scoreboards[0].overall.rows * 2 == done.scoreboards[0].overall.rows
     with pytest.raises(Refused, match="no rows of these symbols"):
         backtest(replace(asked, symbols=("XRP",)), road.deployment, on(9, 1))
+    with pytest.raises(Refused, match="no rows of NOPE, XRP; leave that out"):
+        backtest(replace(asked, symbols=("BTC", "NOPE", "XRP")), road.deployment, on(9, 1))
+    with pytest.raises(
+        Refused, match="no row before the first origin 0001-01-01 is known: the oldest is of 2018-01-01"
+    ):
+        backtest(replace(asked, first=date.min), road.deployment, on(9, 1))
 
 
 def test_learners_are_trained_once_at_each_origin_and_a_retrain_takes_one_of_them(store: ObjectStore) -> None:
