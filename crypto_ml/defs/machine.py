@@ -7,8 +7,10 @@ counts from there on.
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any, Final
 
 import dagster as dg
@@ -19,6 +21,9 @@ PROCESSOR: Final = "processor_seconds"
 MEMORY: Final = "peak_memory_bytes"
 MEASURED: Final = ("predictions", "daily_forecast", "trained_model", "table_upkeep")
 """Assets whose runs say what they took."""
+
+LIMITS: Final = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
+"""Where Linux says how much memory the processes of a container may take together."""
 
 MOST_EVENTS: Final = 500
 MOST_RUNS: Final = 1_000
@@ -37,7 +42,7 @@ def taken() -> dict[str, Any]:
 def machine_use_of(instance: dg.DagsterInstance, now: datetime) -> MachineUse:
     """What runs of the last DAYS days recorded, MOST_EVENTS of each asset and MOST_RUNS at most."""
     since = now - timedelta(DAYS)
-    return MachineUse(str(now.date()), list(_used(instance, since)), list(_runs(instance, since)), _memory())
+    return MachineUse(str(now.date()), list(_used(instance, since)), list(_runs(instance, since)), memory())
 
 
 def _used(instance: dg.DagsterInstance, since: datetime) -> Iterator[Used]:
@@ -66,9 +71,13 @@ def _runs(instance: dg.DagsterInstance, since: datetime) -> Iterator[Runs]:
         )
 
 
-def _memory() -> int | None:
-    """The memory of the machine, bytes; None where it does not say."""
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (ValueError, OSError):
-        return None
+def memory(limits: Sequence[Path] = LIMITS) -> int | None:
+    """The memory that there is, bytes: the machine's, or less where a container is given less; None where nothing says
+    it. limits: files in which a limit may stand."""
+    found = []
+    with suppress(ValueError, OSError):
+        found.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    for path in limits:
+        with suppress(ValueError, OSError):  # "max" where there is none
+            found.append(int(path.read_text()))
+    return min(found, default=None)

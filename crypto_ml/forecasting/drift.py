@@ -73,6 +73,10 @@ PSI_TOLD: Final = 0.19
 FEWEST_COVERED: Final = 100
 """Intervals with an observed open below which their coverage is no evidence."""
 
+FEWEST_COVERED_DAYS: Final = 14
+"""And their days: coins share them. On the 44 coins of a real market intervals that hold 90 % of opens held less than
+80 % in 7 % of the spans of three days, in 1 % of those of seven, and in none of fourteen."""
+
 
 @dataclass(frozen=True, eq=False)
 class Losses:

@@ -1,6 +1,7 @@
 """What is watched, in a real Dagster: what its assets show, what an alarm asks for, and what no run ever says."""
 
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -9,6 +10,7 @@ import pytest
 from pydantic import SecretStr
 
 from crypto_ml.defs.alarm_sensor import alarm_sensor
+from crypto_ml.defs.machine import memory
 from crypto_ml.defs.partitions import last_week
 from crypto_ml.defs.resources import Platform
 from crypto_ml.ledger.alarms import AlarmLog, Condition, after_look
@@ -62,6 +64,15 @@ def test_a_look_shows_what_it_saw_and_tells_of_it_and_no_run_says_whom(
         assert SECRET not in said
     assert SECRET not in "".join(capfd.readouterr())
     assert not any(SECRET.encode() in store.read(found.key) for found in store.list("receipts/"))
+
+
+def test_the_memory_of_a_container_is_what_it_is_given(tmp_path: Path) -> None:
+    limit = tmp_path / "memory.max"
+    machine = memory([limit])
+    assert machine is not None
+    for written, there in (("max\n", machine), ("1048576\n", 1 << 20), (f"{machine * 2}\n", machine)):
+        limit.write_text(written)
+        assert memory([limit]) == there
 
 
 def test_a_confirmed_alarm_asks_for_one_retrain_of_the_last_week_where_a_setting_says_so(

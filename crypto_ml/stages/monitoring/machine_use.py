@@ -46,7 +46,7 @@ class Runs:
 
 @dataclass(frozen=True)
 class MachineUse:
-    """What runs took in the last DAYS days, and the memory of the machine in bytes (None where it does not say)."""
+    """What runs took in the last DAYS days, and the memory of machine or container in bytes (None where none says)."""
 
     day: str
     used: Sequence[Used]

@@ -10,6 +10,7 @@ import numpy as np
 from crypto_ml.deployment import Deployment
 from crypto_ml.forecasting.drift import (
     FEWEST_COVERED,
+    FEWEST_COVERED_DAYS,
     RECENT_DAYS,
     Coverage,
     coverage,
@@ -47,8 +48,8 @@ class CoinPerformance:
 @dataclass(frozen=True, eq=False)
 class Performance:
     """What predictions were worth. level: the share of opens that the intervals behind
-    `coverage` promise to hold, None where there are none. loss: by day, against the
-    last close. by_day_covered: (T,) share of each day's opens within their intervals, NaN where there were none.
+    `coverage` promise to hold, None where there are none; covered_days: the days of these. loss: by day, against the
+    last close. covered_by_day: (T,) share of each day's opens within their intervals, NaN where there were none.
 
     judgement: the word on all of it; worst first by_coin.
     """
@@ -61,6 +62,12 @@ class Performance:
     covered_by_day: np.ndarray
     level: float | None
     by_coin: Sequence[CoinPerformance]
+    covered_days: int = 0
+
+    @property
+    def too_few_covered(self) -> bool:
+        """Whether there are too few intervals, or of too few days, for their coverage to tell anything."""
+        return self.coverage.rows < FEWEST_COVERED or self.covered_days < FEWEST_COVERED_DAYS
 
     @property
     def day(self) -> str:
@@ -89,6 +96,7 @@ def performance_of(live: LivePredictions) -> Performance:
         covered_by_day=_covered_by_day(live),
         level=round(float(levels.mean()), 6) if len(levels) else None,
         by_coin=_by_coin(live, {name: one.network.mase for name, one in found.by_symbol.items()}),
+        covered_days=len(np.unique(recent.days[np.isfinite(recent.low) & np.isfinite(recent.high)])),
     )
 
 
@@ -134,11 +142,15 @@ def intervals_hold(found: Performance | None) -> Verdict:
     least, rows = least_coverage(found.level), found.coverage.rows
     said = f"{100 * share:.1f} % of {rows:,} opens of the last {RECENT_DAYS} days lay within their interval"
     return Verdict(
-        passed=rows < FEWEST_COVERED or share >= least,
+        passed=found.too_few_covered or share >= least,
         numbers={"coverage": share, "intervals": rows},
         threshold=least,
         explanation=f"{said}, of which {100 * found.level:g} % is promised and {100 * least:g} % is the least"
-        + (f"; fewer than {FEWEST_COVERED} tell nothing" if rows < FEWEST_COVERED else ""),
+        + (
+            f"; fewer than {FEWEST_COVERED}, or of fewer than {FEWEST_COVERED_DAYS} days, tell nothing"
+            if found.too_few_covered
+            else ""
+        ),
     )
 
 
@@ -161,7 +173,7 @@ def conditions(found: Performance | None) -> list[Condition]:
         ),
         Condition(
             INTERVALS_MISS,
-            passed=None if share is None or found.coverage.rows < FEWEST_COVERED else intervals.passed,
+            passed=None if share is None or found.too_few_covered else intervals.passed,
             what=intervals.explanation,
             how_bad=0.0 if share is None else (1 - share) / (1 - intervals.threshold) if intervals.threshold else 0.0,
             todo="look at data_faults first; where the data is sound, retrain, which measures the intervals anew",

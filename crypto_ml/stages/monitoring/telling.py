@@ -8,13 +8,19 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Sequence
-from threading import Lock
-from typing import Final, Literal
+from threading import Lock, Thread
+from typing import TYPE_CHECKING, Final, Literal
+
+if TYPE_CHECKING:
+    from apprise import Apprise
 
 log: Final = logging.getLogger(__name__)
 
 PAUSES: Final = (1.0, 5.0, 20.0)
 """Seconds before a message is tried again; after the last, the next look tries it."""
+
+LONGEST: Final = 30.0
+"""Seconds that one try may take: who answers a byte at a time never runs into the timeouts of the library."""
 
 KNOWS_ADDRESSES: Final = (
     "apprise",
@@ -57,12 +63,21 @@ def unreadable(given: Sequence[str]) -> list[str]:
         return [name for name, one in zip(destinations(given), given, strict=True) if Apprise.instantiate(one) is None]
 
 
-def send(address: str, title: str, text: str, kind: Kind, *, called: str, pauses: Sequence[float] = PAUSES) -> bool:
+def send(
+    address: str,
+    title: str,
+    text: str,
+    kind: Kind,
+    *,
+    called: str,
+    pauses: Sequence[float] = PAUSES,
+    longest: float = LONGEST,
+) -> bool:
     """Send one message, and try again after each pause; True once it was taken. Never raises, and never says where to.
 
-    called: what the destination is called (see `destinations`).
+    called: what the destination is called (see `destinations`). longest: seconds that a try may take.
     """
-    from apprise import Apprise, AppriseAsset, NotifyFormat, NotifyType, PersistentStoreMode
+    from apprise import Apprise, AppriseAsset, PersistentStoreMode
 
     asset = AppriseAsset(
         app_id="crypto_ml",
@@ -77,19 +92,39 @@ def send(address: str, title: str, text: str, kind: Kind, *, called: str, pauses
             log.warning("an alarm could not be sent to %s: no address that apprise knows", called)
             return False
         for pause in (*pauses, None):
-            try:
-                taken = bool(
-                    sender.notify(body=text, title=title, notify_type=NotifyType(kind), body_format=NotifyFormat.TEXT)
-                )
-            except Exception as error:  # noqa: BLE001 - whatever a plug-in raises may have the address in it
-                log.warning("sending to %s failed: %s", called, type(error).__name__)
-                taken = False
-            if taken:
+            if _taken(sender, title, text, kind, called=called, longest=longest):
                 return True
             if pause is not None:
                 time.sleep(pause)
     log.warning("an alarm could not be sent to %s, after %d tries; the next look tries again", called, len(pauses) + 1)
     return False
+
+
+def _taken(sender: "Apprise", title: str, text: str, kind: Kind, *, called: str, longest: float) -> bool:
+    """Whether a message was taken within some seconds; who takes longer is not waited for, and stays silent."""
+    from apprise import NotifyFormat, NotifyType
+
+    taken: list[bool] = []
+
+    def notify() -> None:
+        with _silence:
+            try:
+                taken.append(
+                    bool(
+                        sender.notify(
+                            body=text, title=title, notify_type=NotifyType(kind), body_format=NotifyFormat.TEXT
+                        )
+                    )
+                )
+            except Exception as error:  # noqa: BLE001 - whatever a plug-in raises may have the address in it
+                log.warning("sending to %s failed: %s", called, type(error).__name__)
+
+    thread = Thread(target=notify, daemon=True)
+    thread.start()
+    thread.join(longest)
+    if thread.is_alive():
+        log.warning("sending to %s took longer than %g s", called, longest)
+    return taken == [True]
 
 
 class _Silence:

@@ -2,10 +2,10 @@
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Lock, Thread
+from threading import Event, Lock, Thread
 from typing import Any
 
 
@@ -22,6 +22,31 @@ class Inbox:
     def url(self, secret: str) -> str:
         """The address as apprise has it, with a secret in its path and another as its password."""
         return f"json://user:{secret}@127.0.0.1:{self.port}/hook/{secret}"
+
+
+@contextmanager
+def dripping() -> Iterator[int]:
+    """The port of a server that goes on answering, a byte at a time, until this is left."""
+    left = Event()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            with suppress(OSError):
+                while not left.wait(0.05):
+                    self.wfile.write(b"X")
+
+        def log_message(self, format: str, *args: Any) -> None:
+            """Nothing: the address is a secret."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = Thread(target=server.serve_forever, args=(0.02,))
+        thread.start()
+        try:
+            yield int(server.server_address[1])
+        finally:
+            left.set()
+            server.shutdown()
+            thread.join()
 
 
 @contextmanager

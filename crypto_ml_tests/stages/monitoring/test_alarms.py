@@ -21,7 +21,7 @@ from crypto_ml.settings import Settings
 from crypto_ml.stages.monitoring.alarms import LookedAfter, look_after, retrain_for
 from crypto_ml.stages.monitoring.telling import destinations, send, unreadable
 from crypto_ml.storage.objects import ObjectStore
-from crypto_ml_tests.stages.monitoring.inbox import Inbox, opened
+from crypto_ml_tests.stages.monitoring.inbox import Inbox, dripping, opened
 
 SECRET = "Wq7pT0kenNobodySees"  # noqa: S105 - what must never be shown
 FIRST = """
@@ -94,6 +94,15 @@ def test_what_is_not_taken_is_tried_again_and_what_could_not_be_sent_is_sent_by_
     assert inbox.messages[0]["title"].endswith("other")
     assert SECRET not in caplog.text
     assert "could not be sent to json 1" in caplog.text
+
+
+def test_a_receiver_that_never_ends_its_answer_is_not_waited_for(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    with dripping() as port:
+        address = f"json://user:{SECRET}@127.0.0.1:{port}/{SECRET}"
+        assert not send(address, "title", "text", "warning", called="json 1", pauses=(0.0,), longest=0.3)
+    assert caplog.text.count("sending to json 1 took longer than 0.3 s") == 2
+    assert SECRET not in caplog.text
 
 
 def test_a_process_that_sends_for_the_first_time_and_logs_everything_logs_no_address(inbox: Inbox) -> None:

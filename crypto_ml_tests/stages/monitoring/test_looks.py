@@ -80,6 +80,12 @@ def test_intervals_that_miss_twice_as_often_as_promised_are_an_alarm(road: Road)
     assert not prediction_performance.intervals_hold(missed).passed
     assert prediction_performance.conditions(missed)[1].passed is False
     assert "none" not in {str(one.coverage) for one in missed.by_coin}
+    few = live.days > np.datetime64(live.newest_day) - np.timedelta64(13, "D")
+    of_few = np.flatnonzero(few).repeat(10)  # rows enough, of 13 days: a crash is one day of all coins
+    crashed = prediction_performance.performance_of(with_intervals(0.7).where(of_few))
+    assert prediction_performance.intervals_hold(crashed).passed
+    assert "of fewer than 14 days, tell nothing" in prediction_performance.intervals_hold(crashed).explanation
+    assert prediction_performance.conditions(crashed)[1].passed is None
 
 
 def test_the_champion_is_held_against_its_first_days_and_before_them_against_nothing(road: Road) -> None:
