@@ -33,6 +33,7 @@ from crypto_ml.forecasting.schema import Recovery
 from crypto_ml.forecasting.scoring import PREDICTED, SEED, predictions_of, score_columns
 from crypto_ml.forecasting.series import LookAlikes
 from crypto_ml.forecasting.sorting import RowSorter
+from crypto_ml.forecasting.spacing import Spacing
 from crypto_ml.forecasting.unit_changes import UnitChanges
 from crypto_ml.forecasting.uploads.read_as import ReadAs
 
@@ -107,9 +108,9 @@ def score_file(
         how_wide = f" {level}" if bundle.rule else ""
         answer_id = sha256_of(f"{sha256_of_file(upload)} {bundle.sha256} {recovery}{read}{how_wide}".encode())[:16]
         name_series(sorter, lambda _: bundle.slugs)
-        alike, changes = _look_alikes(sorter, bundle), UnitChanges()
+        alike, changes, spacing = _look_alikes(sorter, bundle), UnitChanges(), Spacing()
         append_table(partial, predictions_of(bundle).empty_table())
-        rows = changes.seen(settled_rows(sorter, repeats))
+        rows = spacing.seen(changes.seen(settled_rows(sorter, repeats)))
         parts = _scored(rows, bundle, recovery, answer_id=answer_id, level=level)
         with partial.open("ab") as file:
             for part in parts if not intake.refusal else ():
@@ -144,6 +145,7 @@ def score_file(
             *((own_scaled_note(own_scaled, own_scaled_series),) if own_scaled else ()),
             *alike.notes(FILE),
             *changes.notes(FILE),
+            *spacing.notes(FILE),
         ),
     )
 

@@ -230,7 +230,7 @@ def _notes(cleaned: Cleaned, scored: Scored, decided: Decided) -> list[str]:
     if scored.seed:
         rows = "1 row has" if scored.seed == 1 else f"{scored.seed:,} rows have"
         notes.append(f"{rows} too few earlier rows to predict from: pred_open is open there")
-    notes += [*scored.look_alikes, *scored.unit_changes]
+    notes += [*scored.look_alikes, *scored.unit_changes, *scored.spacing]
     for name, (symbol, slug) in list(cleaned.renamed.items())[:MOST_SYMBOLS_NAMED]:
         notes.append(f"{symbol} is another coin's symbol already, so the series of {slug} is named {name}")
     return notes

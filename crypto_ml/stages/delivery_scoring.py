@@ -23,6 +23,7 @@ from crypto_ml.forecasting.schema import Earlier
 from crypto_ml.forecasting.scoring import SEED, predictions_of, score_tables, witness_of
 from crypto_ml.forecasting.series import LookAlikes
 from crypto_ml.forecasting.sorting import RowSorter
+from crypto_ml.forecasting.spacing import Spacing
 from crypto_ml.forecasting.unit_changes import UnitChanges
 from crypto_ml.ledger.formats.receipt_v2 import Fingerprints
 from crypto_ml.ledger.registry import Champion
@@ -82,7 +83,8 @@ is said beside it (`LOGGED_BESIDE`)."""
 class Scored:
     """The predictions of one file on local disk, and what they are made of. own_scaled: the first OWN_SCALED_NAMED of
     the series that were scaled by their own rows. folded_series: of how many of them the first rows came as a state.
-    look_alikes: what to tell of series that others look like. unit_changes: and of rows that seem in another unit."""
+    look_alikes: what to tell of series that others look like. unit_changes: and of rows that seem in another unit.
+    spacing: and of rows that are further apart than days."""
 
     path: Path
     fingerprints: Fingerprints = field(default_factory=Fingerprints)
@@ -94,6 +96,7 @@ class Scored:
     preview: list[pa.Table] = field(default_factory=list)
     look_alikes: Sequence[str] = ()
     unit_changes: Sequence[str] = ()
+    spacing: Sequence[str] = ()
 
 
 @part(FEATURES)
@@ -132,8 +135,8 @@ def score_delivery(
         folded = FoldedSeries(directory / "folded")
         alike = add_earlier_rows(sorter, folded, sources, uploads)
         tell, answered = logged(log, f"delivery {cleaned.delivery}"), 0
-        changes = UnitChanges()
-        chunks = changes.seen(sorter.chunk_tables())
+        changes, spacing = UnitChanges(), Spacing()
+        chunks = spacing.seen(changes.seen(sorter.chunk_tables()))
         for chunk in score_tables(chunks, bundle, sources.settings.recovery, witness, folded, level=level):
             _write(chunk, names, scored, directory, columns)
             answered += chunk.num_rows
@@ -147,6 +150,7 @@ def score_delivery(
     for number, file in scored.items():
         file.look_alikes = list(alike.notes(number))
         file.unit_changes = changes.notes(number)
+        file.spacing = spacing.notes(number)
         file.folded_series = witness.folded_series(number)
         file.fingerprints = Fingerprints(
             accepted_rows=hashes[number].hexdigest(),

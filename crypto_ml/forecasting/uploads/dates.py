@@ -63,7 +63,11 @@ _DAY_MONTH: Final = _compiled(
 _MONTH_DAY: Final = _compiled(
     _WEEKDAY + _MONTH + rf"[\s./-]*{_DAY}(?:st|nd|rd|th)?(?:,\s*|\s+|[./-])(?P<year>\d{{4}})" + _CLOCK
 )
-_SLASHED: Final = _compiled(r"(?P<first>\d\d?)(?P<sep>/)(?P<second>\d\d?)/(?P<year>\d{4})(?:[ T,].*)?")
+_NO_CLOCK: Final = r"\D*(?:(?:2[4-9]|[3-9]\d|\d{3,}):|\d+:[6-9]\d|\d+:\d+:[6-9]\d)"
+"""What begins like a time of day that no clock shows."""
+_SLASHED: Final = _compiled(
+    rf"(?P<first>\d\d?)(?P<sep>/)(?P<second>\d\d?)/(?P<year>\d{{4}})(?:[ T,](?!{_NO_CLOCK}).*)?"
+)
 _NUMERIC: Final = _compiled(r"(?P<first>\d\d?)(?P<sep>[-/.])(?P<second>\d\d?)(?P=sep)(?P<year>\d{4}|\d\d)" + _CLOCK)
 _NUMBER: Final = _compiled(r"(?P<whole>\d{5}|\d{10}|\d{13}|\d{16}|\d{19})(?:\.\d+)?")
 _LOCAL: Final = re.compile(r"\d{1,2}[\s./-]*(?!\d)[^\W\d]{3,}\.?[\s,./-]*\d{2,4}|[^\W\d]{3,}\.?\s\d{1,2},?\s\d{4}")

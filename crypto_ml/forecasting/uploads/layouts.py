@@ -117,7 +117,7 @@ class Layout:
     names: of each column in order, ours for those that are used. ignored: those that mean nothing here. columns: ours →
     theirs, where it was not its own name that said so. symbol: that of every row, from the name of the file. alike:
     positions of columns that must say the same in every row, so that the file's name can speak for all. market: whether
-    there is a column of market capitalisation.
+    there is a column of market capitalisation. currency: what their names say that columns are in.
     """
 
     names: tuple[str, ...]
@@ -127,6 +127,7 @@ class Layout:
     symbol: str | None = None
     alike: tuple[int, ...] = ()
     market: bool = True
+    currency: str | None = None
 
 
 def is_another(value: str, symbol: str) -> bool:
@@ -224,6 +225,7 @@ def _other_layout(
         symbol=symbol,
         alike=tuple(coins) if symbol else (),
         market="market" in places,
+        currency=next((one.upper() for one in currencies if not one.startswith("usd")), None),
     )
 
 

@@ -10,6 +10,7 @@ from crypto_ml.forecasting.uploads.numbers import NumberStyle
 from crypto_ml.forecasting.uploads.reading import Header
 
 _DELIMITERS: Final = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
+_IN_DOLLARS: Final = frozenset({"$", "US$", "USD", "USDT", "USDC", "BUSD", "FDUSD", "TUSD"})
 _MARKS: Final = {",": "commas", ".": "points", " ": "spaces", "'": "apostrophes"}
 
 
@@ -78,6 +79,11 @@ class ReadAs:
             notes.append(f"no column says the symbol: every row is {self.symbol}, by the name of the file")
         if not self.market:
             notes.append("no column has the market capitalisation: it counts as unknown, as 0 does")
+        if self.currency and self.currency not in _IN_DOLLARS:
+            notes.append(
+                f"prices are in {self.currency}: each is compared with the earlier rows of its symbol, so keep a "
+                "symbol in one currency, or give it another name in each (BTC-EUR, say)"
+            )
         return notes
 
 
@@ -98,7 +104,7 @@ def read_as(header: Header | None, encoding: str, layout: Layout, numbers: Numbe
         header_line=header.line if header else 1,
         decimal=numbers.decimal,
         thousands=numbers.grouping,
-        currency=numbers.currency,
+        currency=numbers.currency or layout.currency,
         scaled_numbers=numbers.scaled,
         dates=list(dates),
         layout=layout.known_as,

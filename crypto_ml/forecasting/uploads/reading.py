@@ -266,6 +266,10 @@ def line_of(path: Path, number: int) -> str:
 _BEYOND_LIMIT: Final = (
     "the file is larger than the limit of {:,} bytes after decompression; split it, or raise CRYPTO_ML_MAX_UPLOAD_BYTES"
 )
+_YFINANCE: Final = (
+    "the file has the three header lines of yfinance's tables of several coins; download each coin by itself with "
+    "yf.download('BTC-USD', multi_level_index=False).to_csv('BTC-USD.csv'), and upload that"
+)
 _BEYOND_EXPANSION: Final = (
     "the {:,} bytes of gzip expand to more than {} times as many, which market data does not; upload the file as plain "
     "CSV if it is what it should be"
@@ -297,6 +301,8 @@ def _read_header(lines: Sequence[str], asked: Mapping[str, str], name: str) -> H
     except NoLayout as refused:
         if len(lines) > 1 and _ABOUT_THE_FILE.fullmatch(first):
             return _header_in(lines[1], 2, DELIMITERS, asked, name)
+        if len(lines) > 1 and first.startswith("Price,") and lines[1].startswith("Ticker,"):
+            raise UnreadableUpload(_YFINANCE) from refused
         if reason := foreign_text(first):
             raise UnreadableUpload(reason) from refused
         raise

@@ -52,6 +52,7 @@ def test_iso_dates_are_read_and_a_time_of_day_is_dropped(text: str) -> None:
             "1/3/118",
             "3/2018",
         ),
+        *("25/3/2018 99:99:99 XX", "3/25/2018 24:00 EST", "25/3/2018, 12:60", "25/3/2018T12:00:61 CET"),
         *("0000-01-01", "1/1/0000"),
     ],
 )
@@ -63,7 +64,7 @@ def test_what_is_no_date_is_not_made_one(text: str) -> None:
     day=DAYS,
     order=st.sampled_from(["dmy", "mdy"]),
     padded=st.booleans(),
-    time=st.sampled_from(["", " 12:00", "T00:00:00Z"]),
+    time=st.sampled_from(["", " 12:00", "T00:00:00Z", " 23:59:59 EST", ", 9:05 am CET", " noon"]),
 )
 def test_slashed_dates_are_read_in_the_given_order_and_in_no_other(
     day: date, order: DateOrder, padded: bool, time: str

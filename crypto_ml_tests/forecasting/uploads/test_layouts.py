@@ -91,6 +91,27 @@ def test_a_coingecko_export_is_refused_by_name() -> None:
     assert "CoinGecko export, which has one price for each day" in str(reason)
 
 
+def test_the_three_header_lines_of_yfinance_are_known_and_what_to_do_is_said() -> None:
+    lines = ("Ticker,BTC-USD,BTC-USD,BTC-USD,BTC-USD,BTC-USD", "Date,,,,,", "2018-03-01,11,12,9,10,60.5")
+    reason = take(csv(*lines, header="Price,Close,High,Low,Open,Volume"), called="BTC-USD.csv").intake.refusal
+    assert "yf.download('BTC-USD', multi_level_index=False).to_csv('BTC-USD.csv')" in str(reason)
+
+
+@pytest.mark.parametrize(
+    ("header", "row", "currency"),
+    [
+        ("symbol,date,open,high,low,close,market", 'BTC,2018-03-01,"10 €","12 €","9 €","11 €",500', "€"),
+        ("symbol,date,Open (EUR),High (EUR),Low (EUR),Close (EUR),market", ROW, "EUR"),
+        ("symbol,date,Open (USD),High (USD),Low (USD),Close (USD),market", ROW, None),
+        ("symbol,date,open,high,low,close,market", 'BTC,2018-03-01,"$10","$12","$9","$11",500', None),
+    ],
+)
+def test_prices_in_another_currency_than_dollars_are_noted(header: str, row: str, currency: str | None) -> None:
+    intake = take(csv(row, header=header)).intake
+    assert intake.refusal is None and intake.read_as is not None
+    assert [f"prices are in {currency}: " in note for note in intake.read_as.notes()] == [True] * (currency is not None)
+
+
 @pytest.mark.parametrize(
     "header",
     [
