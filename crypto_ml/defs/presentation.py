@@ -217,7 +217,10 @@ def links(keys: Sequence[str], store: ObjectStore) -> dg.MarkdownMetadataValue:
 def check_result(
     name: str, verdict: "Verdict", severity: dg.AssetCheckSeverity, **shown: dg.MetadataValue
 ) -> dg.AssetCheckResult:
-    """A verdict as the result of a check: its sentence, and its numbers as numbers, so that they plot over time."""
+    """A verdict as the result of a check: its sentence, and its numbers as numbers, so that they plot over time.
+
+    Dagster renders the sentence as Markdown, and symbols and names of files in it are somebody else's.
+    """
     numbers = {key: value for key, value in verdict.numbers.items() if value is not None}
     if verdict.threshold:
         numbers["threshold"] = verdict.threshold
@@ -225,6 +228,6 @@ def check_result(
         check_name=name,
         passed=verdict.passed,
         severity=severity,
-        description=visible(verdict.explanation),
+        description=in_markdown(verdict.explanation),
         metadata={**numbers, **shown},
     )

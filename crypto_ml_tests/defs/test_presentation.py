@@ -1,5 +1,6 @@
 """What the Dagster UI is given to show: text from outside stays text, whatever Markdown it spells."""
 
+import dagster as dg
 import numpy as np
 import pandas as pd
 import pytest
@@ -8,8 +9,19 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
-from crypto_ml.defs.presentation import SHOWN_AT_ONCE, embedded, in_markdown, links, opens, picture, records, table
+from crypto_ml.defs.presentation import (
+    SHOWN_AT_ONCE,
+    check_result,
+    embedded,
+    in_markdown,
+    links,
+    opens,
+    picture,
+    records,
+    table,
+)
 from crypto_ml.defs.waterfall import sketch
+from crypto_ml.forecasting.evaluation import Verdict
 from crypto_ml.forecasting.sketches import Series
 from crypto_ml.stages.spent import PARTS
 from crypto_ml.storage.objects import ObjectStore
@@ -58,6 +70,14 @@ def test_a_list_of_links_has_one_for_each_key_and_shows_the_key(store: ObjectSto
     assert [part.type for part in (parts[0], parts[-1])] == ["link_open", "link_close"]
     assert "".join(part.content for part in parts[1:-1]) == visible(store.uri(f"uploads/{key}.csv"))
     assert {part.type for part in parts[1:-1]} <= QUIET
+
+
+@pytest.mark.parametrize("text", SNIPPETS)
+def test_the_sentence_of_a_check_is_shown_as_it_is_whatever_symbols_it_names(text: str) -> None:
+    shown = check_result("check", Verdict(False, {}, 0.0, f"left out: {text} since"), dg.AssetCheckSeverity.WARN)
+    (inline,) = [token for token in parsed(shown.description or "") if token.type == "inline"]
+    assert {part.type for part in inline.children or []} <= QUIET
+    assert "".join(part.content for part in inline.children or []) == visible(f"left out: {text} since")
 
 
 @pytest.mark.parametrize("text", SNIPPETS)

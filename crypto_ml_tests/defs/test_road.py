@@ -11,7 +11,7 @@ import dagster as dg
 import pandas as pd
 import pytest
 
-from crypto_ml.defs.presentation import SHOWN_AT_ONCE
+from crypto_ml.defs.presentation import SHOWN_AT_ONCE, in_markdown
 from crypto_ml.defs.watch import watch
 from crypto_ml.ledger.receipts import read_receipt
 from crypto_ml.ledger.registry import Registry
@@ -149,7 +149,7 @@ def test_a_refused_file_leaves_a_successful_run_that_shows_why(dagster: InProces
     checks = {check.check_name: check for check in result.get_asset_check_evaluations()}
     assert not checks["every_upload_predicted"].passed
     said = checks["every_upload_predicted"].description or ""
-    assert said.startswith("1 of 2 files refused: bad.csv: the header has the required columns open, high")
+    assert said.startswith(in_markdown("1 of 2 files refused: bad.csv: the header has the required columns open, high"))
     assert checks["every_upload_predicted"].metadata["refused"].value == 1
     assert [row["upload"] for row in cells(checks["every_upload_predicted"].metadata["refused_files"])] == ["bad.csv"]
     assert checks["every_row_answered"].passed
@@ -288,7 +288,8 @@ def test_the_daily_forecast_is_published_and_shown_with_what_it_leaves_out(dagst
     assert (check.check_name, check.passed) == ("every_current_symbol_forecast", False)
     assert check.severity == dg.AssetCheckSeverity.WARN
     assert [row["symbol"] for row in cells(check.metadata["missed_symbols"])] == [stopped.decode()]
-    assert (check.description or "").startswith(f"1 current symbol left out: {stopped.decode()}: no row for the newest")
+    expected = in_markdown(f"1 current symbol left out: {stopped.decode()}: no row for the newest")
+    assert (check.description or "").startswith(expected)
 
 
 def test_a_forecast_of_nothing_is_shown_as_that(dagster: InProcessDagster) -> None:
@@ -305,6 +306,7 @@ def test_a_scoring_run_never_imports_tensorflow_scikit_learn_or_matplotlib(dagst
 import json, sys
 import dagster as dg
 from crypto_ml.definitions import build_defs
+from crypto_ml.defs.presentation import in_markdown
 from crypto_ml.settings import Settings
 with dg.DagsterInstance.ephemeral() as instance:
     instance.add_dynamic_partitions("deliveries", ["00000001"])
