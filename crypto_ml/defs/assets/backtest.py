@@ -1,6 +1,7 @@
 """backtest: models at rolling origins of the market history, when somebody launches it; the scoreboard is kept."""
 
 import logging
+from collections.abc import Sequence
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any, Final
 
@@ -91,11 +92,10 @@ def _asked(config: RollingOrigins) -> "Asked":
 
 
 def _shown(done: "Backtested") -> dict[str, Any]:
-    from crypto_ml.extras import can_draw
-
     boards = done.scoreboards
     shown: dict[str, Any] = {
         "scoreboard": records([_row(board.name, board.overall) for board in boards]),
+        **_pictures(boards),
         "by_regime": records(
             [_row(f"{board.name}, {line.group}", line) for board in boards for line in board.by_regime]
         ),
@@ -109,6 +109,14 @@ def _shown(done: "Backtested") -> dict[str, Any]:
     }
     if done.leaks:
         shown["leaks"] = visible(" ".join(f"{name}: {found.explanation}" for name, found in done.leaks.items()))
+    return shown
+
+
+def _pictures(boards: "Sequence[Scoreboard]") -> dict[str, Any]:
+    """What each competitor's days add up to, where there is something to draw with."""
+    from crypto_ml.extras import can_draw
+
+    shown = {}
     for number, board in enumerate(boards, 1) if can_draw() else ():
         from crypto_ml.forecasting.pictures import excess_loss
 
