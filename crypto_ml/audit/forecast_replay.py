@@ -48,12 +48,11 @@ def replay(forecast_id: str, store: ObjectStore, *, retrain: bool = False, full:
         with TemporaryDirectory(prefix="crypto_ml-replay-") as name:
             evidence = at_stage("receipt", lambda: ForecastEvidence.of(forecast_id, store))
             ulp, read = _replayed(evidence, Path(name), full=full or not evidence.receipt.inputs.earlier)
-            if retrain:
-                retrained(evidence.bundle, evidence.sources().history)
+            model = retrained(evidence.bundle, evidence.sources().history) if retrain else None
     except Differs as found:
         return ReplayVerdict(forecast_id, "DIFFERS", found.stage, found.why)
-    note = "; ".join(filter(None, [_software_note(evidence.receipt), read])) or None
-    return ReplayVerdict(forecast_id, "EQUAL" if ulp else "IDENTICAL", ulp=ulp or None, note=note)
+    note = "; ".join(filter(None, [_software_note(evidence.receipt), read, model])) or None
+    return ReplayVerdict(forecast_id, "EQUAL" if ulp else "IDENTICAL", ulp=ulp or None, note=note, model=model)
 
 
 def _replayed(evidence: ForecastEvidence, directory: Path, *, full: bool) -> tuple[int, str | None]:

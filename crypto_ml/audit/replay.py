@@ -58,7 +58,8 @@ Outcome = Literal["IDENTICAL", "EQUAL", "DIFFERS"]
 
 @dataclass(frozen=True)
 class ReplayVerdict:
-    """What a replay found. ulp: the largest difference in units in the last place of a float32, where EQUAL."""
+    """What a replay found. ulp: the largest difference in units in the last place of a float32, where EQUAL. model: how
+    far the model is from what it is when it is trained again, where that is asked and is not to the last bit."""
 
     answer_id: str
     outcome: Outcome
@@ -66,11 +67,13 @@ class ReplayVerdict:
     why: str | None = None
     ulp: int | None = None
     note: str | None = None
+    model: str | None = None
 
     def __str__(self) -> str:
-        if self.outcome == "IDENTICAL":
-            return "IDENTICAL"
-        return f"EQUAL WITHIN {self.ulp} ulp" if self.outcome == "EQUAL" else f"DIFFERS AT {self.stage}: {self.why}"
+        if self.outcome == "DIFFERS":
+            return f"DIFFERS AT {self.stage}: {self.why}"
+        answer = f"EQUAL WITHIN {self.ulp} ulp" if self.outcome == "EQUAL" else "IDENTICAL"
+        return f"{answer}; its model, trained again, EQUAL WITHIN ROUNDING" if self.model else answer
 
 
 def replay(answer_id: str, store: ObjectStore, *, retrain: bool = False, full: bool = False) -> ReplayVerdict:
@@ -81,18 +84,17 @@ def replay(answer_id: str, store: ObjectStore, *, retrain: bool = False, full: b
     Damage is a verdict, and so is a receipt that is not there. Raises StoreUnavailable where the store does not answer,
     NoTrainingSet where a model that was trained elsewhere is to be trained again.
     """
+    model = None
     try:
         with TemporaryDirectory(prefix="crypto_ml-replay-") as name:
             evidence = at_stage("receipt", lambda: Evidence.of(answer_id, store, Path(name)))
             ulp, *notes = _replayed(evidence, full=full or not evidence.receipt.inputs.earlier)
             if retrain:
-                retrained(evidence.bundle, evidence.history)
+                model = retrained(evidence.bundle, evidence.history)
     except Differs as found:
         return ReplayVerdict(answer_id, "DIFFERS", found.stage, found.why)
-    note = "; ".join(filter(None, [_software_note(evidence), *notes])) or None
-    if ulp:
-        return ReplayVerdict(answer_id, "EQUAL", ulp=ulp, note=note)
-    return ReplayVerdict(answer_id, "IDENTICAL", note=note)
+    note = "; ".join(filter(None, [_software_note(evidence), *notes, model])) or None
+    return ReplayVerdict(answer_id, "EQUAL" if ulp else "IDENTICAL", ulp=ulp or None, note=note, model=model)
 
 
 def _replayed(evidence: Evidence, *, full: bool) -> tuple[int, str | None, str | None]:

@@ -54,7 +54,8 @@ def replay(reference: str, retrain: bool, full: bool, as_json: bool) -> None:
     """Compute an answer or a forecast again from the bytes that were received.
 
     Prints IDENTICAL, EQUAL WITHIN n ulp (of a float32, on another processor), or DIFFERS AT the first stage that does
-    not give again what the receipt says, which ends with exit code 1.
+    not give again what the receipt says, which ends with exit code 1. A model that was trained on another processor or
+    with other libraries may be EQUAL WITHIN ROUNDING: how far apart its predictions are is said.
     """
     from crypto_ml.audit import forecast_replay
     from crypto_ml.audit import replay as answer_replay

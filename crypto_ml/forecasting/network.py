@@ -40,6 +40,9 @@ GAP_LIMIT: Final = 10.0
 
 DROPOUT: Final = 0.1
 
+THREADS_OF_A_FIT: Final = "2"
+"""Whatever the machine has: from four threads on sums are cut otherwise, and the weights differ by some 1e-6."""
+
 
 @dataclass(frozen=True)
 class FittedNetwork:
@@ -58,6 +61,8 @@ def _keras() -> ModuleType:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # it warns that its results depend on the processor
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    for threads in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
+        os.environ[threads] = THREADS_OF_A_FIT
     import keras
 
     module: ModuleType = keras

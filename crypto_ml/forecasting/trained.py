@@ -17,6 +17,7 @@ from crypto_ml.forecasting.bundle import ModelBundle
 from crypto_ml.forecasting.evaluation import Evaluation, Verdict
 from crypto_ml.forecasting.pictures import predicted_against_actual
 from crypto_ml.forecasting.plan import Plan
+from crypto_ml.forecasting.processor import processor
 from crypto_ml.forecasting.sketches import Series
 from crypto_ml.forecasting.verdicts import Judgement
 
@@ -58,6 +59,7 @@ def about(plan: Plan, created_at: str) -> dict[str, Any]:
         "plan": asdict(plan),
         "libraries": _libraries(),
         "python": platform.python_version(),
+        "processor": processor(),
     }
 
 

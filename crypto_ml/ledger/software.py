@@ -5,9 +5,8 @@ from functools import cache
 from importlib.metadata import version
 from typing import Final
 
-import numpy as np
-
 from crypto_ml.digest import sha256_of_file
+from crypto_ml.forecasting.processor import processor
 from crypto_ml.ledger.code import code_version
 from crypto_ml.ledger.formats.receipt_v2 import Software
 from crypto_ml.packaged import LOCK
@@ -27,12 +26,6 @@ def software(image: str | None = None) -> Software:
         image=image,
         python=platform.python_version(),
         machine=f"{platform.system()} {platform.machine()}",
-        processor=_processor(),
+        processor=processor(),
         libraries={name: version(name) for name in LIBRARIES},
     )
-
-
-def _processor() -> str:
-    """What of a processor can move the last bit of a number: its kind, and the vector instructions that numpy finds."""
-    extensions = np.show_config(mode="dicts")["SIMD Extensions"]
-    return " ".join([platform.machine(), *extensions["baseline"], *extensions.get("found", [])])

@@ -1,5 +1,6 @@
 """A fit is repeatable to the bit, and what it exports is what it trained."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -30,6 +31,15 @@ def small_fit(seed: int = 7) -> FittedNetwork:
     return fit(SMALL[:240], TARGETS[:240], SMALL[240:], TARGETS[240:], seed=seed, target="gap", epochs=4, batch_size=64)
 
 
+def fit_in_large_batches() -> FittedNetwork:
+    """A fit of whose batches eight threads would cut the sums otherwise than two."""
+    windows = random_windows(660)
+    targets = (0.5 * windows[:, -1, 0] + windows[:, 2, 3]).astype(np.float32)
+    return fit(
+        windows[:600], targets[:600], windows[600:], targets[600:], seed=5, target="gap", epochs=2, batch_size=512
+    )
+
+
 @pytest.fixture(scope="module")
 def fitted() -> FittedNetwork:
     return small_fit()
@@ -41,20 +51,27 @@ def test_the_same_seed_and_data_give_the_same_weights_twice_in_one_process(fitte
     assert again.history == fitted.history
 
 
-def test_another_process_gives_the_same_weights_and_the_same_onnx_file(fitted: FittedNetwork, tmp_path: Path) -> None:
+def test_another_process_gives_the_same_weights_and_onnx_file_however_many_threads_it_is_told_to_use(
+    tmp_path: Path,
+) -> None:
     program = (
         "import sys, pathlib\n"
-        "from crypto_ml_tests.forecasting.test_network import small_fit\n"
+        "from crypto_ml_tests.forecasting.test_network import fit_in_large_batches\n"
         "from crypto_ml.forecasting.network import export_onnx, weights_sha256\n"
-        "model = small_fit().model\n"
+        "model = fit_in_large_batches().model\n"
         "export_onnx(model, pathlib.Path(sys.argv[1]))\n"
         "print(weights_sha256(model))\n"
     )
     other = subprocess.run(
-        [sys.executable, "-c", program, str(tmp_path / "other.onnx")], capture_output=True, text=True, check=True
+        [sys.executable, "-c", program, str(tmp_path / "other.onnx")],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "TF_NUM_INTRAOP_THREADS": "8", "TF_NUM_INTEROP_THREADS": "8"},
     )
-    export_onnx(fitted.model, tmp_path / "here.onnx")
-    assert other.stdout.strip() == weights_sha256(fitted.model)
+    here = fit_in_large_batches().model
+    export_onnx(here, tmp_path / "here.onnx")
+    assert other.stdout.strip() == weights_sha256(here)
     assert (tmp_path / "other.onnx").read_bytes() == (tmp_path / "here.onnx").read_bytes()
 
 
