@@ -7,7 +7,7 @@ COMPILE := uv pip compile --quiet --universal --generate-hashes --no-emit-index-
 	--group build --extra demo
 PLATFORMS := x86_64-unknown-linux-gnu aarch64-unknown-linux-gnu aarch64-apple-darwin
 PYTHONS := 3.11 3.12 3.13
-BENCHMARKS := score_file retrain features scaler_fit latency warm_runs tick burst forecast history_growth service drift watching
+BENCHMARKS := score_file retrain features scaler_fit latency warm_runs tick burst forecast history_growth service drift watching cluster
 
 # without byte code every process starts three times slower
 unexport PYTHONDONTWRITEBYTECODE
@@ -50,13 +50,13 @@ test: venv ## the whole test suite
 	@$(PYTHON) -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 
 faults: venv ## kill daemons, workers and the store in the middle of a delivery, fill a disk
-	@$(PYTHON) -m pytest -q -m faults crypto_ml_tests/dropbox
+	@$(PYTHON) -m pytest -q -m faults crypto_ml_tests/dropbox crypto_ml_tests/engine
 
 bombs: venv ## clean files that are made to take all memory, and see that they don't
 	@$(PYTHON) -m pytest -q -n 2 -m bombs crypto_ml_tests/forecasting
 
 nightly: venv ## 2,000 random histories, 10,000 mutated files, 1,000 simulated markets, and the faults
-	@HYPOTHESIS_PROFILE=nightly $(PYTHON) -m pytest -q -n 2 --timeout=7200 -m "faults or not faults" crypto_ml_tests/dropbox
+	@HYPOTHESIS_PROFILE=nightly $(PYTHON) -m pytest -q -n 2 --timeout=7200 -m "faults or not faults" crypto_ml_tests/dropbox crypto_ml_tests/engine
 	@$(PYTHON) -m pytest -q -n 2 --timeout=7200 -m simulations crypto_ml_tests/forecasting crypto_ml_tests/stages
 
 experiments: venv ## mirror trainings to a real MLflow server, which gets an environment of its own (0.9 GB)

@@ -3,7 +3,7 @@
 import dagster as dg
 
 from crypto_ml.defs.alarm_sensor import alarm_sensor
-from crypto_ml.defs.assets import backtest, forecasts, models, monitoring, refreshing, upkeep, uploads
+from crypto_ml.defs.assets import backtest, forecasts, models, monitoring, refreshing, rescoring, upkeep, uploads
 from crypto_ml.defs.assets.requests import served_predictions
 from crypto_ml.defs.forecast_sensor import forecast_sensor
 from crypto_ml.defs.jobs import (
@@ -12,6 +12,7 @@ from crypto_ml.defs.jobs import (
     promote_model,
     refresh_rule,
     report_on_drift,
+    rescore,
     retrain,
     score_uploads,
 )
@@ -35,7 +36,9 @@ def build_defs(settings: Settings) -> dg.Definitions:
     """The whole graph with these settings; tests build the real one with theirs."""
     return dg.Definitions(
         assets=[
-            *dg.load_assets_from_modules([uploads, models, backtest, forecasts, upkeep, monitoring, refreshing]),
+            *dg.load_assets_from_modules(
+                [uploads, models, backtest, forecasts, upkeep, monitoring, refreshing, rescoring]
+            ),
             served_predictions,
         ],
         jobs=[
@@ -48,6 +51,7 @@ def build_defs(settings: Settings) -> dg.Definitions:
             monitor,
             report_on_drift,
             refresh_rule,
+            rescore,
         ],
         schedules=[
             weekly_retraining,

@@ -30,6 +30,9 @@ EXPERIMENTS: Final = ("mlflow",)
 PAGE: Final = ("bokeh",)
 """The page on which predictions are looked at."""
 
+CLUSTER: Final = ("distributed",)
+"""The client of a Dask cluster, and what runs one."""
+
 
 class NotInstalled(Blocked):
     """Something that this installation was made without."""
@@ -68,6 +71,11 @@ def require_page(what: str) -> None:
 def require_experiments(what: str) -> None:
     """Raises NotInstalled where there is no client of an MLflow server."""
     _require(what, EXPERIMENTS, "experiments")
+
+
+def require_cluster(what: str) -> None:
+    """Raises NotInstalled where there is no client of a cluster."""
+    _require(what, CLUSTER, "cluster")
 
 
 def can_draw() -> bool:

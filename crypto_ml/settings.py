@@ -103,6 +103,19 @@ class Settings(BaseModel):
     tune_trials: PositiveInt = Field(default=20, description="trials of `crypto-ml tune` for each learner, at most")
     tune_seconds: PositiveInt = Field(default=600, description="seconds of `crypto-ml tune` for each learner, at most")
     model_out: Path = Field(default=MODEL_OUT, description="the bundle that a fresh deployment serves with")
+    cluster: Text = Field(
+        default="",
+        description="the scheduler of a [Dask cluster](docs/cluster.md) for large work, like `tls://HOST:8786`; "
+        "without one it is done in this process",
+    )
+    cluster_unencrypted: bool = Field(
+        default=False,
+        description="`true`: a cluster on another machine may be reached without TLS; only where nobody else reaches "
+        "that network, as who does can run any code on it",
+    )
+    cluster_from_rows: PositiveInt = Field(
+        default=1_000_000, description="rows from which on a delivery or a training set is work for the cluster"
+    )
     environment: Environment = Field(
         default="dev",
         description="`dev`, `preprod` or `prod`: whose champion serves; `prod` takes only what `preprod` serves",

@@ -8,7 +8,18 @@ import pytest
 from click.testing import CliRunner
 
 from crypto_ml.cli import main
-from crypto_ml.extras import DEMO, DRAWING, EXPERIMENTS, PAGE, SERVING, TRAINING, TUNING, NotInstalled, can_draw
+from crypto_ml.extras import (
+    CLUSTER,
+    DEMO,
+    DRAWING,
+    EXPERIMENTS,
+    PAGE,
+    SERVING,
+    TRAINING,
+    TUNING,
+    NotInstalled,
+    can_draw,
+)
 from crypto_ml.forecasting.pictures import loss_curve
 from crypto_ml.storage.embedded import EmbeddedS3
 
@@ -71,6 +82,7 @@ def test_the_page_says_which_extra_it_needs(monkeypatch: pytest.MonkeyPatch) -> 
         ("serve", SERVING),
         ("page", PAGE),
         ("experiments", EXPERIMENTS),
+        ("cluster", CLUSTER),
     ],
 )
 def test_an_extra_brings_the_modules_that_are_asked_for(extra: str, modules: tuple[str, ...]) -> None:

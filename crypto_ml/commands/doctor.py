@@ -89,6 +89,8 @@ def examine(examined: Examined) -> Iterator[Finding]:
     if store is not None:
         for look in (_clock, _champion, _retractions, _tables, _requests, _alarms):
             yield _examined(look, deployment)
+        if settings.cluster:
+            yield _examined(_cluster, deployment)
         try:
             yield from _uploads(store, examined)
         except CryptoMLError as error:
@@ -101,6 +103,16 @@ def _examined(look: "Callable[[Deployment], Finding]", deployment: "Deployment")
         return look(deployment)
     except CryptoMLError as error:
         return Finding(look.__name__.strip("_"), "fail", str(error))
+
+
+def _cluster(deployment: "Deployment") -> Finding:
+    from crypto_ml.engine.cluster import Cluster
+
+    settings = deployment.settings
+    threads = Cluster(settings.cluster, unencrypted=settings.cluster_unencrypted).threads()
+    if not threads:
+        return Finding("cluster", "warn", f"{settings.cluster} has no workers; large work waits for some")
+    return Finding("cluster", "ok", f"{settings.cluster} computes {threads} parts at once")
 
 
 def _clock(deployment: "Deployment") -> Finding:

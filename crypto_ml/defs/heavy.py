@@ -13,8 +13,8 @@ from crypto_ml.defs.dagster_internals import BACKFILL_ID_TAG
 HEAVY_TAG: Final = "crypto_ml/heavy"
 """The tag by which whoever asks for a run decides it: `true` or `false`."""
 
-HEAVY_JOBS: Final = ("retrain", "refresh_rule")
-HEAVY_ASSETS: Final = ("scaler", "trained_model", "refreshed_rule", "backtest")
+HEAVY_JOBS: Final = ("retrain", "refresh_rule", "rescore")
+HEAVY_ASSETS: Final = ("scaler", "trained_model", "refreshed_rule", "backtest", "rescored_month")
 """What is heavy also where it is materialised by itself, or among others."""
 
 

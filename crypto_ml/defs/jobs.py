@@ -76,3 +76,10 @@ refresh_rule = dg.define_asset_job(
     "promoted.",
     tags={QUEUE: "training", **ONLY_DEAD_PROCESSES},
 )
+
+rescore = dg.define_asset_job(
+    "rescore",
+    selection=["rescored_month"],
+    description="Score the rows of a month again, by the champion or another model; backfill it for a year.",
+    tags={QUEUE: "training", **ONLY_DEAD_PROCESSES},
+)

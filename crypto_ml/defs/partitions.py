@@ -20,6 +20,9 @@ DELIVERIES: Final = dg.DynamicPartitionsDefinition(name="deliveries")
 WEEKS: Final = dg.WeeklyPartitionsDefinition(start_date="2013-04-28", timezone="UTC")
 """One partition for each week, named by its first day, a Sunday. A model of a week knows the days before its end."""
 
+MONTHS: Final = dg.MonthlyPartitionsDefinition(start_date="2009-01-01", timezone="UTC")
+"""One partition for each month that is over, from that of the first day that is accepted; named by its first day."""
+
 
 SUNDAY: Final = 6
 
@@ -61,6 +64,23 @@ def week_of(context: dg.AssetExecutionContext) -> str:
         told = f"{key!r} is no week" if key else "a run is about one week"
         raise NoWeek(f"{told}: launch it for one of the partitions, each named by a Sunday such as 2018-03-18")
     return key
+
+
+class NoMonth(Refused):
+    """A run for something that is no month."""
+
+
+def month_of(context: dg.AssetExecutionContext) -> date:
+    """The first day of the month that a run is about. Raises NoMonth."""
+    key = str(context.partition_key) if context.has_partition_key else ""
+    try:
+        begins = date.fromisoformat(key)
+    except ValueError:
+        begins = None
+    if begins is None or begins.day != 1:
+        told = f"{key!r} is no month" if key else "a run is about one month"
+        raise NoMonth(f"{told}: launch it for one of the partitions, each named by a first day such as 2018-03-01")
+    return begins
 
 
 def last_week(day: date) -> str:

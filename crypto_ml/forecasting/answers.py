@@ -85,12 +85,22 @@ def append_lines(path: Path, schema: pa.Schema, lines: pa.Buffer) -> None:
         file.write(lines)
 
 
-def csv_lines(table: pa.Table) -> pa.Buffer:
-    """A table as lines of CSV, without a header; where a text needs quotes, all of the table's have them."""
+def csv_lines(table: pa.Table, *, quoted: bool | None = None) -> pa.Buffer:
+    """A table as lines of CSV, without a header; where a text needs quotes, all of the table's have them.
+
+    quoted: whether they have, for who knows it of more than this table.
+    """
+    if quoted is not None:
+        return _csv_lines(table, "needed" if quoted else "none")
     try:
         return _csv_lines(table, "none")
     except pa.ArrowInvalid:  # a text has a quote, a comma or an end of line in it
         return _csv_lines(table, "needed")
+
+
+def needs_quotes(texts: pa.Array | pa.ChunkedArray) -> bool:
+    """Whether one of some texts stands between quotes in CSV: then what stands beside it in its table does, too."""
+    return bool(pc.any(pc.match_substring_regex(texts, '[",\\r\\n]'), min_count=0).as_py())
 
 
 def _csv_lines(table: pa.Table, quoting: str) -> pa.Buffer:

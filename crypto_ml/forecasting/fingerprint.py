@@ -5,7 +5,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -153,6 +153,13 @@ class BlockHash:
         return self._digest.hexdigest()
 
 
+class Sees(Protocol):
+    """Who is shown what predictions are made from."""
+
+    def see(self, rows: pa.Table, block: FloatArray, states: pa.Table | None = None) -> None:
+        """See `Witness.see`."""
+
+
 class Witness:
     """Sees what predictions are made from, file by file: what came from history, and the features."""
 
@@ -166,12 +173,19 @@ class Witness:
     def see(self, rows: pa.Table, block: FloatArray, states: pa.Table | None = None) -> None:
         """Take note of one chunk as it is scored: rows (`file`, `context`, OBSERVATION), features (n, 13), and the
         states of its series (`folded.FOLDED`)."""
-        for file, part in runs(rows["file"].to_numpy()):
+        context = rows.filter(rows["context"]) if pc.any(rows["context"]).as_py() else None
+        self.take(rows["file"].to_numpy(), block, context, states)
+
+    def take(
+        self, files: npt.NDArray[Any], block: FloatArray, context: pa.Table | None, states: pa.Table | None
+    ) -> None:
+        """`see` for who has of a chunk the file of each row (n,), the features, and the rows that are context alone."""
+        for file, part in runs(files):
             self.feature_block.setdefault(file, BlockHash()).add(block[part])
             if file not in self._earlier:
                 self._earlier[file] = RowsHash(OBSERVATION)
-        if pc.any(rows["context"]).as_py():
-            hash_by_file(self._earlier, rows.filter(rows["context"]), OBSERVATION)
+        if context is not None:
+            hash_by_file(self._earlier, context, OBSERVATION)
         if states is not None:
             hash_by_file(self._states, hashed_states(states), self._columns)
 

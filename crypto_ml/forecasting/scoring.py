@@ -26,7 +26,7 @@ from crypto_ml.forecasting.features import (
     gaps,
     series_starts,
 )
-from crypto_ml.forecasting.fingerprint import Witness
+from crypto_ml.forecasting.fingerprint import Sees, Witness
 from crypto_ml.forecasting.folded import FoldedSeries
 from crypto_ml.forecasting.intervals import DEFAULT_LEVEL
 from crypto_ml.forecasting.relative_answers import WITHOUT_BOUNDS, Measured, RelativeAnswers, predicted
@@ -78,7 +78,7 @@ def score_tables(
     chunks: Iterable[pa.Table],
     bundle: ModelBundle,
     recovery: Recovery,
-    witness: Witness | None = None,
+    witness: Sees | None = None,
     folded: FoldedSeries | None = None,
     *,
     level: float = DEFAULT_LEVEL,

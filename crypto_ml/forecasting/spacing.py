@@ -5,19 +5,19 @@ any two rows of a series are of neighbouring days is daily, whatever pauses it h
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
 import pyarrow as pa
 
+from crypto_ml.forecasting.sorting import begins_series
+
 APART: Final = 6
 """Days between two rows from which on they are no neighbours: markets that close at weekends have three, or four."""
 
 FEWEST: Final = 3
-MOST_LOOKED_AT: Final = 1_000
-"""Pairs of rows of a chunk that are asked whose they are."""
 
 
 @dataclass
@@ -34,25 +34,36 @@ class Spacing:
             yield rows
 
     def _see(self, rows: pa.Table) -> None:
-        files = np.asarray(rows["file"].to_numpy())
+        files = np.asarray(rows["file"].to_numpy())[1:]
         apart = np.diff(np.asarray(rows["date"].to_numpy()).astype("datetime64[D]").astype(np.int64))
-        same = files[1:] == files[:-1]
-        self._daily.update(np.flatnonzero(np.bincount(files[1:][same & (apart > 0) & (apart < APART)])).tolist())
-        far = np.flatnonzero(same & (apart >= APART))
-        far = far[~np.isin(files[far], list(self._daily))][:MOST_LOOKED_AT]
-        if not len(far):
-            return
-        before, after = (rows["symbol"].take(pa.array(far + one)).to_pylist() for one in (0, 1))
-        for at, one, other in zip(far.tolist(), before, after, strict=True):
-            if one == other:
-                self._apart.setdefault(int(files[at]), Counter())[int(apart[at])] += 1
+        same = ~begins_series(rows)[1:]  # of whole series, so that it is the same however rows are cut into chunks
+        self._daily.update(np.unique(files[same & (apart > 0) & (apart < APART)]).tolist())
+        far = same & (apart >= APART)
+        if far.any():
+            pairs, counts = np.unique(np.column_stack([files[far], apart[far]]), axis=0, return_counts=True)
+            for (file, days), count in zip(pairs.tolist(), counts.tolist(), strict=True):
+                self._apart.setdefault(file, Counter())[days] += count
+
+    def noted(self) -> list[list[int]]:
+        """What was noted, for `add`: the number of a daily file alone, of others it, days apart, and how often."""
+        apart = [[file, days, count] for file, found in self._apart.items() for days, count in found.items()]
+        return [*([file] for file in sorted(self._daily)), *apart]
+
+    def add(self, noted: Iterable[Sequence[int]]) -> None:
+        """Note what somebody else noted of other series."""
+        for file, *found in noted:
+            if found:
+                self._apart.setdefault(file, Counter())[found[0]] += found[1]
+            else:
+                self._daily.add(file)
 
     def notes(self, file: int) -> list[str]:
         """What to tell whoever dropped a file."""
         found = self._apart.get(file, Counter())
         if file in self._daily or found.total() < FEWEST:
             return []
+        days = min(found, key=lambda days: (-found[days], days))
         return [
-            f"its rows are {found.most_common(1)[0][0]} days apart: each open is predicted from the row before it, "
+            f"its rows are {days} days apart: each open is predicted from the row before it, "
             "whenever that was, and a forecast is for the next day; upload one row for each symbol and UTC day"
         ]

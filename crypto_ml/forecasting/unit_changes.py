@@ -6,7 +6,7 @@ real market has two rows like that. What it is worth to a model is the model's a
 """
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -67,6 +67,18 @@ class UnitChanges:
             if len(named) < MOST_NAMED:
                 times = asked["open"][at].as_py() / before["close"][at].as_py()
                 named.append(f"{asked['symbol'][at]} on {asked['date'][at]} (× {times:,.4g})")
+
+    def noted(self) -> dict[str, tuple[int, list[str]]]:
+        """What was noted of each file, for `add`; as JSON has it."""
+        return {str(file): (count, self._named[file]) for file, count in self._count.items()}
+
+    def add(self, noted: Mapping[str, tuple[int, list[str]]]) -> None:
+        """Note what somebody else noted of rows behind those seen so far."""
+        for name, (count, named) in noted.items():
+            file = int(name)
+            self._count[file] = self._count.get(file, 0) + count
+            there = self._named.setdefault(file, [])
+            there += named[: MOST_NAMED - len(there)]
 
     def notes(self, file: int) -> list[str]:
         """What to tell whoever dropped a file."""

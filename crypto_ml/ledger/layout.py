@@ -33,9 +33,12 @@ WATCHED: Final = "receipts/watched/"
 FORECAST_RECEIPTS: Final = "receipts/forecasts/"
 EXPERIMENTS: Final = "receipts/experiments/"
 BACKTESTS: Final = "receipts/backtests/"
+RESCORINGS: Final = "receipts/rescorings/"
 MODELS: Final = "models/"
 TRAINING_SETS: Final = "models/training_sets/"
 TUNINGS: Final = "models/tunings/"
+SHARDS: Final = "cache/shards/"
+"""What of large work is computed by parts; nothing rests on it once that is through, and deleting it costs time."""
 
 Environment = Literal["dev", "preprod", "prod"]
 """Each has its own champion; they share the bundles, the uploads and everything else in the bucket."""
@@ -200,6 +203,16 @@ def forecast_receipt_key(forecast_id: str) -> str:
 def backtest_key(backtest_id: str) -> str:
     """Where a backtest's scoreboard stands."""
     return f"{BACKTESTS}{backtest_id}.json"
+
+
+def rescoring_keys(rescoring_id: str) -> tuple[str, str]:
+    """Where the record of a rescoring stands, and its predictions."""
+    return f"{RESCORINGS}{rescoring_id}.json", f"{RESCORINGS}{rescoring_id}.csv"
+
+
+def shards_prefix(work_id: str) -> str:
+    """Below where the shards of some work stand."""
+    return f"{SHARDS}{work_id}/"
 
 
 def champions_prefix(environment: Environment) -> str:

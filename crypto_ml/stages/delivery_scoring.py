@@ -10,17 +10,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from crypto_ml.forecasting.answers import append_table, prediction_ids
+from crypto_ml.engine.mapping import Engine
+from crypto_ml.forecasting.answers import append_lines, append_table
 from crypto_ml.forecasting.bundle import ModelBundle
 from crypto_ml.forecasting.current import Order
-from crypto_ml.forecasting.fingerprint import ACCEPTED, RowsHash, hash_by_file, runs
+from crypto_ml.forecasting.fingerprint import ACCEPTED, RowsHash, Witness, hash_by_file, runs
 from crypto_ml.forecasting.folded import FoldedSeries
 from crypto_ml.forecasting.looked_at import LookedAt
 from crypto_ml.forecasting.progress import Progress
 from crypto_ml.forecasting.running import FOLDED_1
-from crypto_ml.forecasting.scaled_by import BY_OWN_ROWS, OWN_SCALED_NAMED, is_other_coin
+from crypto_ml.forecasting.scaled_by import BY_OWN_ROWS, OWN_SCALED_NAMED
 from crypto_ml.forecasting.schema import Earlier
-from crypto_ml.forecasting.scoring import SEED, predictions_of, score_tables, witness_of
+from crypto_ml.forecasting.scoring import SEED, predictions_of, witness_of
 from crypto_ml.forecasting.series import LookAlikes
 from crypto_ml.forecasting.sorting import RowSorter
 from crypto_ml.forecasting.spacing import Spacing
@@ -29,8 +30,9 @@ from crypto_ml.ledger.formats.receipt_v2 import Fingerprints
 from crypto_ml.ledger.registry import Champion
 from crypto_ml.settings import Settings
 from crypto_ml.stages.cleaned_features import Cleaned, download_named
-from crypto_ml.stages.earlier_rows import read_earlier
 from crypto_ml.stages.progress import logged
+from crypto_ml.stages.scored_parts import Chunk, Lines, Together, cut, named_rows, scored_parts, work_of
+from crypto_ml.stages.scored_rows import Scoring
 from crypto_ml.stages.series_by_name import FromHistory, Series
 from crypto_ml.stages.spent import EARLIER_ROWS, FEATURES, part
 from crypto_ml.storage.history import MarketHistory
@@ -47,7 +49,8 @@ log: Final = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Sources:
-    """What a delivery is answered with, read once for the whole of it."""
+    """What a delivery is answered with, read once for the whole of it. engine: by whom it is scored in parts; None: in
+    one piece, which gives the same bytes."""
 
     store: ObjectStore
     history: MarketHistory
@@ -59,11 +62,21 @@ class Sources:
     current: Order = "delivered"
     earlier: Earlier = FOLDED_1
     series: Series | None = None
+    engine: Engine | None = None
 
     @property
-    def read_from(self) -> Series:
-        """Where series are read by their names; the history itself where nothing faster is at hand."""
-        return self.series or FromHistory(self.history)
+    def scoring(self) -> Scoring:
+        """What of it decides a prediction. Series are read from the history itself where nothing faster is at hand."""
+        return Scoring(
+            self.bundle,
+            self.history,
+            self.history_version,
+            self.series or FromHistory(self.history),
+            self.settings.recovery,
+            self.settings.level,
+            self.current,
+            self.earlier,
+        )
 
 
 PREDICTED_ROWS: Final = pa.schema(
@@ -123,22 +136,19 @@ def score_delivery(
     stored = directory / "accepted.parquet"
     if not accepted and not stored.exists():
         download_named(cleaned.accepted_key, stored, sources.store)
-    hashes: dict[int, RowsHash] = {}
     bundle, level = sources.bundle, sources.settings.level
-    witness, columns = witness_of(bundle), predictions_of(bundle).names
+    columns = predictions_of(bundle).names
+    made_from = _MadeFrom(witness_of(bundle))
+    whole = only is None and not accepted
+    chunks = _in_parts(cleaned, names, sources, stored, made_from) if whole else None
+    if chunks is None:
+        rows_of_files = _of_file(accepted, only) if accepted else accepted_rows(stored, only)
+        chunks = _in_one_piece(rows_of_files, sources, directory, made_from, uploads)
     logged_rows = PREDICTED_ROWS if bundle.rule is None else pa.schema([*PREDICTED_ROWS, *LOGGED_BESIDE])
-    predicted = pq.ParquetWriter(directory / PREDICTED_PARQUET, logged_rows, compression="lz4")
-    with predicted, RowSorter(directory / "scoring") as sorter:
-        for rows in _of_file(accepted, only) if accepted else accepted_rows(stored, only):
-            sorter.add(rows.append_column("context", pa.repeat(False, rows.num_rows)))
-            hash_by_file(hashes, rows, ACCEPTED)
-        folded = FoldedSeries(directory / "folded")
-        alike = add_earlier_rows(sorter, folded, sources, uploads)
-        tell, answered = logged(log, f"delivery {cleaned.delivery}"), 0
-        changes, spacing = UnitChanges(), Spacing()
-        chunks = spacing.seen(changes.seen(sorter.chunk_tables()))
-        for chunk in score_tables(chunks, bundle, sources.settings.recovery, witness, folded, level=level):
-            _write(chunk, names, scored, directory, columns)
+    tell, answered = logged(log, f"delivery {cleaned.delivery}"), 0
+    with pq.ParquetWriter(directory / PREDICTED_PARQUET, logged_rows, compression="lz4") as predicted:
+        for chunk, lines in chunks:
+            _write(chunk, lines, names, scored, directory, columns=columns)
             answered += chunk.num_rows
             tell(Progress("scoring", answered, cleaned.accepted_rows if only is None else None, "rows"))
             made = chunk.filter(pc.not_equal(chunk["status"], SEED))
@@ -147,17 +157,72 @@ def score_delivery(
             if bundle.rule is not None:
                 made = made.append_column("interval_level", levels_of(made, level))
             predicted.write_table(made.select(logged_rows.names).combine_chunks())
+    witness = made_from.witness
     for number, file in scored.items():
-        file.look_alikes = list(alike.notes(number))
-        file.unit_changes = changes.notes(number)
-        file.spacing = spacing.notes(number)
+        file.look_alikes = list(made_from.alike.notes(number))
+        file.unit_changes = made_from.changes.notes(number)
+        file.spacing = made_from.spacing.notes(number)
         file.folded_series = witness.folded_series(number)
         file.fingerprints = Fingerprints(
-            accepted_rows=hashes[number].hexdigest(),
+            accepted_rows=made_from.accepted[number].hexdigest(),
             earlier_rows=witness.earlier_rows(number, sources.earlier) if witness.saw_earlier_rows(number) else None,
             feature_block=witness.feature_block[number].hexdigest(),
         )
     return scored
+
+
+@dataclass
+class _MadeFrom:
+    """What predictions are made from and what there is to tell of it; whole once all of them have come."""
+
+    witness: Witness
+    accepted: dict[int, RowsHash] = field(default_factory=dict)
+    changes: UnitChanges = field(default_factory=UnitChanges)
+    spacing: Spacing = field(default_factory=Spacing)
+    alike: LookAlikes = field(default_factory=lambda: LookAlikes(()))
+
+
+def _in_one_piece(
+    rows_of_files: Iterable[pa.Table],
+    sources: Sources,
+    directory: Path,
+    made_from: _MadeFrom,
+    uploads: set[str] | None,
+) -> Iterator[Chunk]:
+    """The predictions of accepted rows, in chunks."""
+    with RowSorter(directory / "scoring") as sorter:
+        for rows in rows_of_files:
+            sorter.add(rows.append_column("context", pa.repeat(False, rows.num_rows)))
+            hash_by_file(made_from.accepted, rows, ACCEPTED)
+        folded = FoldedSeries(directory / "folded")
+        made_from.alike = add_earlier_rows(sorter, folded, sources, uploads)
+        chunks = made_from.spacing.seen(made_from.changes.seen(sorter.chunk_tables()))
+        yield from ((chunk, None) for chunk in sources.scoring.scored(chunks, folded, made_from.witness))
+
+
+def _in_parts(
+    cleaned: Cleaned, names: Mapping[int, str], sources: Sources, stored: Path, made_from: _MadeFrom
+) -> Iterator[Chunk] | None:
+    """The same from parts that the engine computes; None where there is no engine, or the delivery cannot be cut."""
+    engine = sources.engine
+    if engine is None:
+        return None
+    parts = cut(stored, sources.scoring)
+    if parts.whole:
+        log.info("delivery %s is scored in one piece: %s", cleaned.delivery, parts.whole)
+        return None
+    work = work_of(parts, names, sources.scoring, cleaned.accepted_key, told=f"scoring delivery {cleaned.delivery}")
+
+    def put_together() -> Iterator[Chunk]:
+        together, tell = Together(parts.series, sources.bundle.coins), logged(log, f"delivery {cleaned.delivery}")
+        for rows_of_part, tables in scored_parts(engine, work, parts, stored, tell=tell):
+            for rows in rows_of_part:
+                hash_by_file(made_from.accepted, rows, ACCEPTED)
+            yield from together.take(tables, made_from.witness)
+        made_from.changes, made_from.spacing = together.changes, together.spacing
+        made_from.alike = together.alike(stored.parent / "alike")
+
+    return put_together()
 
 
 def levels_of(made: pa.Table, level: float) -> pa.Array:
@@ -181,53 +246,32 @@ def _of_file(rows: Iterable[pa.Table], only: int | None) -> Iterator[pa.Table]:
 def add_earlier_rows(
     sorter: RowSorter, folded: FoldedSeries, sources: Sources, uploads: set[str] | None = None
 ) -> LookAlikes:
-    """Add to accepted rows what the history had before them. Returns the series that look like others.
-
-    uploads: gets the names of those that these rows came from.
-    """
-    bundle = sources.bundle
-    slugs = bundle.slugs
-    other = {name for coins in sorter.coins() for name, slug in coins if is_other_coin(slugs.get(name), slug)}
-    coins = bundle.scaled_coins
-    if other and coins is not None:
-        coins = {symbol: slug for symbol, slug in coins.items() if symbol not in other}
-    alike = LookAlikes(bundle.coins)
-    for spans in sorter.span_tables():
-        others = alike.ask(spans)
-        for earlier in read_earlier(
-            sources.read_from,
-            sources.history,
-            spans,
-            coins,
-            sources.history_version,
-            order=sources.current,
-            earlier=sources.earlier,
-            look_back=bundle.look_back,
-            also=others,
-            seen=alike.see,
-        ):
-            sorter.add(earlier.rows)
-            folded.add(earlier.states)
-            if uploads is not None:
-                uploads.update(earlier.uploads.unique().to_pylist())
-        alike.answer()
-    for file, symbols in sorter.alike():
-        alike.add(file, symbols)
-    return alike
+    """See `scored_rows.Scoring.add_earlier_rows`."""
+    return sources.scoring.add_earlier_rows(sorter, folded, uploads)
 
 
 def _write(
-    chunk: pa.Table, names: Mapping[int, str], scored: dict[int, Scored], directory: Path, columns: Sequence[str]
+    chunk: pa.Table,
+    lines: Lines | None,
+    names: Mapping[int, str],
+    scored: dict[int, Scored],
+    directory: Path,
+    *,
+    columns: Sequence[str],
 ) -> None:
-    """Append scored rows to the predictions of their files, which have these columns."""
-    answers = pa.array([names.get(file) for file in chunk["file"].to_pylist()], pa.string())
-    named = chunk.append_column("prediction_id", prediction_ids(answers, chunk["line"])).select(columns)
+    """Append scored rows to the predictions of their files, which have these columns; lines: what is appended to each
+    file, where somebody has made them already."""
+    files = chunk["file"].to_numpy()
+    named = named_rows(chunk, names, columns) if lines is None else None
     seeds = pc.equal(chunk["status"], SEED).to_numpy()
     by_own = pc.equal(chunk["scaled_by"], BY_OWN_ROWS).to_numpy()
-    for number, rows in runs(chunk["file"].to_numpy()):
+    for number, rows in runs(files):
         count = rows.stop - rows.start
-        file, table = scored.setdefault(number, Scored(directory / f"{number}.csv")), named.slice(rows.start, count)
-        append_table(file.path, table)
+        file, table = scored.setdefault(number, Scored(directory / f"{number}.csv")), chunk.slice(rows.start, count)
+        if named is not None:
+            append_table(file.path, named.slice(rows.start, count))
+        elif lines is not None:
+            append_lines(file.path, pa.schema([pa.field(name, pa.null()) for name in columns]), lines[number])
         of_seeds = seeds[rows]
         file.seed += int(of_seeds.sum())
         file.predicted += int((~of_seeds).sum())
@@ -236,4 +280,5 @@ def _write(
             file.own_scaled += own[: max(0, OWN_SCALED_NAMED - len(file.own_scaled))]
             file.own_scaled_series += len(own)
         if not file.preview and len(scored) <= PREVIEW_ROWS:
-            file.preview.append(table.filter(pa.array(~of_seeds)).slice(0, PREVIEW_ROWS))
+            some = table.filter(pa.array(~of_seeds)).slice(0, PREVIEW_ROWS)
+            file.preview.append(named_rows(some, names, columns))

@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Final
 
 from crypto_ml.deployment import Deployment
+from crypto_ml.engine.mapping import Engine
 from crypto_ml.ledger.deliveries import DeliveryLog
 from crypto_ml.ledger.registry import Champion
 from crypto_ml.stages.cleaned_features import Cleaned, KnownCoins, clean
@@ -58,6 +59,7 @@ def answer_uploads(
         deployment.settings,
         run_id,
         series=deployment.series,
+        engine=Engine.for_rows(deployment, cleaned.accepted_rows),
     )
     answers = answer(received, cleaned, sources)
     bring_forward(deployment, version)

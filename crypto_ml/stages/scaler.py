@@ -5,6 +5,7 @@ manifest says all of it. What becomes known later never changes it. Preparing a 
 log and never changes one.
 """
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
@@ -15,6 +16,7 @@ import pandas as pd
 import pyarrow as pa
 
 from crypto_ml.digest import sha256_of
+from crypto_ml.engine.mapping import Engine
 from crypto_ml.errors import Refused
 from crypto_ml.forecasting.bundle import TRAINING_MANIFEST, ModelBundle, read_statistics, write_statistics
 from crypto_ml.forecasting.current import Order
@@ -34,9 +36,12 @@ from crypto_ml.forecasting.training_set import (
 from crypto_ml.ledger.formats.training_manifest_v2 import CURRENT, FORMAT, order_of
 from crypto_ml.ledger.layout import MODELS, TRAINING_SETS
 from crypto_ml.ledger.log import AppendOnlyLog
+from crypto_ml.stages.progress import logged
+from crypto_ml.stages.ranges import current_rows
 from crypto_ml.storage.history import SCHEMA, MarketHistory
 from crypto_ml.storage.objects import ObjectStore
 
+log: Final = logging.getLogger(__name__)
 SOURCE: Final = "market_history"
 WEEK: Final = timedelta(days=7)
 MOST_ROWS_LOOKED_AT: Final = 1_000_000
@@ -77,12 +82,14 @@ def prepare(
     known_by: datetime,
     code: str,
     target: Target = "relative_gap",
+    engine: Engine | None = None,
 ) -> TrainingSet:
     """Choose the rows before `as_of` that were known at `known_by`, split them, fit the scaler, record it all.
 
-    target: of the models that are to be trained on it; those of `gap` and `change` have the same scaler.
+    target: of the models that are to be trained on it; those of `gap` and `change` have the same scaler. engine: who
+    reads the rows in shards; None: they are read here, and are the same.
     """
-    manifest, rows = choose(week, as_of, history, known_by)
+    manifest, rows = choose(week, as_of, history, known_by, engine)
     try:
         split = split_by_time(rows["date"])
         scaler, content = fitted_scaler(rows, split, target)
@@ -163,14 +170,16 @@ def _too_early(week: str, as_of: date, rows: pd.DataFrame, target: Target) -> st
     return f"{begins} and ends {last}, which is too short for any week yet; a model needs some weeks of it"
 
 
-def choose(week: str, as_of: date, history: MarketHistory, known_by: datetime) -> tuple[dict[str, Any], pd.DataFrame]:
+def choose(
+    week: str, as_of: date, history: MarketHistory, known_by: datetime, engine: Engine | None = None
+) -> tuple[dict[str, Any], pd.DataFrame]:
     """The rows of a week's training set, and what names them: what the manifest begins with.
 
     `known_by` in it is when the last became known of what was known of those days (a retraction is known since it was
     decided), and `history_version` the newest version known then.
     """
     version = history.version_known_by(known_by)
-    table = _known_rows(history, as_of, known_by, version, CURRENT)
+    table = _known_rows(history, as_of, known_by, version, CURRENT, engine=engine)
     known = None if version is None else history.last_known(before=as_of, version=version, known_by=known_by)
     newest = known or known_by
     rows = as_frame(table.select(list(OBSERVATION)))
@@ -189,12 +198,14 @@ def choose(week: str, as_of: date, history: MarketHistory, known_by: datetime) -
     return manifest, rows
 
 
-def rows_of(manifest: Mapping[str, Any], history: MarketHistory) -> pd.DataFrame:
-    """The rows that a manifest names, read again. Raises NoTrainingSet, HistoryChanged."""
+def rows_of(manifest: Mapping[str, Any], history: MarketHistory, engine: Engine | None = None) -> pd.DataFrame:
+    """The rows that a manifest names, read again. engine: see `prepare`. Raises NoTrainingSet, HistoryChanged."""
     if manifest.get("source") != SOURCE:
         raise NoTrainingSet(f"it was not trained from this market history but on {manifest.get('source', 'nothing')}")
     known_by, version = datetime.fromisoformat(manifest["known_by"]), manifest["history_version"]
-    table = _known_rows(history, date.fromisoformat(manifest["as_of"]), known_by, version, order_of(manifest))
+    table = _known_rows(
+        history, date.fromisoformat(manifest["as_of"]), known_by, version, order_of(manifest), engine=engine
+    )
     rows = as_frame(table.select(list(OBSERVATION)))
     if rows_sha256(rows) != manifest["rows_sha256"]:
         raise HistoryChanged(
@@ -231,10 +242,23 @@ def _training_set(manifest: Mapping[str, Any], scaler: SeriesStatistics | Pooled
     return TrainingSet(manifest, sha256_of(repr(sorted(identity.items())).encode()), scaler)
 
 
-def _known_rows(history: MarketHistory, as_of: date, known_by: datetime, version: int | None, order: Order) -> pa.Table:
+def _known_rows(
+    history: MarketHistory,
+    as_of: date,
+    known_by: datetime,
+    version: int | None,
+    order: Order,
+    *,
+    engine: Engine | None,
+) -> pa.Table:
     if version is None:  # nothing was known by then, whatever is known now
         return SCHEMA.empty_table()
     columns = [*OBSERVATION, "upload_id"]
+    if engine is not None:
+        tell = logged(log, f"training set before {as_of}")
+        return current_rows(
+            engine, history, columns, before=as_of, version=version, known_by=known_by, order=order, tell=tell
+        )
     return history.current_rows(columns, before=as_of, version=version, known_by=known_by, order=order)
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from typing import Final
 
+from crypto_ml.engine.mapping import Engine
 from crypto_ml.forecasting.evaluation import Verdict, recency_verdict
 from crypto_ml.forecasting.plan import LearnerName, Plan
 from crypto_ml.forecasting.pooled_scaler import PooledScaler
@@ -46,8 +47,16 @@ class Candidate:
         return next((one.onnx for one in self.all if not one.onnx.passed), self.trained.onnx)
 
 
-def train_week(week: str, history: MarketHistory, store: ObjectStore, settings: Settings, now: datetime) -> Candidate:
-    """Train on the week's training set and add the bundles to the registry, as candidates.
+def train_week(
+    week: str,
+    history: MarketHistory,
+    store: ObjectStore,
+    settings: Settings,
+    now: datetime,
+    *,
+    engine: Engine | None = None,
+) -> Candidate:
+    """Train on the week's training set and add the bundles to the registry, as candidates. engine: see `prepare`.
 
     Raises NoTrainingSet, HistoryChanged, TooLittleHistory.
     """
@@ -58,7 +67,7 @@ def train_week(week: str, history: MarketHistory, store: ObjectStore, settings: 
             f"the scaler of the week {week} was fitted for models of another target than {settings.target}; "
             "materialise scaler for that partition again"
         )
-    rows = rows_of(manifest, history)
+    rows = rows_of(manifest, history, engine)
 
     def trained(plan: Plan) -> Trained:
         tuning = tuning_for(plan.learner, training_set.split, store) if plan.target == "relative_gap" else None

@@ -110,6 +110,7 @@ class MarketHistory:
         columns: Collection[str] | None = None,
         *,
         symbols: Collection[str] | None = None,
+        between: tuple[str, str] | None = None,
         since: date | None = None,
         before: date | None = None,
         version: int | None = None,
@@ -118,9 +119,9 @@ class MarketHistory:
     ) -> pa.RecordBatchReader:
         """Stream every row ever appended, corrections and void rows included, in no particular order.
 
-        Only `columns`, of `symbols`, of days from `since` on and earlier than `before`, known at `known_by` (aware) or
-        earlier, of an `upload`, as of `version` (None: now). Only the files and columns that this needs are read. No
-        table: no rows.
+        Only `columns`, of `symbols`, of those from the first to the last of `between`, of days from `since` on and
+        earlier than `before`, known at `known_by` (aware) or earlier, of an `upload`, as of `version` (None: now). Only
+        the files and columns that this needs are read. No table: no rows.
         Raises: TableRefused, StoreUnavailable, StoreRefused, also between two batches.
         """
         names = SCHEMA.names if columns is None else list(columns)
@@ -132,7 +133,11 @@ class MarketHistory:
         schema = pa.schema([SCHEMA.field(name) for name in names])
         conditions = []
         if symbols is not None:
-            conditions.append(ds.field("symbol").isin(pa.array(sorted(symbols), pa.string())))
+            wanted = sorted(symbols)
+            conditions.append(ds.field("symbol").isin(pa.array(wanted, pa.string())))
+            between = between or ((wanted[0], wanted[-1]) if wanted else None)
+        if between is not None:  # by which files and their parts are left out, as they are not by a list
+            conditions += [ds.field("symbol") >= between[0], ds.field("symbol") <= between[1]]
         if since is not None:
             conditions.append(ds.field("date") >= pa.scalar(since, pa.date32()))
         if before is not None:
@@ -170,6 +175,7 @@ class MarketHistory:
         columns: Collection[str] | None = None,
         *,
         symbols: Collection[str] | None = None,
+        between: tuple[str, str] | None = None,
         since: date | None = None,
         before: date | None = None,
         version: int | None = None,
@@ -181,7 +187,14 @@ class MarketHistory:
         With `known_by`, history as it was known then. Arguments and failures as for `scan`.
         """
         return self.current_batches(
-            columns, symbols=symbols, since=since, before=before, version=version, known_by=known_by, order=order
+            columns,
+            symbols=symbols,
+            between=between,
+            since=since,
+            before=before,
+            version=version,
+            known_by=known_by,
+            order=order,
         ).read_all()
 
     def current_batches(
@@ -189,6 +202,7 @@ class MarketHistory:
         columns: Collection[str] | None = None,
         *,
         symbols: Collection[str] | None = None,
+        between: tuple[str, str] | None = None,
         since: date | None = None,
         before: date | None = None,
         version: int | None = None,
@@ -198,7 +212,9 @@ class MarketHistory:
         """`current_rows` as a stream; what does not fit into 512 MB is sorted on disk."""
         names = SCHEMA.names if columns is None else list(columns)
         needed = [*names, *(name for name in ("symbol", "date", *ORDERING) if name not in names)]
-        known = self.scan(needed, symbols=symbols, since=since, before=before, version=version, known_by=known_by)
+        known = self.scan(
+            needed, symbols=symbols, between=between, since=since, before=before, version=version, known_by=known_by
+        )
         schema = pa.schema([SCHEMA.field(name) for name in names])
         wanted = ", ".join(f'"{name}"' for name in names)
         query = f"SELECT {wanted} FROM ({current_sql(order)}) ORDER BY symbol, date"  # noqa: S608 - names of ours

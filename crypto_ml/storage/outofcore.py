@@ -27,6 +27,7 @@ def queried(query: str, known: pa.RecordBatchReader, schema: pa.Schema, **beside
             "autoinstall_known_extensions": False,
         }
         with duckdb.connect(config=settings) as connection:
+            connection.execute("SET enable_progress_bar = false")  # it would go to standard output, among the data
             connection.register("known", _naive(known, failures))
             for name, table in beside.items():
                 connection.register(name, table)

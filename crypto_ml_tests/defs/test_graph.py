@@ -23,6 +23,7 @@ PROMISED_ASSETS = {
     "machine_use",
     "drift_report",
     "refreshed_rule",
+    "rescored_month",
 }
 
 
@@ -45,6 +46,7 @@ def test_assets_jobs_sensors_and_schedules_have_the_promised_names() -> None:
         "monitor",
         "report_on_drift",
         "refresh_rule",
+        "rescore",
     }
     assert set(found["sensors"]) == {"uploads_sensor", "forecast_sensor", "requests_sensor", "alarm_sensor"}
     assert set(found["schedules"]) == {

@@ -57,14 +57,22 @@ def known_by(config: Knowledge) -> datetime:
 )
 def scaler(context: dg.AssetExecutionContext, platform: Platform, config: Knowledge) -> dg.MaterializeResult:
     """A week's training set and the scaler fitted on its training rows: what models are trained on."""
+    from crypto_ml.engine.mapping import Engine
     from crypto_ml.stages.scaler import prepare
 
     with explained():
         week = week_of(context)
         store, history = platform.deployment.store, platform.deployment.history
-        code = code_version("crypto_ml.stages.scaler")
-        target = platform.deployment.settings.target
-        prepared = prepare(week, week_end(week), history, store, known_by=known_by(config), code=code, target=target)
+        prepared = prepare(
+            week,
+            week_end(week),
+            history,
+            store,
+            known_by=known_by(config),
+            code=code_version("crypto_ml.stages.scaler"),
+            target=platform.deployment.settings.target,
+            engine=Engine.for_rows(platform.deployment, history.count()),
+        )
     manifest = prepared.manifest
     rows, split = manifest["rows"], manifest["split"]
     context.log.info(
@@ -137,13 +145,15 @@ def trained_model(context: dg.AssetExecutionContext, platform: Platform) -> dg.M
 
     Every learner of CRYPTO_ML_LEARNERS is trained; the best that BEATS the last close, else the last close itself.
     """
+    from crypto_ml.engine.mapping import Engine
     from crypto_ml.stages.experiments import told_of_training
     from crypto_ml.stages.trained_model import train_week
 
     with explained():
         deployment = platform.deployment
         store, history, settings = deployment.store, deployment.history, deployment.settings
-        candidate = train_week(week_of(context), history, store, settings, datetime.now(UTC))
+        engine = Engine.for_rows(deployment, history.count())
+        candidate = train_week(week_of(context), history, store, settings, datetime.now(UTC), engine=engine)
     training_set, trained = candidate.training_set, candidate.trained
     bundle, overall = trained.bundle, trained.evaluation.overall
     pictures = {

@@ -1,0 +1,310 @@
+"""A large delivery scored in parts, each some whole series of one file, and put together as if it were one piece.
+
+A part comes from the accepted rows as they are stored, by their row groups, and brings along what is predicted and what
+that was made from. Whoever puts parts together sees them in the order of the rows: so hashes go on from part to part,
+and predictions, fingerprints and receipt are those of a delivery that was scored in one piece, byte for byte.
+"""
+
+import io
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from crypto_ml.deployment import Deployment
+from crypto_ml.engine.mapping import Engine
+from crypto_ml.engine.work import Asked, Shard, Work, name_of
+from crypto_ml.forecasting.answers import csv_lines, needs_quotes, prediction_ids
+from crypto_ml.forecasting.features import FloatArray
+from crypto_ml.forecasting.fingerprint import Witness, runs
+from crypto_ml.forecasting.folded import FoldedSeries
+from crypto_ml.forecasting.progress import Tell
+from crypto_ml.forecasting.schema import OBSERVATION
+from crypto_ml.forecasting.scoring import predictions_of
+from crypto_ml.forecasting.series import LookAlikes
+from crypto_ml.forecasting.sorting import ROWS, RowSorter, begins_series
+from crypto_ml.forecasting.spacing import Spacing
+from crypto_ml.forecasting.unit_changes import UnitChanges
+from crypto_ml.stages.scored_rows import Scoring, other_coins
+from crypto_ml.storage.objects import ObjectStore
+
+ROWS_OF_A_PART: Final = 200_000
+"""About as many rows has a part: a few seconds of work, so that a death costs no more."""
+
+WHAT: Final = b"what"
+SCORED, LINES = "scored", "lines"
+MADE_FROM, CONTEXT, STATES, NOTED = "made from", "context", "states", "noted"
+
+Lines = Mapping[int, pa.Buffer]
+"""By the number of a file the lines of CSV that go on with its predictions."""
+
+Chunk = tuple[pa.Table, Lines | None]
+"""Some predictions (see `scoring.scored_by`), and their lines where somebody has made them."""
+
+
+@dataclass(frozen=True)
+class Parts:
+    """How a delivery is cut: ranges of row groups, and the rows and files of each. series: a row of each series.
+    other: see `scored_rows.other_coins`. whole: why it is not cut, where it is not."""
+
+    groups: Sequence[tuple[int, int]]
+    rows: Sequence[int]
+    files: Sequence[Sequence[int]]
+    series: pa.Table
+    other: Sequence[str]
+    whole: str | None = None
+
+
+def cut(accepted: Path, scoring: Scoring) -> Parts:
+    """Cut accepted rows, of which only the names of series are read, between series."""
+    series: list[pa.Table] = []
+    other: set[str] = set()
+    begins: list[bool] = []
+    files: list[list[int]] = []
+    counts: list[int] = []
+    quotes = False
+    with pq.ParquetFile(accepted) as stored:
+        last: tuple[int, str] | None = None
+        for number in range(stored.num_row_groups):
+            names = stored.read_row_group(number, columns=["file", "symbol", "slug"])
+            counts.append(names.num_rows)
+            first = (names["file"][0].as_py(), names["symbol"][0].as_py())
+            begins.append(first != last)
+            last = (names["file"][-1].as_py(), names["symbol"][-1].as_py())
+            some = names.select(["file", "symbol"]).filter(pa.array(begins_series(names)))
+            series.append(some)
+            files.append(some["file"].unique().to_pylist())
+            quotes |= needs_quotes(some["symbol"])
+            told = names.filter(pc.is_valid(names["slug"])) if scoring.bundle.slugs else names.slice(0, 0)
+            if told.num_rows:
+                coins = told.select(["symbol", "slug"]).group_by(["symbol", "slug"]).aggregate([])
+                other |= other_coins(
+                    zip(coins["symbol"].to_pylist(), coins["slug"].to_pylist(), strict=True), scoring.bundle
+                )
+    ends = [0]
+    rows = 0
+    for number, count in enumerate(counts):
+        if rows >= ROWS_OF_A_PART and begins[number]:
+            ends.append(number)
+            rows = 0
+        rows += count
+    groups = list(pairwise([*ends, len(counts)]))
+    return Parts(
+        groups,
+        [sum(counts[begin:end]) for begin, end in groups],
+        [sorted({file for some in files[begin:end] for file in some}) for begin, end in groups],
+        pa.concat_tables(series),
+        sorted(other),
+        # of a table in which one text needs quotes all have them, so that its bytes depend on where it is cut
+        "a symbol has a comma, a quote or a line's end in it" if quotes else None,
+    )
+
+
+def work_of(parts: Parts, names: Mapping[int, str], scoring: Scoring, accepted_key: str, *, told: str) -> Work:
+    """The parts of a delivery as work for an engine. names: of the answer to each file."""
+    counted = zip(parts.groups, parts.rows, parts.files, strict=True)
+    shards = tuple(
+        Shard(
+            {"groups": list(groups), "names": {str(file): names[file] for file in files}},
+            f"part {number} of {len(parts.groups)} ({rows:,} rows)",
+        )
+        for number, (groups, rows, files) in enumerate(counted, 1)
+    )
+    asked = {**scoring.asked(), "accepted": accepted_key, "other": list(parts.other)}
+    return Work(name_of(score_part), asked, shards, told)
+
+
+def score_part(asked: Asked, shard: Asked, deployment: Deployment) -> Iterator[pa.Table]:
+    """One part scored: for each chunk what was seen and what was predicted, and in the end what was noted."""
+    scoring = Scoring.of(asked, deployment)
+    rows = _stored_rows(deployment.store, asked["accepted"], *shard["groups"])
+    names = {int(file): str(name) for file, name in shard["names"].items()}
+    yield from _with_evidence(rows, names, scoring, asked["other"])
+
+
+def _with_evidence(
+    rows: pa.Table, names: Mapping[int, str], scoring: Scoring, other: Sequence[str]
+) -> Iterator[pa.Table]:
+    """Whole series of rows (ROWS) scored, as `Together.take` takes them."""
+    columns = predictions_of(scoring.bundle).names
+    recorder, changes, spacing, seen = _Recorder(), UnitChanges(), Spacing(), set[str]()
+    with TemporaryDirectory(prefix="crypto_ml-part-") as name, RowSorter(Path(name)) as sorter:
+        sorter.add(rows)
+        folded = FoldedSeries(Path(name) / "folded")
+        coins = scoring.coins(other)
+        for spans in sorter.span_tables():
+            others = LookAlikes(scoring.bundle.coins).ask(spans)
+            scoring.read_into(sorter, folded, spans, coins, also=others, seen=seen.update)
+        chunks = spacing.seen(changes.seen(sorter.chunk_tables()))
+        for chunk in scoring.scored(chunks, folded, recorder):
+            yield from recorder.taken()
+            yield _called(LINES, _lines(named_rows(chunk, names, columns), chunk["file"].to_numpy()))
+            yield _called(SCORED, chunk)
+        yield from recorder.taken()
+    noted = json.dumps({"changes": changes.noted(), "spacing": spacing.noted(), "seen": sorted(seen)})
+    yield _called(NOTED, pa.table({"noted": [noted]}))
+
+
+@dataclass
+class _Recorder:
+    """Keeps what a witness would see of a chunk."""
+
+    _tables: list[pa.Table] = field(default_factory=list)
+
+    def see(self, rows: pa.Table, block: FloatArray, states: pa.Table | None = None) -> None:
+        """See `fingerprint.Witness.see`."""
+        columns = {"file": rows["file"], **{str(k): pa.array(block[:, k]) for k in range(block.shape[1])}}
+        self._tables.append(_called(MADE_FROM, pa.table(columns)))
+        if pc.any(rows["context"]).as_py():
+            self._tables.append(_called(CONTEXT, rows.filter(rows["context"]).select(["file", *OBSERVATION])))
+        if states is not None:
+            self._tables.append(_called(STATES, states))
+
+    def taken(self) -> list[pa.Table]:
+        """What was seen since it was asked the last time."""
+        tables, self._tables = self._tables, []
+        return tables
+
+
+class Together:
+    """Parts put together in the order of the rows."""
+
+    def __init__(self, series: pa.Table, bundle_coins: Any) -> None:
+        self._series = series
+        self._coins = bundle_coins
+        self._seen: set[str] = set()
+        self.changes = UnitChanges()
+        self.spacing = Spacing()
+
+    def take(self, tables: Iterator[pa.Table], witness: Witness) -> Iterator[Chunk]:
+        """The predictions of a part, each chunk when the witness has seen what it is made from."""
+        waiting: dict[str, pa.Table] = {}
+        lines: Lines = {}
+        for table in tables:
+            what = _what(table)
+            if what in (MADE_FROM, LINES, NOTED) and waiting:
+                _show(waiting, witness)
+                waiting = {}
+            if what == LINES:
+                lines = {row["file"].as_py(): row["lines"].as_buffer() for row in _rows_of(table)}
+            elif what == SCORED:
+                yield table.replace_schema_metadata(None), lines
+            elif what == NOTED:
+                noted = json.loads(table["noted"][0].as_py())
+                self.changes.add(noted["changes"])
+                self.spacing.add(noted["spacing"])
+                self._seen |= set(noted["seen"])
+            else:
+                waiting[what] = table
+
+    def alike(self, directory: Path) -> LookAlikes:
+        """The series that look like others, as `scored_rows.Scoring.add_earlier_rows` finds them."""
+        alike = LookAlikes(self._coins)
+        with RowSorter(directory) as sorter:
+            missing = {field.name: pa.nulls(self._series.num_rows, field.type) for field in ROWS}
+            given = {"file": self._series["file"], "symbol": self._series["symbol"]}
+            day = pa.repeat(pa.scalar(0, pa.int32()), self._series.num_rows).cast(pa.date32())
+            context = pa.repeat(False, self._series.num_rows)
+            line = pa.repeat(pa.scalar(0, pa.int64()), self._series.num_rows)
+            columns = {**missing, **given, "date": day, "line": line, "context": context}
+            sorter.add(pa.table({name: columns[name] for name in ROWS.names}, ROWS))
+            for spans in sorter.span_tables():
+                others = alike.ask(spans)
+                alike.see(sorted(self._seen & {*spans["symbol"].to_pylist(), *others}))
+                alike.answer()
+            for file, symbols in sorter.alike():
+                alike.add(file, symbols)
+        return alike
+
+
+def scored_parts(
+    engine: Engine, work: Work, parts: Parts, accepted: Path, *, tell: Tell
+) -> Iterator[tuple[Iterator[pa.Table], Iterator[pa.Table]]]:
+    """For each part its accepted rows, to be hashed while others are still computed, and its tables."""
+    with pq.ParquetFile(accepted) as stored:
+        for (begin, end), (_, tables) in zip(parts.groups, engine.results(work, tell=tell), strict=True):
+            yield (stored.read_row_group(number) for number in range(begin, end)), tables
+
+
+def named_rows(chunk: pa.Table, names: Mapping[int, str], columns: Sequence[str]) -> pa.Table:
+    """Scored rows in the columns of a file of predictions, each with its name."""
+    files, of_row = np.unique(chunk["file"].to_numpy(), return_inverse=True)
+    answers = pa.array([names.get(int(file)) for file in files], pa.string()).take(pa.array(of_row))
+    return chunk.append_column("prediction_id", prediction_ids(answers, chunk["line"])).select(columns)
+
+
+def _lines(named: pa.Table, files: npt.NDArray[np.int32]) -> pa.Table:
+    """The lines of CSV of each file; no text in them needs quotes (see `cut`)."""
+    parts = [(file, named.slice(rows.start, rows.stop - rows.start)) for file, rows in runs(files)]
+    lines = pa.array([csv_lines(part, quoted=False).to_pybytes() for _, part in parts], pa.large_binary())
+    return pa.table({"file": pa.array([file for file, _ in parts], pa.int32()), "lines": lines})
+
+
+def _rows_of(table: pa.Table) -> Iterator[dict[str, Any]]:
+    return ({name: table[name][at] for name in table.column_names} for at in range(table.num_rows))
+
+
+def _show(waiting: Mapping[str, pa.Table], witness: Witness) -> None:
+    made_from = waiting[MADE_FROM]
+    names = made_from.schema.names[1:]
+    block = np.column_stack([made_from[name].to_numpy() for name in names])
+    states = waiting.get(STATES)
+    witness.take(
+        made_from["file"].to_numpy(),
+        block,
+        waiting.get(CONTEXT),
+        None if states is None else states.replace_schema_metadata(None),
+    )
+
+
+def _called(what: str, table: pa.Table) -> pa.Table:
+    return table.replace_schema_metadata({WHAT: what.encode()})
+
+
+def _what(table: pa.Table) -> str:
+    return str((table.schema.metadata or {})[WHAT].decode())
+
+
+def _stored_rows(store: ObjectStore, key: str, begin: int, end: int) -> pa.Table:
+    """Some row groups of stored accepted rows, as ROWS; nothing else of the object is read."""
+    with pq.ParquetFile(_Stored(store, key), pre_buffer=True) as stored:
+        names = [name for name in ROWS.names if name != "context"]
+        rows = stored.read_row_groups(list(range(begin, end)), columns=names)
+    return rows.append_column("context", pa.repeat(False, rows.num_rows)).select(ROWS.names).cast(ROWS)
+
+
+class _Stored(io.RawIOBase):
+    """An object that is never replaced, read where it is asked for."""
+
+    def __init__(self, store: ObjectStore, key: str) -> None:
+        found = store.head(key)
+        self._store, self._key, self._at = store, key, 0
+        self._size = found.size if found else len(store.read(key))  # which raises that it is missing
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._at
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
+        return self._at
+
+    def read(self, size: int = -1) -> bytes:
+        wanted = max(0, min(self._size - self._at, self._size if size is None or size < 0 else size))
+        content = self._store.read_part(self._key, self._at, wanted)
+        self._at += len(content)
+        return content

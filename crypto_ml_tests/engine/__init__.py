@@ -1,0 +1,1 @@
+"""The engine: shards that stand, workers that die, clusters that are lost."""
