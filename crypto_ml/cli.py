@@ -29,6 +29,7 @@ from crypto_ml.commands import (
     score,
     serve,
     tune,
+    verify,
 )
 from crypto_ml.errors import CryptoMLError
 from crypto_ml.visible import visible
@@ -109,6 +110,7 @@ for module in (
     explain,
     tune,
     audit,
+    verify,
     handover,
     make_model,
 ):
