@@ -3,10 +3,11 @@
 import dagster as dg
 
 from crypto_ml.defs.alarm_sensor import alarm_sensor
-from crypto_ml.defs.assets import backtest, forecasts, models, monitoring, refreshing, upkeep, uploads
+from crypto_ml.defs.assets import backtest, evidence, forecasts, models, monitoring, refreshing, upkeep, uploads
 from crypto_ml.defs.assets.requests import served_predictions
 from crypto_ml.defs.forecast_sensor import forecast_sensor
 from crypto_ml.defs.jobs import (
+    chain_evidence,
     daily_forecast,
     monitor,
     promote_model,
@@ -14,6 +15,7 @@ from crypto_ml.defs.jobs import (
     report_on_drift,
     retrain,
     score_uploads,
+    verify_evidence,
 )
 from crypto_ml.defs.jobs import upkeep as upkeep_job
 from crypto_ml.defs.requests_sensor import requests_sensor
@@ -23,6 +25,8 @@ from crypto_ml.defs.schedules import (
     daily_forecast_at_close,
     daily_monitoring,
     daily_rule_refresh,
+    daily_verification,
+    evidence_when_new,
     upkeep_when_due,
     weekly_drift_report,
     weekly_retraining,
@@ -35,7 +39,9 @@ def build_defs(settings: Settings) -> dg.Definitions:
     """The whole graph with these settings; tests build the real one with theirs."""
     return dg.Definitions(
         assets=[
-            *dg.load_assets_from_modules([uploads, models, backtest, forecasts, upkeep, monitoring, refreshing]),
+            *dg.load_assets_from_modules(
+                [uploads, models, backtest, forecasts, upkeep, monitoring, refreshing, evidence]
+            ),
             served_predictions,
         ],
         jobs=[
@@ -48,6 +54,8 @@ def build_defs(settings: Settings) -> dg.Definitions:
             monitor,
             report_on_drift,
             refresh_rule,
+            chain_evidence,
+            verify_evidence,
         ],
         schedules=[
             weekly_retraining,
@@ -56,6 +64,8 @@ def build_defs(settings: Settings) -> dg.Definitions:
             daily_rule_refresh,
             weekly_drift_report,
             upkeep_when_due,
+            evidence_when_new,
+            daily_verification,
         ],
         sensors=[uploads_sensor, forecast_sensor, requests_sensor, alarm_sensor],
         resources={"platform": Platform.of(settings)},

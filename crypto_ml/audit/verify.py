@@ -19,7 +19,9 @@ from crypto_ml.audit.what_stands import Standing, Stands
 from crypto_ml.digest import sha256_of
 from crypto_ml.errors import CryptoMLError, Refused, Unavailable
 from crypto_ml.forecasting.ahead import ahead
+from crypto_ml.forecasting.evaluation import Verdict
 from crypto_ml.forecasting.progress import Progress, Tell, tell_nobody
+from crypto_ml.ledger.alarms import Condition
 from crypto_ml.ledger.chain import EvidenceChain, Head, Stored, moment, records_listed
 from crypto_ml.ledger.formats.chain_v1 import Record
 from crypto_ml.ledger.formats.reading import RecordDamaged, read_record
@@ -71,7 +73,8 @@ class Finding:
 @dataclass(frozen=True)
 class State:
     """What was verified before. head: the last link then. records: those that its chain names, and links: in which one.
-    objects: key → sha256, ETag and LastModified of what records vouch for. published: what may stand where answers are published. stood: what did, as objects.
+    objects: key → sha256, ETag and LastModified of what records vouch for. published: what may stand where answers are
+    published. stood: what did, as objects.
     began_with, complete: up to which moment the first look and the last one at everything took in what there was."""
 
     head: Head
@@ -395,7 +398,7 @@ class _Look:
         return None
 
     def _objects(self, said: Mapping[str, Said]) -> int:
-        """Every object that a record vouches for, and that was not verified since it was written; how many were read."""
+        """Every object that a record vouches for, read where it was not since it was written; how many were."""
         wanted = {key: sha256 for key, (sha256, _, _) in self.objects.items()}
         by: dict[str, str] = {}
         for key, one in said.items():
@@ -520,3 +523,33 @@ def _listed(keys: Iterable[str], store: ObjectStore) -> dict[str, StoredObject]:
     wanted = set(keys)
     prefixes = sorted({key[: key.find("/") + 1] for key in wanted})
     return {found.key: found for prefix in prefixes for found in store.list(prefix) if found.key in wanted}
+
+
+def verdict(found: Verified) -> Verdict:
+    """Whether the evidence is whole, as a check has it."""
+    numbers: dict[str, float | None] = {"findings": len(found.findings), "records": found.known, "links": found.links}
+    if found.whole:
+        return Verdict(True, numbers, 0, f"{found.known:,} records in {found.links:,} links are as they were")
+    since = first_link(found.findings)
+    told = f", the first since link {since.link} of {since.since}" if since else ""
+    first = found.findings[0]
+    return Verdict(False, numbers, 0, f"{_things(found.findings)} not as recorded{told}: {first.key}: {first.what}")
+
+
+def conditions(found: Verified, now: datetime) -> list[Condition]:
+    """What of it may be an alarm."""
+    one = verdict(found)
+    since = first_link(found.findings)
+    todo = "`crypto-ml verify` lists it; keep the bucket as it is, and look at its versions, backups and access logs"
+    bad = float(len(found.findings))
+    day = now.date().isoformat()
+    return [Condition("evidence_changed", one.passed, one.explanation, bad, todo, day, since.since if since else None)]
+
+
+def first_link(findings: Sequence[Finding]) -> Finding | None:
+    """The finding that the earliest link vouches for; None where none does."""
+    return min((one for one in findings if one.link is not None), key=lambda one: one.link or 0, default=None)
+
+
+def _things(findings: Sequence[Finding]) -> str:
+    return "1 thing is" if len(findings) == 1 else f"{len(findings):,} things are"

@@ -28,18 +28,23 @@ class EvidenceWrong(Refused):
 @click.option("--since", metavar="LINK|DATE", help="Only what came with this link, or since this time (UTC).")
 @click.option("--full", is_flag=True, help="Read everything again, also what was found right before.")
 @click.option("--extend", "take_in", is_flag=True, help="First take in what came since the last link.")
+@click.option("--witness", is_flag=True, help="Also ask the witnesses of CRYPTO_ML_WITNESSES.")
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
-def command(since: str | None, full: bool, take_in: bool, as_json: bool) -> None:
+def command(since: str | None, full: bool, take_in: bool, witness: bool, as_json: bool) -> None:
     """Hold everything that is stored as evidence against the chain of evidence, link by link.
 
     Every link, every record it names, every object a record vouches for: there, unchanged, written when it says, and
-    nothing beside them. Prints what is wrong and since when, and ends with exit code 1 where anything is. What was found
-    right before is not read again unless S3 says that it was written since; this machine remembers it in its cache.
+    nothing beside them. Prints what is wrong and since when, and ends with exit code 1 where anything is.
+
+    What was found right before is not read again unless S3 says that it was written since; this machine remembers it in
+    its cache.
     """
-    from crypto_ml.audit.verify import State, Tolerance, verify
+    from crypto_ml.audit.verify import State, Tolerance, verdict, verify
+    from crypto_ml.audit.witnessed import compared
     from crypto_ml.deployment import Deployment
     from crypto_ml.settings import Settings
     from crypto_ml.stages.evidence_chain import extend
+    from crypto_ml.stages.witnesses import witnesses
 
     settings = Settings.from_environment()
     store = Deployment(settings, probe=take_in).store
@@ -55,6 +60,10 @@ def command(since: str | None, full: bool, take_in: bool, as_json: bool) -> None
             tolerance=Tolerance(longest_run=timedelta(seconds=settings.max_run_seconds)),
             tell=tell,
         )
+    if witness:
+        if not witnesses(settings):
+            raise Refused("no witness is set: name one in CRYPTO_ML_WITNESSES")
+        found = compared(found, store, settings)
     if found.state:
         _remember(found.state.rendered(), remembered)
     if as_json:
@@ -62,7 +71,7 @@ def command(since: str | None, full: bool, take_in: bool, as_json: bool) -> None
     else:
         _print(found)
     if not found.whole:
-        raise EvidenceWrong(_wrong(found))
+        raise EvidenceWrong(verdict(found).explanation)
 
 
 def _print(found: "Verified") -> None:
@@ -80,13 +89,6 @@ def _print(found: "Verified") -> None:
         say(f"head: link {found.head.number} of {found.head.at}, sha256 {found.head.sha256}", err=True)
     if found.whole:
         say("WHOLE")
-
-
-def _wrong(found: "Verified") -> str:
-    count = "1 thing is" if len(found.findings) == 1 else f"{len(found.findings):,} things are"
-    first = min((one for one in found.findings if one.link is not None), key=lambda one: one.link or 0, default=None)
-    since = f", the first since link {first.link} of {first.since}" if first else ""
-    return f"{count} not as recorded{since}; keep the bucket as it is, and look at its versions and backups"
 
 
 def _since(text: str | None) -> int | datetime | None:

@@ -76,3 +76,19 @@ refresh_rule = dg.define_asset_job(
     "promoted.",
     tags={QUEUE: "training", **ONLY_DEAD_PROCESSES},
 )
+
+chain_evidence = dg.define_asset_job(
+    "chain_evidence",
+    selection=["evidence_chain"],
+    description="Take what came since into the chain of evidence. The schedule launches it when something came, and it "
+    "may be launched at any time.",
+    tags={QUEUE: "monitoring", **ONLY_DEAD_PROCESSES},
+)
+
+verify_evidence = dg.define_asset_job(
+    "verify_evidence",
+    selection=["evidence_chain", "evidence_verified"],
+    description="Take in what came, and hold the whole record against the chain of evidence. The schedule launches it "
+    "each day, and it may be launched at any time.",
+    tags={QUEUE: "monitoring", **ONLY_DEAD_PROCESSES},
+)

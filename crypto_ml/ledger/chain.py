@@ -111,6 +111,10 @@ class EvidenceChain:
         """A link as it was listed. Raises RecordDamaged, RecordTooNew."""
         return self.parsed(listed, self._store.read_pinned(listed))
 
+    def sha256_at(self, listed: StoredObject) -> str:
+        """The sha256 of a link's bytes as they stand."""
+        return sha256_of(self._store.read_pinned(listed))
+
     def parsed(self, listed: StoredObject, content: bytes) -> Stored:
         """A link from its bytes. Raises RecordDamaged, RecordTooNew."""
         where = self._store.uri(listed.key)

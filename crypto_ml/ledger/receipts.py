@@ -160,7 +160,7 @@ def _receipt(recorded: Any, answer_id: str, where: str) -> Receipt:
 
 
 def receipts_in(key: str, content: bytes, where: str) -> list[Receipt]:
-    """The receipts in a stored object, whether it has one or those of a delivery. Raises ReceiptDamaged, RecordTooNew."""
+    """The receipts in a stored object, one or those of a delivery. Raises ReceiptDamaged, RecordTooNew."""
     name = key.removeprefix(ANSWERS).removesuffix(".json")
     delivery, together, _ = name.partition("/")
     if together:

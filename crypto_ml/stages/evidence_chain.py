@@ -4,14 +4,12 @@ Most looks list only where something is to be expected: the newest deliveries an
 little of. Once a day a look lists everything, and only then can it be said that nothing was left out.
 """
 
-import logging
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
-from crypto_ml.errors import CryptoMLError
 from crypto_ml.forecasting.ahead import ahead
 from crypto_ml.forecasting.progress import Progress, Tell, tell_nobody
 from crypto_ml.ledger.chain import AT_ONCE, EvidenceChain, Head, Stored, moment, record_of, records_listed
@@ -55,7 +53,6 @@ FEW: Final = (
     RETRIES, RETRACTIONS, ALARMS, WATCHED, FORECAST_RECEIPTS, COMPACTIONS, TRAINING_SETS,
     f"{MODELS}champion/", f"{MODELS}bundles/",
 )  # fmt: skip
-log: Final = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -90,10 +87,8 @@ def extend(store: ObjectStore, now: datetime, *, everything: bool = False, tell:
     count = 0
     while True:
         known = _known(EvidenceChain(store))
-        last_complete = datetime.fromisoformat(known.complete.at) if known.complete else None
-        complete = everything or last_complete is None or now - last_complete >= EVERYTHING_EVERY
-        listed = list(records_listed(store, None if complete else _beginnings(known, now)))
-        new = [found for found in listed if _is_new(found, known)]
+        complete = everything or _is_everything_due(known, now)
+        listed, new = _look(known, store, now, complete=complete)
         newest = max((moment(found.last_modified) for found in listed), default=None)
         said = Progress("records", 0, len(new), "records")
         lost = False
@@ -110,13 +105,25 @@ def extend(store: ObjectStore, now: datetime, *, everything: bool = False, tell:
             return Extended(links, count, EvidenceChain(store).head(), complete)
 
 
-def extended_after(what: str, store: ObjectStore, now: datetime) -> Head | None:
-    """Add to the chain what somebody has just decided. The decision stands: where this fails, the next look does it."""
-    try:
-        return extend(store, now).head
-    except CryptoMLError as error:
-        log.warning("%s stands, and is not in the chain of evidence yet (%s); the next look takes it in", what, error)
-        return None
+def is_due(store: ObjectStore, now: datetime) -> bool:
+    """Whether there is anything to take in. Raises what the store raises, RecordDamaged, RecordTooNew."""
+    known = _known(EvidenceChain(store))
+    if known.last is not None and _is_everything_due(known, now):
+        return True
+    _, new = _look(known, store, now, complete=known.last is None)
+    return bool(new)
+
+
+def _is_everything_due(known: _Known, now: datetime) -> bool:
+    return known.complete is None or now - datetime.fromisoformat(known.complete.at) >= EVERYTHING_EVERY
+
+
+def _look(
+    known: _Known, store: ObjectStore, now: datetime, *, complete: bool
+) -> tuple[list[StoredObject], list[StoredObject]]:
+    """What is listed, and what of it is new."""
+    listed = list(records_listed(store, None if complete else _beginnings(known, now)))
+    return listed, [found for found in listed if _is_new(found, known)]
 
 
 def _known(chain: EvidenceChain) -> _Known:

@@ -23,6 +23,8 @@ PROMISED_ASSETS = {
     "machine_use",
     "drift_report",
     "refreshed_rule",
+    "evidence_chain",
+    "evidence_verified",
 }
 
 
@@ -45,6 +47,8 @@ def test_assets_jobs_sensors_and_schedules_have_the_promised_names() -> None:
         "monitor",
         "report_on_drift",
         "refresh_rule",
+        "chain_evidence",
+        "verify_evidence",
     }
     assert set(found["sensors"]) == {"uploads_sensor", "forecast_sensor", "requests_sensor", "alarm_sensor"}
     assert set(found["schedules"]) == {
@@ -54,6 +58,8 @@ def test_assets_jobs_sensors_and_schedules_have_the_promised_names() -> None:
         "daily_rule_refresh",
         "weekly_drift_report",
         "upkeep_when_due",
+        "evidence_when_new",
+        "daily_verification",
     }
 
 
