@@ -1,9 +1,12 @@
 """The record is held against its chain: whole after any work, and each way of changing it is named."""
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from time import sleep
 from uuid import uuid4
 
 import pytest
@@ -246,6 +249,30 @@ def test_an_older_answer_put_back_in_the_place_of_the_newest_is_noticed(site: Si
     for name in names:
         site.store.replace(name, older.store.read(name))
     assert site.kinds(anew=False) == dict.fromkeys(names, "published")
+
+
+def test_what_nothing_vouches_for_is_noticed(site: Site) -> None:
+    commit = "market_history/_delta_log/00000000000000000009.json"
+    for key in (commit, "predictions/rumour_preds.csv", "forecasts/2031-01-01.csv"):
+        site.store.create(key, b"{}")
+    site.store.replace(
+        "predictions/rumour_retracted.json", b"{}"
+    )  # beside what an upload was answered with, any number
+    sleep(1.1)  # S3 has whole seconds
+    site.store.create_json("receipts/claims/later.json", {})
+    assert site.kinds(anew=False) == {}
+    extend(site.store, datetime.now(UTC), everything=True)
+    assert set(site.kinds(anew=False).values()) == {"extra"}
+    assert set(site.kinds(anew=False)) == {commit, "predictions/rumour_preds.csv", "forecasts/2031-01-01.csv"}
+
+
+def test_the_document_names_a_test_for_each_row_of_who_could_change_what() -> None:
+    document = (Path(__file__).resolve().parents[2] / "docs" / "evidence.md").read_text("utf-8")
+    table = document.partition("## Who could change what")[2].partition("## Witnesses")[0]
+    named = set(re.findall(r"`(test_\w+)` \|", table))
+    assert len(named) > 12
+    written = "".join(path.read_text("utf-8") for path in Path(__file__).resolve().parents[1].rglob("test_*.py"))
+    assert {name for name in named if f"def {name}(" not in written} == set()
 
 
 def test_links_that_are_swapped_deleted_truncated_or_changed_are_noticed(site: Site) -> None:
