@@ -72,14 +72,15 @@ class Finding:
 
 @dataclass(frozen=True)
 class State:
-    """What was verified before. head: the last link then. records: those that its chain names, and links: in which one.
-    objects: key → sha256, ETag and LastModified of what records vouch for. published: what may stand where answers are
-    published. stood: what did, as objects.
-    began_with, complete: up to which moment the first look and the last one at everything took in what there was."""
+    """What was verified before. head: the last link then. records: those that its chain names; links: in which one;
+    times: when each link was made. objects: key → sha256, ETag and LastModified of what records vouch for. published:
+    what may stand where answers are published; stood: what did, as objects. began_with, complete: up to which moment
+    the first look and the last one at everything took in what there was."""
 
     head: Head
     records: Mapping[str, Record]
     links: Mapping[str, int]
+    times: Mapping[int, str]
     objects: Mapping[str, tuple[str, str, str]]
     published: Mapping[str, Sequence[Stands]]
     stood: Mapping[str, tuple[str, str, str]]
@@ -242,7 +243,7 @@ class _Look:
             self.objects, self.began_with = dict(self.state.objects), self.state.began_with
             self.complete = self.state.complete
             self.stood = dict(self.state.stood)
-            self.times[head.number] = head.at
+            self.times = dict(self.state.times)
             return head
         self.state = None
         return None
@@ -514,7 +515,15 @@ class _Look:
 
     def _state(self, head: Head, standing: Standing) -> State:
         return State(
-            head, self.records, self.links, self.objects, standing.kept(), self.stood, self.began_with, self.complete
+            head,
+            self.records,
+            self.links,
+            self.times,
+            self.objects,
+            standing.kept(),
+            self.stood,
+            self.began_with,
+            self.complete,
         )
 
 
@@ -529,7 +538,7 @@ def verdict(found: Verified) -> Verdict:
     """Whether the evidence is whole, as a check has it."""
     numbers: dict[str, float | None] = {"findings": len(found.findings), "records": found.known, "links": found.links}
     if found.whole:
-        return Verdict(True, numbers, 0, f"{found.known:,} records in {found.links:,} links are as they were")
+        return Verdict(True, numbers, 0, f"{found.known:,} records in {counted(found.links, 'link')} are as they were")
     since = first_link(found.findings)
     told = f", the first since link {since.link} of {since.since}" if since else ""
     first = found.findings[0]
@@ -549,6 +558,11 @@ def conditions(found: Verified, now: datetime) -> list[Condition]:
 def first_link(findings: Sequence[Finding]) -> Finding | None:
     """The finding that the earliest link vouches for; None where none does."""
     return min((one for one in findings if one.link is not None), key=lambda one: one.link or 0, default=None)
+
+
+def counted(count: int, what: str) -> str:
+    """So many of something, in words."""
+    return f"1 {what}" if count == 1 else f"{count:,} {what}s"
 
 
 def _things(findings: Sequence[Finding]) -> str:

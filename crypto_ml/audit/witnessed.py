@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from crypto_ml.audit.verify import Finding, Verified
+from crypto_ml.audit.verify import Finding, Verified, counted
 from crypto_ml.errors import CryptoMLError
 from crypto_ml.ledger.chain import EvidenceChain
 from crypto_ml.settings import Settings
@@ -41,4 +41,7 @@ def _held_against(witness: Witness, store: ObjectStore) -> tuple[list[Finding], 
     if not heads:
         return findings, f"{witness.name} was never told of this chain"
     last = heads[-1]
-    return findings, f"{witness.name} knows {len(heads)} links of this chain, the last is {last.number} of {last.at}"
+    return (
+        findings,
+        f"{witness.name} knows {counted(len(heads), 'link')} of this chain, the last is {last.number} of {last.at}",
+    )

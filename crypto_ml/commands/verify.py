@@ -75,6 +75,8 @@ def command(since: str | None, full: bool, take_in: bool, witness: bool, as_json
 
 
 def _print(found: "Verified") -> None:
+    from crypto_ml.audit.verify import counted
+
     for one in found.findings[:MOST_SHOWN]:
         say(str(one))
     if len(found.findings) > MOST_SHOWN:
@@ -82,7 +84,7 @@ def _print(found: "Verified") -> None:
     for note in found.notes:
         say(f"note: {note}", err=True)
     read = f"{found.records:,} of them and {found.objects:,} objects were read now, {found.bytes_read / 1e6:,.1f} MB"
-    say(f"{found.known:,} records in {found.links:,} links since {found.began}; {read}", err=True)
+    say(f"{found.known:,} records in {counted(found.links, 'link')} since {found.began}; {read}", err=True)
     if found.waiting:
         say(f"{found.waiting:,} records came since, and are in no link yet", err=True)
     if found.head:
@@ -99,9 +101,8 @@ def _since(text: str | None) -> int | datetime | None:
 
 def _remembered(store: "ObjectStore") -> Path:
     """Where this machine remembers what it verified of a store; deleting it costs time, and nothing else."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     name = sha256_of(f"{store.client.meta.endpoint_url} {store.uri('')}".encode())[:16]
-    return cache / "crypto_ml" / f"verified-{name}.json"
+    return Path("~/.cache/crypto_ml").expanduser() / f"verified-{name}.json"
 
 
 def _remember(content: bytes, path: Path) -> None:

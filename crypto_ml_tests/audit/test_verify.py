@@ -1,5 +1,6 @@
 """The record is held against its chain: whole after any work, and each way of changing it is named."""
 
+import json
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,8 +11,10 @@ from time import sleep
 from uuid import uuid4
 
 import pytest
+from click.testing import CliRunner, Result
 
 from crypto_ml.audit.verify import Finding, State, Tolerance, Verified, verify
+from crypto_ml.cli import main
 from crypto_ml.ledger.chain import EvidenceChain
 from crypto_ml.ledger.formats.chain_v1 import Link
 from crypto_ml.ledger.receipts import SEAL, sealed
@@ -249,6 +252,29 @@ def test_an_older_answer_put_back_in_the_place_of_the_newest_is_noticed(site: Si
     for name in names:
         site.store.replace(name, older.store.read(name))
     assert site.kinds(anew=False) == dict.fromkeys(names, "published")
+
+
+def test_the_command_says_what_is_wrong_and_since_when_and_remembers_what_was_right(site: Site, tmp_path: Path) -> None:
+    environment = {"CRYPTO_ML_BUCKET": site.store.bucket, "CRYPTO_ML_PREFIX": site.store.prefix, "HOME": str(tmp_path)}
+
+    def command(*arguments: str) -> Result:
+        return CliRunner().invoke(main, ["verify", *arguments], env=environment)
+
+    assert (command().stdout, command("--since", "2026-01-01").exit_code) == ("WHOLE\n", 0)
+    assert json.loads(command("--json").stdout)["records"] == 0
+    assert json.loads(command("--json", "--full").stdout)["records"] == site.before.known
+    key = "receipts/deliveries/00000001.json"
+    site.store.replace(key, b"{}")
+    wrong = command()
+    assert wrong.exit_code == 1
+    since = f"link 1 of {site.links()[0].at}"
+    assert wrong.stdout.startswith(f"changed: {key}: ")
+    assert since in wrong.stdout
+    assert since in wrong.stderr.splitlines()[-1]
+    (found,) = json.loads(command("--json").stdout)["findings"]
+    assert (found["kind"], found["key"], found["link"]) == ("changed", key, 1)
+    assert command("--since", "2").exit_code == 0
+    assert "no witness is set" in command("--witness").stderr
 
 
 def test_what_nothing_vouches_for_is_noticed(site: Site) -> None:
