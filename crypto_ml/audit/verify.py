@@ -22,15 +22,16 @@ from crypto_ml.forecasting.ahead import ahead
 from crypto_ml.forecasting.evaluation import Verdict
 from crypto_ml.forecasting.progress import Progress, Tell, tell_nobody
 from crypto_ml.ledger.alarms import Condition
-from crypto_ml.ledger.chain import EvidenceChain, Head, Stored, moment, records_listed
+from crypto_ml.ledger.chain import EvidenceChain, Head, Stored, is_record, moment, records_listed
 from crypto_ml.ledger.formats.chain_v1 import Record
 from crypto_ml.ledger.formats.reading import RecordDamaged, read_record
-from crypto_ml.ledger.layout import ANSWERED, ANSWERS, FORECAST_RECEIPTS, FORECASTS, MODELS, PREDICTIONS
+from crypto_ml.ledger.layout import ANSWERED, ANSWERS, FORECAST_RECEIPTS, FORECASTS, MODELS, PREDICTIONS, RAW
 from crypto_ml.storage.failures import ObjectChanged, ObjectMissing
 from crypto_ml.storage.objects import ObjectStore, StoredObject
 
 AT_ONCE: Final = 16
 STATE_FORMAT: Final = 1
+RECORDED_IN: Final = ("receipts/", RAW, MODELS)
 VOUCHED_ONLY: Final = (
     ("market_history/_delta_log/0", ".json"),
     (f"{MODELS}bundles/", ""),
@@ -161,6 +162,8 @@ class _Look:
     taken_in: set[str] = field(default_factory=set)
     objects: dict[str, tuple[str, str, str]] = field(default_factory=dict)
     stood: dict[str, tuple[str, str, str]] = field(default_factory=dict)
+    there: dict[str, StoredObject] = field(default_factory=dict)
+    places: set[str] = field(default_factory=set)
     wrong: set[str] = field(default_factory=set)
     rewritten: list[str] = field(default_factory=list)
     began_with: str | None = None
@@ -170,7 +173,7 @@ class _Look:
     def verified(self, since: int | datetime | None) -> Verified:
         head, began, count = self._walk()
         standing = Standing(self.state.published if self.state else {}, self.store)
-        listed = {found.key: found for found in records_listed(self.store)}
+        listed = {key: found for key, found in self._listed(RECORDED_IN).items() if is_record(key)}
         first = self._first_link(since)
         asked = self._to_read(listed, first)
         waiting = self._unknown(listed) if first is None else {}
@@ -196,6 +199,16 @@ class _Look:
         number = link if link is not None else self.links.get(key)
         self.wrong.add(key)
         self.findings.append(Finding(kind, key, what, number, self.times.get(number) if number else None))
+
+    def _listed(self, keys: Iterable[str], *, anew: bool = False) -> Mapping[str, StoredObject]:
+        """What there is in the places of some keys, and what was listed before. anew: of these places, as it is now."""
+        for place in sorted({key[: key.find("/") + 1] for key in keys}):
+            if anew or place not in self.places:
+                self.places.add(place)
+                for key in [key for key in self.there if key.startswith(place)]:
+                    del self.there[key]
+                self.there |= {found.key: found for found in self.store.list(place)}
+        return self.there
 
     def _walk(self) -> tuple[Head, str, int]:
         """Every link behind those that were verified before, held against the one before it."""
@@ -408,7 +421,7 @@ class _Look:
                     self.wrong_with("inconsistent", key, f"it vouches for another {name} than a record before it does")
                 wanted[name] = sha256
                 by[name] = key
-        there = _listed(wanted, self.store)
+        there = self._listed(wanted)
         asked = []
         for key, sha256 in wanted.items():
             found = there.get(key)
@@ -458,7 +471,7 @@ class _Look:
 
     def _not_as_expected(self, standing: Standing) -> dict[str, str]:
         expected = standing.expected()
-        there = _listed(expected, self.store)
+        there = self._listed(expected, anew=True)
         wrong: dict[str, str] = {}
         asked = []
         for key, may_stand in expected.items():
@@ -499,7 +512,9 @@ class _Look:
         until = datetime.fromisoformat(self.complete) - self.tolerance.late
         expected = standing.expected()
         for prefix, ending in VOUCHED_ONLY:
-            for found in self.store.list(prefix):
+            for found in self._listed([prefix]).values():
+                if not found.key.startswith(prefix):
+                    continue
                 known = any(found.key in some for some in (self.records, self.objects, expected, self.wrong))
                 if found.key.endswith(ending) and not known and begin < found.last_modified < until:
                     written = moment(found.last_modified)
@@ -525,13 +540,6 @@ class _Look:
             self.began_with,
             self.complete,
         )
-
-
-def _listed(keys: Iterable[str], store: ObjectStore) -> dict[str, StoredObject]:
-    """Those of some keys that are there."""
-    wanted = set(keys)
-    prefixes = sorted({key[: key.find("/") + 1] for key in wanted})
-    return {found.key: found for prefix in prefixes for found in store.list(prefix) if found.key in wanted}
 
 
 def verdict(found: Verified) -> Verdict:
