@@ -77,8 +77,8 @@ class _Known:
     records: dict[str, tuple[str, str]]
 
 
-def extend(store: ObjectStore, now: datetime, *, everything: bool = False, tell: Tell = tell_nobody) -> Extended:
-    """Add what came to the chain. everything: look at everything, although that is not due.
+def extend(store: ObjectStore, now: datetime, *, everything: bool | None = None, tell: Tell = tell_nobody) -> Extended:
+    """Add what came to the chain. everything: whether to look at everything; None: where that is due.
 
     Of two at once each record is taken in by one: who comes second looks again. Raises what the store raises,
     RecordDamaged or RecordTooNew where the chain cannot be read.
@@ -87,7 +87,7 @@ def extend(store: ObjectStore, now: datetime, *, everything: bool = False, tell:
     count = 0
     while True:
         known = _known(EvidenceChain(store))
-        complete = everything or _is_everything_due(known, now)
+        complete = _is_everything_due(known, now) if everything is None else everything
         listed, new = _look(known, store, now, complete=complete)
         newest = max((moment(found.last_modified) for found in listed), default=None)
         said = Progress("records", 0, len(new), "records")

@@ -1,7 +1,7 @@
 """The chain of evidence as assets: what came is taken in every few minutes, and the whole is verified every day."""
 
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import dagster as dg
 
@@ -146,7 +146,7 @@ def _state(context: dg.AssetExecutionContext, store: "ObjectStore") -> "State | 
     return State.read(content) if sha256_of(content) == named.value else None
 
 
-def _shown(found: "Verified") -> dict[str, object]:
+def _shown(found: "Verified") -> dict[str, Any]:
     wrong = [
         {"kind": one.kind, "object": one.key, "what": one.what, "link": one.link, "since": one.since or ""}
         for one in found.findings[:MOST_LISTED]
