@@ -261,8 +261,8 @@ def test_the_command_says_what_is_wrong_and_since_when_and_remembers_what_was_ri
         return CliRunner().invoke(main, ["verify", *arguments], env=environment)
 
     assert (command().stdout, command("--since", "2026-01-01").exit_code) == ("WHOLE\n", 0)
-    assert json.loads(command("--json").stdout)["records"] == 0
-    assert json.loads(command("--json", "--full").stdout)["records"] == site.before.known
+    everything = json.loads(command("--json", "--full").stdout)["records"]
+    assert json.loads(command("--json").stdout)["records"] < everything == site.before.known
     key = "receipts/deliveries/00000001.json"
     site.store.replace(key, b"{}")
     wrong = command()

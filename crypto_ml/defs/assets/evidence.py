@@ -64,7 +64,9 @@ def evidence_chain(context: dg.AssetExecutionContext, platform: Platform) -> dg.
         told = tell_witnesses(found.head, store, platform.settings, now) if found.head else []
     for one in told:
         (context.log.warning if one.problem else context.log.info)("%s", visible(str(one)))
-    head = {"head": found.head.number, "head_sha256": found.head.sha256, "head_at": found.head.at} if found.head else {}
+    head: dict[str, Any] = {}
+    if found.head:
+        head = {"head": found.head.number, "head_sha256": found.head.sha256, "head_at": found.head.at}
     return dg.MaterializeResult(
         metadata={
             **head,
