@@ -30,6 +30,7 @@ from crypto_ml.commands import (
     score,
     serve,
     tune,
+    verify,
 )
 from crypto_ml.errors import CryptoMLError
 from crypto_ml.visible import visible
@@ -111,6 +112,7 @@ for module in (
     explain,
     tune,
     audit,
+    verify,
     handover,
     make_model,
 ):

@@ -3,10 +3,21 @@
 import dagster as dg
 
 from crypto_ml.defs.alarm_sensor import alarm_sensor
-from crypto_ml.defs.assets import backtest, forecasts, models, monitoring, refreshing, rescoring, upkeep, uploads
+from crypto_ml.defs.assets import (
+    backtest,
+    evidence,
+    forecasts,
+    models,
+    monitoring,
+    refreshing,
+    rescoring,
+    upkeep,
+    uploads,
+)
 from crypto_ml.defs.assets.requests import served_predictions
 from crypto_ml.defs.forecast_sensor import forecast_sensor
 from crypto_ml.defs.jobs import (
+    chain_evidence,
     daily_forecast,
     monitor,
     promote_model,
@@ -15,6 +26,7 @@ from crypto_ml.defs.jobs import (
     rescore,
     retrain,
     score_uploads,
+    verify_evidence,
 )
 from crypto_ml.defs.jobs import upkeep as upkeep_job
 from crypto_ml.defs.requests_sensor import requests_sensor
@@ -24,6 +36,8 @@ from crypto_ml.defs.schedules import (
     daily_forecast_at_close,
     daily_monitoring,
     daily_rule_refresh,
+    daily_verification,
+    evidence_when_new,
     upkeep_when_due,
     weekly_drift_report,
     weekly_retraining,
@@ -37,7 +51,7 @@ def build_defs(settings: Settings) -> dg.Definitions:
     return dg.Definitions(
         assets=[
             *dg.load_assets_from_modules(
-                [uploads, models, backtest, forecasts, upkeep, monitoring, refreshing, rescoring]
+                [uploads, models, backtest, forecasts, upkeep, monitoring, refreshing, rescoring, evidence]
             ),
             served_predictions,
         ],
@@ -52,6 +66,8 @@ def build_defs(settings: Settings) -> dg.Definitions:
             report_on_drift,
             refresh_rule,
             rescore,
+            chain_evidence,
+            verify_evidence,
         ],
         schedules=[
             weekly_retraining,
@@ -60,6 +76,8 @@ def build_defs(settings: Settings) -> dg.Definitions:
             daily_rule_refresh,
             weekly_drift_report,
             upkeep_when_due,
+            evidence_when_new,
+            daily_verification,
         ],
         sensors=[uploads_sensor, forecast_sensor, requests_sensor, alarm_sensor],
         resources={"platform": Platform.of(settings)},

@@ -126,6 +126,11 @@ class Settings(BaseModel):
         description="where [alarms are sent](docs/monitoring.md#where-alarms-go): URLs as apprise has them, with "
         "spaces between them; nothing of them is logged or recorded",
     )
+    witnesses: SecretStr | None = Field(
+        default=None,
+        description="who is told of the [chain of evidence](docs/evidence.md#witnesses): URLs with commas between "
+        "them; nothing of them is logged or recorded",
+    )
     retrain_on_alarm: bool = Field(
         default=False, description="`true`: an alarm about the model that stands for two days asks for a retrain, once"
     )

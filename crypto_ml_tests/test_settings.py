@@ -57,6 +57,7 @@ def test_every_variable_is_read(environment: pytest.MonkeyPatch, tmp_path: Path)
         environment="preprod",
         image="crypto_ml@sha256:0",
         alarm_urls=SecretStr("json://token@inbox"),
+        witnesses=SecretStr("file:///heads.jsonl"),
         retrain_on_alarm=True,
         serve_tokens="charts read 0",
         serve_tokens_file=tmp_path,
@@ -75,7 +76,7 @@ def test_every_variable_is_read(environment: pytest.MonkeyPatch, tmp_path: Path)
 
 
 def test_a_variable_that_holds_a_secret_is_shown_to_no_other_shell(environment: pytest.MonkeyPatch) -> None:
-    assert secret_variables() == {"CRYPTO_ML_ALARM_URLS"}
+    assert secret_variables() == {"CRYPTO_ML_ALARM_URLS", "CRYPTO_ML_WITNESSES"}
     environment.setenv("CRYPTO_ML_ALARM_URLS", "slack://a/b/c")
     environment.setenv("CRYPTO_ML_PREFIX", "team")
     shown = chosen_settings()

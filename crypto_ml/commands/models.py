@@ -150,6 +150,7 @@ def _decide(
     version: str | None, by: str, why: str, override: str | None, environment: Environment | None
 ) -> "Champion":
     from crypto_ml.deployment import Deployment
+    from crypto_ml.stages.chained_decisions import chained_decision
     from crypto_ml.stages.experiments import told_of_decision
     from crypto_ml.stages.promotion import Decision, decide
 
@@ -158,6 +159,8 @@ def _decide(
     champion = decide(Decision(version, by, why, override), registry, deployment.history, datetime.now(UTC))
     for said in told_of_decision(champion, registry).values():
         say(f"MLflow: {said}", err=True)
+    for said in chained_decision(f"entry {champion.pointer} of the pointer", deployment, datetime.now(UTC)):
+        say(said, err=True)
     return champion
 
 

@@ -25,11 +25,14 @@ def command(upload: str, by: str, why: str, everything: bool, as_json: bool) -> 
     from crypto_ml.deployment import Deployment
     from crypto_ml.ledger.deliveries import DeliveryLog
     from crypto_ml.settings import Settings
+    from crypto_ml.stages.chained_decisions import chained_decision
     from crypto_ml.stages.retraction import Decision, retract
 
     deployment = Deployment(Settings.from_environment())
     store = deployment.store
     retracted = retract(Decision(upload, by, why, everything), store, deployment.history, datetime.now(UTC))
+    for said in chained_decision("the retraction", deployment, datetime.now(UTC)):
+        say(said, err=True)
     if as_json:
         print_json([asdict(used(one, store)) for one in retracted])
         return

@@ -83,3 +83,19 @@ rescore = dg.define_asset_job(
     description="Score the rows of a month again, by the champion or another model; backfill it for a year.",
     tags={QUEUE: "training", **ONLY_DEAD_PROCESSES},
 )
+
+chain_evidence = dg.define_asset_job(
+    "chain_evidence",
+    selection=["evidence_chain"],
+    description="Take what came since into the chain of evidence. The schedule launches it when something came, and it "
+    "may be launched at any time.",
+    tags={QUEUE: "monitoring", **ONLY_DEAD_PROCESSES},
+)
+
+verify_evidence = dg.define_asset_job(
+    "verify_evidence",
+    selection=["evidence_chain", "evidence_verified"],
+    description="Take in what came, and hold the whole record against the chain of evidence. The schedule launches it "
+    "each day, and it may be launched at any time.",
+    tags={QUEUE: "monitoring", **ONLY_DEAD_PROCESSES},
+)

@@ -36,12 +36,15 @@ class Retraction(dg.Config):
 def retract_op(context: dg.OpExecutionContext, platform: Platform, config: Retraction) -> None:
     """Make the rows of an upload void, and list the answers, forecasts and models that had used them."""
     from crypto_ml.audit.retractions import used
+    from crypto_ml.stages.chained_decisions import chained_decision
     from crypto_ml.stages.retraction import Decision, retract
 
     with explained():
         deployment = platform.deployment
         decision = Decision(config.upload, config.by, config.why, config.everything).of_run(first_run(context.run))
         done = retract(decision, deployment.store, deployment.history, datetime.now(UTC))
+        for said in chained_decision("the retraction", deployment, datetime.now(UTC)):
+            context.log.warning(visible(said))
         for one in done:
             found = used(one, deployment.store)
             context.log.info(visible(f"{found.retraction.upload.key}: {found.rows} rows count as void from now on"))

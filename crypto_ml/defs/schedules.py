@@ -3,7 +3,16 @@ upkeep when it is due. Times are UTC."""
 
 import dagster as dg
 
-from crypto_ml.defs.jobs import daily_forecast, monitor, refresh_rule, report_on_drift, retrain, upkeep
+from crypto_ml.defs.jobs import (
+    chain_evidence,
+    daily_forecast,
+    monitor,
+    refresh_rule,
+    report_on_drift,
+    retrain,
+    upkeep,
+    verify_evidence,
+)
 from crypto_ml.defs.partitions import last_week, week_end
 from crypto_ml.defs.resources import Platform
 from crypto_ml.errors import CryptoMLError
@@ -86,3 +95,32 @@ def upkeep_when_due(platform: Platform) -> dg.RunRequest | dg.SkipReason:
     except CryptoMLError as error:
         return dg.SkipReason(visible(f"could not look at the tables: {error}"))
     return dg.RunRequest() if due else dg.SkipReason("nothing to put together")
+
+
+@dg.schedule(
+    name="evidence_when_new",
+    job=chain_evidence,
+    cron_schedule="4-59/10 * * * *",
+    execution_timezone="UTC",
+    description="Every ten minutes, where records came that no link of the chain of evidence names yet.",
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+)
+def evidence_when_new(context: dg.ScheduleEvaluationContext, platform: Platform) -> dg.RunRequest | dg.SkipReason:
+    """One tick: a look whether there is anything. What is asked for twice finds nothing left to do."""
+    from crypto_ml.stages.evidence_chain import is_due
+
+    try:
+        due = is_due(platform.deployment.store, context.scheduled_execution_time)
+    except CryptoMLError as error:
+        return dg.SkipReason(visible(f"could not look at the evidence: {error}"))
+    return dg.RunRequest() if due else dg.SkipReason("nothing came")
+
+
+daily_verification = dg.ScheduleDefinition(
+    name="daily_verification",
+    job=verify_evidence,
+    cron_schedule="20 4 * * *",
+    execution_timezone="UTC",
+    description="Each morning: the whole record held against the chain of evidence.",
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+)

@@ -5,6 +5,7 @@ carries its order, which names it, so that of any number of forecasts that come 
 newest stays.
 """
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from typing import Any, Final, Self
 
 from crypto_ml.ledger.formats.forecast_v1 import FORMAT, KIND, ForecastReceipt, name_of
 from crypto_ml.ledger.formats.reading import RecordDamaged, read_record, too_new
-from crypto_ml.ledger.layout import forecast_receipt_key
+from crypto_ml.ledger.layout import FORECAST_RECEIPTS, forecast_receipt_key
 from crypto_ml.ledger.receipts import SEAL, sealed, sealed_schema
 from crypto_ml.storage.failures import AlreadyExists
 from crypto_ml.storage.objects import ORDER, ObjectStore
@@ -102,8 +103,16 @@ def write_forecast_receipt(receipt: ForecastReceipt, store: ObjectStore) -> Fore
 def read_forecast_receipt(forecast_id: str, store: ObjectStore) -> ForecastReceipt:
     """The receipt of a forecast. Raises ObjectMissing, ForecastReceiptDamaged, RecordTooNew."""
     key = forecast_receipt_key(forecast_id)
-    where = store.uri(key)
-    recorded = store.read_json(key)
+    return forecast_receipt_in(key, store.read(key), store.uri(key))
+
+
+def forecast_receipt_in(key: str, content: bytes, where: str) -> ForecastReceipt:
+    """The receipt that stands under a key, from its bytes. Raises ForecastReceiptDamaged, RecordTooNew."""
+    forecast_id = key.removeprefix(FORECAST_RECEIPTS).removesuffix(".json")
+    try:
+        recorded = json.loads(content)
+    except ValueError:
+        recorded = None
     damaged = ForecastReceiptDamaged(f"{where} is not as it was written; restore it")
     if not isinstance(recorded, dict) or recorded.get("kind") != KIND:
         raise damaged

@@ -129,7 +129,10 @@ def read_receipt(answer_id: str, store: ObjectStore) -> Receipt:
 
 def _read_together(key: str, delivery: str, store: ObjectStore) -> Mapping[str, Any]:
     """The documents of receipts that stand in one object, by the ids of their answers."""
-    stored, where = store.read(key), store.uri(key)
+    return _documents(store.read(key), delivery, store.uri(key))
+
+
+def _documents(stored: bytes, delivery: str, where: str) -> Mapping[str, Any]:
     try:
         whole = receipts_v1.is_whole(stored, delivery)
         found = json.loads(stored)
@@ -154,6 +157,19 @@ def _receipt(recorded: Any, answer_id: str, where: str) -> Receipt:
     receipt = read_record(Receipt, said, where)
     object.__setattr__(receipt, "recorded", recorded)
     return receipt
+
+
+def receipts_in(key: str, content: bytes, where: str) -> list[Receipt]:
+    """The receipts in a stored object, one or those of a delivery. Raises ReceiptDamaged, RecordTooNew."""
+    name = key.removeprefix(ANSWERS).removesuffix(".json")
+    delivery, together, _ = name.partition("/")
+    if together:
+        return [_receipt(one, answer, where) for answer, one in _documents(content, delivery, where).items()]
+    try:
+        recorded = json.loads(content)
+    except ValueError:
+        recorded = None
+    return [_receipt(recorded, name, where)]
 
 
 def receipts_of(delivery: str, store: ObjectStore) -> Iterator[Receipt]:

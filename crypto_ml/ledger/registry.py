@@ -5,6 +5,7 @@ say who made what champion, when, why, and what the gates said. A decision has a
 `prod` takes only what `preprod` serves.
 """
 
+import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -16,7 +17,7 @@ from crypto_ml.errors import Blocked, Refused
 from crypto_ml.forecasting.bundle import MANIFEST, ModelBundle
 from crypto_ml.ledger.clock import not_before
 from crypto_ml.ledger.formats import pointer_v1, pointer_v2
-from crypto_ml.ledger.formats.reading import read_record, too_new
+from crypto_ml.ledger.formats.reading import RecordDamaged, read_record, too_new
 from crypto_ml.ledger.layout import MODELS, Environment, bundle_prefix, champions_prefix
 from crypto_ml.ledger.log import AppendOnlyLog, Entry
 from crypto_ml.storage.caller import Caller, who
@@ -369,6 +370,15 @@ def _champion(number: int, document: Mapping[str, Any], where: str) -> Champion:
     known = {one.name for one in fields(Champion)}
     said = {name: value for name, value in vars(entry).items() if name in known}
     return Champion(pointer=number, recorded=document, **said)
+
+
+def champion_in(number: int, content: bytes, where: str) -> Champion:
+    """The entry of a pointer that stands somewhere, from its bytes. Raises RecordTooNew, RecordDamaged."""
+    try:
+        document = json.loads(content)
+    except ValueError as error:
+        raise RecordDamaged(f"{where} is not as it was written; restore it") from error
+    return _champion(number, document, where)
 
 
 def _of_decision(entries: Iterable[Champion], decision: str | None) -> Champion | None:

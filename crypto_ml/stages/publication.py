@@ -5,7 +5,6 @@ place of one of a newer delivery, and nothing is published that no receipt vouch
 their ends, what stands is the same.
 """
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -18,7 +17,7 @@ import pyarrow.dataset as ds
 
 from crypto_ml.digest import sha256_of, sha256_of_file
 from crypto_ml.forecasting.answers import REJECTED_ROWS, append_csv
-from crypto_ml.ledger.formats.outcomes_v1 import answered
+from crypto_ml.ledger.formats.outcomes_v1 import answered, may_be_replaced
 from crypto_ml.ledger.formats.receipt_v2 import Receipt, Vouched
 from crypto_ml.ledger.layout import CSV, JSON, answer_keys, answered_key
 from crypto_ml.ledger.receipts import DeliveryReceipts, read_receipt, write_receipt
@@ -160,7 +159,7 @@ def close(delivery: str, receipts: Sequence[Receipt], store: ObjectStore) -> Non
         store.create_json(key, outcomes)
     except AlreadyExists:  # answered before; this time with another model, or by a run that was retried
         found, content = store.fetch(key)
-        if any(one["answer_id"] is None for one in json.loads(content).values()):
+        if may_be_replaced(content):
             with suppress(Conflict):
                 store.replace(key, rendered(outcomes), if_match=found.etag, content_type=JSON)
 

@@ -5,6 +5,7 @@ small uploads of a delivery are kept together, one behind the other, as one obje
 before is not decided here but when the answer is published: runs may overlap.
 """
 
+import json
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -18,7 +19,7 @@ from crypto_ml.digest import sha256_of
 from crypto_ml.forecasting.uploads.file_kinds import foreign_name
 from crypto_ml.ledger.clock import not_before
 from crypto_ml.ledger.deliveries import Delivery, Upload
-from crypto_ml.ledger.formats.reading import read_record, too_new
+from crypto_ml.ledger.formats.reading import RecordDamaged, read_record, too_new
 from crypto_ml.ledger.formats.receipt_v2 import Outcome
 from crypto_ml.ledger.layout import UPLOADS, answer_keys, has_table_name, raw_key, received_key, together_key
 from crypto_ml.storage.failures import AlreadyExists, ObjectChanged, ObjectMissing
@@ -131,9 +132,18 @@ def receive(delivery: Delivery, store: ObjectStore, now: datetime) -> Received:
 def read_received(delivery: str, store: ObjectStore) -> Received:
     """The record of what was received. Raises ObjectMissing."""
     key = received_key(delivery)
-    received = read_record(Received, store.read_json(key), store.uri(key))
+    return received_in(store.read(key), store.uri(key))
+
+
+def received_in(content: bytes, where: str) -> Received:
+    """The record of what was received, from its bytes. Raises RecordDamaged, RecordTooNew."""
+    try:
+        document = json.loads(content)
+    except ValueError as error:
+        raise RecordDamaged(f"{where} is not as it was written; restore it") from error
+    received = read_record(Received, document, where)
     if received.format > FORMAT:
-        raise too_new("record of what was received", store.uri(key), received.format, FORMAT)
+        raise too_new("record of what was received", where, received.format, FORMAT)
     return received
 
 

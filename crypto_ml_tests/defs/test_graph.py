@@ -24,6 +24,8 @@ PROMISED_ASSETS = {
     "drift_report",
     "refreshed_rule",
     "rescored_month",
+    "evidence_chain",
+    "evidence_verified",
 }
 
 
@@ -47,6 +49,8 @@ def test_assets_jobs_sensors_and_schedules_have_the_promised_names() -> None:
         "report_on_drift",
         "refresh_rule",
         "rescore",
+        "chain_evidence",
+        "verify_evidence",
     }
     assert set(found["sensors"]) == {"uploads_sensor", "forecast_sensor", "requests_sensor", "alarm_sensor"}
     assert set(found["schedules"]) == {
@@ -56,6 +60,8 @@ def test_assets_jobs_sensors_and_schedules_have_the_promised_names() -> None:
         "daily_rule_refresh",
         "weekly_drift_report",
         "upkeep_when_due",
+        "evidence_when_new",
+        "daily_verification",
     }
 
 

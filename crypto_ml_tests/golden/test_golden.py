@@ -1,13 +1,17 @@
 """What earlier releases wrote is traced, replayed and served by this one."""
 
+from datetime import UTC, datetime
+
 import pytest
 
 from crypto_ml.audit import forecast_replay, forecast_trace
 from crypto_ml.audit.references import Reference, resolve
 from crypto_ml.audit.replay import replay
 from crypto_ml.audit.trace import trace
+from crypto_ml.audit.verify import verify
 from crypto_ml.ledger.registry import Registry
 from crypto_ml.sample import sample_upload
+from crypto_ml.stages.evidence_chain import extend
 from crypto_ml.storage.history import MarketHistory
 from crypto_ml.storage.objects import ObjectStore
 from crypto_ml_tests.golden.evidence import Golden, releases, restore
@@ -60,9 +64,15 @@ def test_every_forecast_that_has_a_receipt_is_traced_and_comes_out_again(golden:
         )
 
 
-def test_the_champion_and_the_history_go_on_serving(golden: Golden, store: ObjectStore) -> None:
+def test_the_champion_and_the_history_go_on_serving_and_the_evidence_is_chained_and_whole(
+    golden: Golden, store: ObjectStore
+) -> None:
+    extend(store, datetime.now(UTC))
+    verified = verify(store)
+    assert verified.findings == ()
+    assert verified.objects > 50
     assert tuple(entry.version for entry in Registry(store).champions()) == golden.champions
-    road = Road(store, Registry(store).load(golden.champions[-1]))
+    road = Road(store, Registry(store).load(golden.champions[-1]), now=datetime.now(UTC))
     before = road.history.count()
     lines = sample_upload().decode().splitlines()
     newest = max(line.split(",")[3] for line in lines[1:])
@@ -74,6 +84,8 @@ def test_the_champion_and_the_history_go_on_serving(golden: Golden, store: Objec
     assert (receipt.outcome, receipt.rows.predicted) == ("PREDICTED", len(lines) - 1)
     assert road.history.count() == before + len(lines) - 1
     assert str(replay(receipt.answer_id, store)) == "IDENTICAL"
+    extend(store, datetime.now(UTC))
+    assert verify(store, state=verified.state).findings == ()
 
 
 def test_what_was_taken_back_stays_void_and_its_answer_comes_out_again(golden: Golden, store: ObjectStore) -> None:

@@ -260,6 +260,7 @@ class Promotion(dg.Config):
 )
 def champion_model(context: dg.AssetExecutionContext, platform: Platform, config: Promotion) -> dg.MaterializeResult:
     """The pointer to the model that serves; its history says who promoted what, when and why."""
+    from crypto_ml.stages.chained_decisions import chained_decision
     from crypto_ml.stages.experiments import told_of_decision
     from crypto_ml.stages.promotion import Decision, decide
 
@@ -278,6 +279,8 @@ def champion_model(context: dg.AssetExecutionContext, platform: Platform, config
             # carried out before, by a run that was executed again, it may have been followed by another since
             champion = max(champion, decided, key=lambda entry: entry.pointer)
             mirrored = told_of_decision(champion, deployment.registry)
+            for said in chained_decision(f"entry {decided.pointer} of the pointer", deployment, datetime.now(UTC)):
+                context.log.warning(visible(said))
             decided_on = f"{decided.version}: {decided.action} by {decided.by}, entry {decided.pointer} of the pointer"
     context.log.info(visible(decided_on))
     return dg.MaterializeResult(

@@ -74,7 +74,7 @@ def prediction_performance(context: dg.AssetExecutionContext, platform: Platform
         "not_worse_than_last_close": stage.not_worse_than_last_close(found),
         "intervals_hold": stage.intervals_hold(found),
     }
-    return _result(context, platform, shown, checks, stage.conditions(found))
+    return looked_after(context, platform, shown, checks, stage.conditions(found))
 
 
 def _shown_performance(found: Any) -> dict[str, Any]:
@@ -164,7 +164,7 @@ def model_drift(context: dg.AssetExecutionContext, platform: Platform) -> dg.Mat
             "reference": found.reference.source if found.reference else "none",
         }
     checks = {"model_is_what_it_was": stage.model_is_what_it_was(found)}
-    return _result(context, platform, shown, checks, stage.conditions(found))
+    return looked_after(context, platform, shown, checks, stage.conditions(found))
 
 
 DATA_CHECKS: Final = {
@@ -197,7 +197,7 @@ def data_faults(context: dg.AssetExecutionContext, platform: Platform) -> dg.Mat
         one = stage.data_faults(platform.deployment, now)
     if one is None:
         nothing = Verdict(True, {}, 0.0, "the history has no rows yet")
-        return _result(context, platform, {"dagster/row_count": 0}, dict.fromkeys(_names(), nothing), [])
+        return looked_after(context, platform, {"dagster/row_count": 0}, dict.fromkeys(_names(), nothing), [])
     found = one.found
     numbers = {"large_gaps": found.large_gaps, "psi": found.psi}
     caption = f"share of opens far from the close before, by day; the limit of {RECENT_DAYS} days is orange"
@@ -221,7 +221,7 @@ def data_faults(context: dg.AssetExecutionContext, platform: Platform) -> dg.Mat
         **({"series_of": one.series_of} if one.series_of else {}),
     }
     checks = {DATA_CHECKS[name][0]: verdict for name, verdict in stage.verdicts(one).items()}
-    return _result(context, platform, shown, checks, stage.conditions(one, now))
+    return looked_after(context, platform, shown, checks, stage.conditions(one, now))
 
 
 def _names() -> list[str]:
@@ -261,7 +261,7 @@ def service_health(context: dg.AssetExecutionContext, platform: Platform) -> dg.
     if len(found.lags):
         shown = {"lags": drawn([Line(found.lags, PREDICTED)], "seconds from upload to answer, by delivery"), **shown}
     checks = {"answers_in_time": stage.answers_in_time(found), "nothing_given_up": stage.nothing_given_up(found)}
-    return _result(context, platform, shown, checks, stage.conditions(found))
+    return looked_after(context, platform, shown, checks, stage.conditions(found))
 
 
 @dg.asset(
@@ -307,7 +307,7 @@ def machine_use(context: dg.AssetExecutionContext, platform: Platform) -> dg.Mat
         ),
     }
     checks = {"runs_fit_in_memory": stage.runs_fit_in_memory(found), "runs_succeed": stage.runs_succeed(found)}
-    return _result(context, platform, shown, checks, stage.conditions(found))
+    return looked_after(context, platform, shown, checks, stage.conditions(found))
 
 
 @dg.asset(
@@ -336,12 +336,14 @@ def drift_report(context: dg.AssetExecutionContext, platform: Platform) -> dg.Ma
     )
 
 
-def _result(
+def looked_after(
     context: dg.AssetExecutionContext,
     platform: Platform,
     shown: dict[str, Any],
     checks: "dict[str, Verdict]",
     conditions: "Sequence[Condition]",
+    *,
+    severity: dg.AssetCheckSeverity = WARN,
 ) -> dg.MaterializeResult:
     """What an asset shows, and what becomes of its alarms."""
     from crypto_ml.stages.monitoring.alarms import look_after
@@ -359,5 +361,5 @@ def _result(
     ]
     return dg.MaterializeResult(
         metadata={**shown, "alarms": len(standing), **({"standing_alarms": records(alarms)} if alarms else {})},
-        check_results=[check_result(name, verdict, WARN) for name, verdict in checks.items()],
+        check_results=[check_result(name, verdict, severity) for name, verdict in checks.items()],
     )

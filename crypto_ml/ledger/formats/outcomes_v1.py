@@ -4,6 +4,7 @@ An outcome names its answer. One without was given up, and says why; since 0.2 a
 it again it was tried last (see `retries_v1`).
 """
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -39,3 +40,11 @@ def was_given_up(outcomes: Outcomes) -> bool:
 def tried_for(outcomes: Outcomes) -> int:
     """The number of the last request that what was given up was tried for; 0 where nobody had asked."""
     return max((int(outcome.get("retry", 0)) for outcome in outcomes.values() if is_given_up(outcome)), default=0)
+
+
+def may_be_replaced(stored: bytes) -> bool:
+    """Whether a stored list of outcomes gives way to one that was answered: an upload in it has no answer."""
+    try:
+        return any(outcome["answer_id"] is None for outcome in json.loads(stored).values())
+    except (ValueError, AttributeError, TypeError, KeyError):  # damaged: nothing takes its place
+        return False

@@ -1,0 +1,577 @@
+"""The whole record held against the chain of evidence: every link, every record it names, what those vouch for.
+
+What S3 itself says is believed: when an object was written (LastModified) cannot be chosen by whoever writes it. What a
+record claims about its own time is held against that.
+
+A record or an object that was read and found right is not read again as long as S3 says that it was not written since
+(`State`). What that state says only saves time; whoever does not trust where it was kept verifies without it.
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from crypto_ml.audit.vouching import Claim, Said, repeated_otherwise, said_by
+from crypto_ml.audit.what_stands import Standing, Stands
+from crypto_ml.digest import sha256_of
+from crypto_ml.errors import CryptoMLError, Refused, Unavailable
+from crypto_ml.forecasting.ahead import ahead
+from crypto_ml.forecasting.evaluation import Verdict
+from crypto_ml.forecasting.progress import Progress, Tell, tell_nobody
+from crypto_ml.ledger.alarms import Condition
+from crypto_ml.ledger.chain import EvidenceChain, Head, Stored, is_record, moment, records_listed
+from crypto_ml.ledger.formats.chain_v1 import Record
+from crypto_ml.ledger.formats.reading import RecordDamaged, read_record
+from crypto_ml.ledger.layout import ANSWERED, ANSWERS, FORECAST_RECEIPTS, FORECASTS, MODELS, PREDICTIONS, RAW
+from crypto_ml.storage.failures import ObjectChanged, ObjectMissing
+from crypto_ml.storage.objects import ObjectStore, StoredObject
+
+AT_ONCE: Final = 16
+STATE_FORMAT: Final = 1
+RECORDED_IN: Final = ("receipts/", RAW, MODELS)
+VOUCHED_ONLY: Final = (
+    ("market_history/_delta_log/0", ".json"),
+    (f"{MODELS}bundles/", ""),
+    (PREDICTIONS, ".csv"),
+    (FORECASTS, ".csv"),
+)
+"""What nothing writes before a record vouches for it, or soon after: prefix and ending. Runs that died leave other
+objects behind, such as data files that no commit names."""
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """How far times may be apart, and why.
+
+    clocks: of whoever writes a record, and of the store. longest_run: between what a run says of the time and what it
+    writes. late: how much later than its LastModified an object may come to be listed (see `evidence_chain.LATE`).
+    """
+
+    clocks: timedelta = timedelta(minutes=15)
+    longest_run: timedelta = timedelta(hours=2)
+    late: timedelta = timedelta(hours=1)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that is wrong. kind: a word for programs. key: the object. link, since: the number and the time of the
+    link that vouches for how it was; None where none does."""
+
+    kind: str
+    key: str
+    what: str
+    link: int | None = None
+    since: str | None = None
+
+    def __str__(self) -> str:
+        since = f" (link {self.link} of {self.since})" if self.link is not None else ""
+        return f"{self.kind}: {self.key}: {self.what}{since}"
+
+
+@dataclass(frozen=True)
+class State:
+    """What was verified before. head: the last link then. records: those that its chain names; links: in which one;
+    times: when each link was made. objects: key → sha256, ETag and LastModified of what records vouch for. published:
+    what may stand where answers are published; stood: what did, as objects. began_with, complete: up to which moment
+    the first look and the last one at everything took in what there was."""
+
+    head: Head
+    records: Mapping[str, Record]
+    links: Mapping[str, int]
+    times: Mapping[int, str]
+    objects: Mapping[str, tuple[str, str, str]]
+    published: Mapping[str, Sequence[Stands]]
+    stood: Mapping[str, tuple[str, str, str]]
+    began_with: str | None = None
+    complete: str | None = None
+    format: int = STATE_FORMAT
+
+    def rendered(self) -> bytes:
+        """The state as it is kept."""
+        return json.dumps(asdict(self), separators=(",", ":")).encode()
+
+    @classmethod
+    def read(cls, content: bytes) -> "State | None":
+        """A state that was kept; None where it cannot be used, and everything is verified."""
+        try:
+            found = read_record(State, json.loads(content), "the state of an earlier look")
+        except (ValueError, RecordDamaged):
+            return None
+        return found if found.format == STATE_FORMAT else None
+
+
+@dataclass(frozen=True)
+class Verified:
+    """What a look found. began: when the first link was made; what is in links taken in by the first look was there
+    before. waiting: records that no link names yet. records, objects, bytes_read: how many were read.
+    known: how many records are in the chain. notes: what is no fault, and worth knowing."""
+
+    findings: Sequence[Finding]
+    notes: Sequence[str]
+    head: Head | None
+    began: str | None
+    links: int
+    known: int
+    records: int
+    objects: int
+    bytes_read: int
+    waiting: int
+    state: State | None = field(default=None, repr=False)
+
+    @property
+    def whole(self) -> bool:
+        return not self.findings
+
+    def document(self) -> dict[str, Any]:
+        """As JSON has it."""
+        found = {name: value for name, value in asdict(self).items() if name != "state"}
+        return {"whole": self.whole, **found}
+
+
+class NoChain(Refused):
+    """A store whose evidence was never chained."""
+
+
+def verify(
+    store: ObjectStore,
+    *,
+    state: State | None = None,
+    since: int | datetime | None = None,
+    tolerance: Tolerance = Tolerance(),
+    tell: Tell = tell_nobody,
+) -> Verified:
+    """Look at everything. state: of an earlier look, None: read it all. since: only what came with the links from this
+    number, or time, on. Raises StoreUnavailable, NoChain."""
+    return _Look(store, state, tolerance, tell).verified(since)
+
+
+@dataclass
+class _Look:
+    store: ObjectStore
+    state: State | None
+    tolerance: Tolerance
+    tell: Tell
+    findings: list[Finding] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    records: dict[str, Record] = field(default_factory=dict)
+    links: dict[str, int] = field(default_factory=dict)
+    times: dict[int, str] = field(default_factory=dict)
+    taken_in: set[str] = field(default_factory=set)
+    objects: dict[str, tuple[str, str, str]] = field(default_factory=dict)
+    stood: dict[str, tuple[str, str, str]] = field(default_factory=dict)
+    there: dict[str, StoredObject] = field(default_factory=dict)
+    places: set[str] = field(default_factory=set)
+    wrong: set[str] = field(default_factory=set)
+    rewritten: list[str] = field(default_factory=list)
+    began_with: str | None = None
+    complete: str | None = None
+    bytes_read: int = 0
+
+    def verified(self, since: int | datetime | None) -> Verified:
+        head, began, count = self._walk()
+        standing = Standing(self.state.published if self.state else {}, self.store)
+        listed = {key: found for key, found in self._listed(RECORDED_IN).items() if is_record(key)}
+        first = self._first_link(since)
+        asked = self._to_read(listed, first)
+        waiting = self._unknown(listed) if first is None else {}
+        said = self._read(asked, listed)
+        self._hold_against_each_other(said, standing, listed)
+        looked = self._objects(said)
+        if first is None:
+            self._published(standing, waiting)
+            self._unvouched(standing)
+        state = self._state(head, standing) if first is None else None
+        if self.rewritten:
+            self.notes.append(
+                f"{len(self.rewritten)} records were written again since, with the same bytes: {self.rewritten[0]}, "
+                "as a copy or a restored backup is"
+            )
+        return Verified(
+            tuple(self.findings), tuple(self.notes), head, began, count, len(self.records), len(said), looked,
+            self.bytes_read, len(waiting), None if self.findings else state,
+        )  # fmt: skip
+
+    def wrong_with(self, kind: str, key: str, what: str, link: int | None = None) -> None:
+        """Note something that is wrong."""
+        number = link if link is not None else self.links.get(key)
+        self.wrong.add(key)
+        self.findings.append(Finding(kind, key, what, number, self.times.get(number) if number else None))
+
+    def _listed(self, keys: Iterable[str], *, anew: bool = False) -> Mapping[str, StoredObject]:
+        """What there is in the places of some keys, and what was listed before. anew: of these places, as it is now."""
+        for place in sorted({key[: key.find("/") + 1] for key in keys}):
+            if anew or place not in self.places:
+                self.places.add(place)
+                for key in [key for key in self.there if key.startswith(place)]:
+                    del self.there[key]
+                self.there |= {found.key: found for found in self.store.list(place)}
+        return self.there
+
+    def _walk(self) -> tuple[Head, str, int]:
+        """Every link behind those that were verified before, held against the one before it."""
+        chain = EvidenceChain(self.store)
+        listed = chain.listed()
+        if not listed and self.state is None:
+            raise NoChain(
+                "no evidence was chained here yet: the asset evidence_chain does it, or `crypto-ml verify --extend`"
+            )
+        before = self._go_on(chain, listed)
+        behind = [one for one in listed if before is None or one.key > chain.key(before.number)]
+        number = before.number if before else 0
+        previous, at = (before.sha256, before.at) if before else (None, "")
+        began = self.times.get(1, "")
+        for done, (found, content) in enumerate(chain.contents(behind), 1):
+            self.tell(Progress("links", done, len(behind), "links"))
+            number += 1
+            sha256 = sha256_of(content)
+            try:
+                stored = chain.parsed(found, content)
+            except CryptoMLError as error:
+                self.wrong_with("chain", found.key, str(error), number)
+                previous = sha256
+                continue
+            number, previous, at = self._linked(stored, found, number, previous, at)
+            began = began or stored.link.at
+        if not listed:
+            self.wrong_with("chain", chain.key(1), "every link is gone")
+        return Head(number, str(previous), at), began, len(listed)
+
+    def _go_on(self, chain: EvidenceChain, listed: Sequence[StoredObject]) -> Head | None:
+        """The head up to which everything was verified before, where it still stands; else everything is read."""
+        if self.state is None:
+            return None
+        head = self.state.head
+        there = {one.key: one for one in listed}.get(chain.key(head.number))
+        if there is None:
+            self.wrong_with("chain", chain.key(head.number), f"link {head.number} was verified before, and is gone")
+        elif sha256_of(self.store.read_pinned(there)) != head.sha256:
+            self.wrong_with(
+                "chain", chain.key(head.number), f"link {head.number} is not the one that was verified before"
+            )
+        else:
+            self.records, self.links = dict(self.state.records), dict(self.state.links)
+            self.objects, self.began_with = dict(self.state.objects), self.state.began_with
+            self.complete = self.state.complete
+            self.stood = dict(self.state.stood)
+            self.times = dict(self.state.times)
+            return head
+        self.state = None
+        return None
+
+    def _linked(
+        self, stored: Stored, found: StoredObject, number: int, previous: str | None, at: str
+    ) -> tuple[int, str, str]:
+        link = stored.link
+        self.times[link.number] = link.at
+        expected = EvidenceChain(self.store).key(number)
+        if link.number != number or found.key != expected:
+            self.wrong_with("chain", expected, f"link {number} is missing: behind it comes {found.key}", number)
+        if link.previous != previous:
+            self.wrong_with("chain", found.key, "it does not name the link that stands before it", link.number)
+        if at and datetime.fromisoformat(link.at) < datetime.fromisoformat(at):
+            self.wrong_with("chain", found.key, f"it says {link.at}, and the link before it {at}", link.number)
+        claim = Claim("it was made", link.at)
+        if wrong := self._disagrees(claim, found.last_modified):
+            self.wrong_with("chain", found.key, wrong, link.number)
+        for record in link.records:
+            self._note(record, link.number)
+        if link.taken_in:
+            self.taken_in.update(record.key for record in link.records)
+        if link.complete and link.seen_until:
+            self.complete = link.seen_until
+            self.began_with = self.began_with or link.seen_until
+        return link.number, stored.sha256, link.at
+
+    def _note(self, record: Record, number: int) -> None:
+        before = self.records.get(record.key)
+        if before and before.sha256 != record.sha256 and not before.open:
+            self.wrong_with(
+                "changed", record.key, f"it was changed between link {self.links[record.key]} and link {number}",
+                self.links[record.key],
+            )  # fmt: skip
+            return
+        if before is None or before.sha256 != record.sha256:
+            self.links[record.key] = number
+        self.records[record.key] = record
+
+    def _first_link(self, since: int | datetime | None) -> int | None:
+        if isinstance(since, datetime):
+            return min((n for n, at in self.times.items() if datetime.fromisoformat(at) >= since), default=1 << 60)
+        return since
+
+    def _to_read(self, listed: Mapping[str, StoredObject], first: int | None) -> list[str]:
+        """The records that have to be read; those that are gone are noted."""
+        asked = []
+        verified = self.state.records if self.state else {}
+        for key, record in self.records.items():
+            if key in self.wrong or (first is not None and self.links[key] < first):
+                continue
+            found = listed.get(key)
+            if found is None:
+                self.wrong_with("missing", key, "it is gone")
+                continue
+            same = (found.etag, moment(found.last_modified)) == (record.etag, record.written)
+            if not same or verified.get(key) != record:
+                asked.append(key)
+        return asked
+
+    def _unknown(self, listed: Mapping[str, StoredObject]) -> dict[str, StoredObject]:
+        """The records that no link names: those that came since, and noted, those that nobody took in."""
+        until = datetime.fromisoformat(self.complete) - self.tolerance.late if self.complete else None
+        waiting = {}
+        for key, found in listed.items():
+            if key in self.records:
+                continue
+            if until is not None and found.last_modified < until:
+                self.wrong_with(
+                    "extra", key, f"no link names it, although it was written {moment(found.last_modified)}"
+                )
+            else:
+                waiting[key] = found
+        return waiting
+
+    def _read(self, keys: Sequence[str], listed: Mapping[str, StoredObject]) -> dict[str, Said]:
+        """What records say, of those that are as the chain has them."""
+        said: dict[str, Said] = {}
+
+        def read(key: str) -> tuple[str, bytes | None]:
+            try:
+                return key, self.store.read_pinned(listed[key])
+            except ObjectChanged:
+                return key, None
+
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            for done, (key, content) in enumerate(ahead(read, keys, pool, AT_ONCE * 2), 1):
+                self.tell(Progress("records", done, len(keys), "records"))
+                record, found = self.records[key], listed[key]
+                if content is None or sha256_of(content) != record.sha256:
+                    if record.open and moment(found.last_modified) > record.written:
+                        continue  # answered since it was given up, and not in the chain yet
+                    written = moment(found.last_modified)
+                    what = f"its bytes are not those that were taken in; S3 says that it was written {written}"
+                    self.wrong_with("changed", key, what)
+                    continue
+                self.bytes_read += len(content)
+                if moment(found.last_modified) != record.written:
+                    self.rewritten.append(key)
+                try:
+                    said[key] = said_by(key, content, self.store.uri(key))
+                except Unavailable:
+                    raise
+                except Exception as error:  # noqa: BLE001 - whatever is in a record, the look goes on
+                    self.wrong_with("damaged", key, f"it does not say what such a record says ({error})")
+        return said
+
+    def _hold_against_each_other(
+        self, said: Mapping[str, Said], standing: Standing, listed: Mapping[str, StoredObject]
+    ) -> None:
+        """What records say of their time, and of each other."""
+        answers = {answer for one in said.values() for answer in one.answers}
+        entries: dict[str, Any] = {}
+        for key, one in said.items():
+            record = self.records[key]
+            if key not in self.taken_in:
+                for claim in one.claims:
+                    if wrong := self._disagrees(claim, datetime.fromisoformat(record.written)):
+                        self.wrong_with("backdated", key, wrong)
+            for vouched, sha256 in one.records.items():
+                known = self.records.get(vouched)
+                if known is None and vouched not in listed:
+                    self.wrong_with("missing", vouched, f"{key} names it, and it is not there")
+                elif known is not None and known.sha256 != sha256:
+                    self.wrong_with("inconsistent", key, f"it names another {vouched} than the chain has")
+            for answer, _ in one.answered.values():
+                if answer and answer not in answers and not self._has_receipt(answer):
+                    self.wrong_with("missing", key, f"it names answer {answer}, of which there is no receipt")
+            try:
+                for wrong in (*one.contradicts, *repeated_otherwise(one, self.store, entries)):
+                    self.wrong_with("inconsistent", key, wrong)
+            except (ObjectMissing, RecordDamaged) as error:
+                self.wrong_with("inconsistent", key, f"the entry of the champion pointer that it repeats: {error}")
+            standing.add(one)
+
+    def _has_receipt(self, answer: str) -> bool:
+        from crypto_ml.ledger.receipts import read_receipt
+
+        try:
+            read_receipt(answer, self.store)
+        except (ObjectMissing, RecordDamaged):
+            return False
+        return True
+
+    def _disagrees(self, claim: Claim, written: datetime) -> str | None:
+        """Where a claim about a time cannot be, by when S3 says that it was written; the sentence, else None."""
+        claimed = datetime.fromisoformat(claim.at)
+        if claimed > written + self.tolerance.clocks:
+            return f"it says that {claim.what} {claim.at}, and S3 that it was written before, {moment(written)}"
+        if claimed < written - self.tolerance.clocks - self.tolerance.longest_run:
+            return f"it says that {claim.what} {claim.at}, and S3 that it was written only {moment(written)}"
+        return None
+
+    def _objects(self, said: Mapping[str, Said]) -> int:
+        """Every object that a record vouches for, read where it was not since it was written; how many were."""
+        wanted = {key: sha256 for key, (sha256, _, _) in self.objects.items()}
+        by: dict[str, str] = {}
+        for key, one in said.items():
+            for name, sha256 in one.objects.items():
+                if wanted.get(name, sha256) != sha256:
+                    self.wrong_with("inconsistent", key, f"it vouches for another {name} than a record before it does")
+                wanted[name] = sha256
+                by[name] = key
+        there = self._listed(wanted)
+        asked = []
+        for key, sha256 in wanted.items():
+            found = there.get(key)
+            if found is None:
+                self.wrong_with("missing", key, f"it is gone, and {by.get(key, 'a record')} vouches for it",
+                                self.links.get(by.get(key, "")))  # fmt: skip
+            elif self.objects.get(key) != (sha256, found.etag, moment(found.last_modified)):
+                asked.append(found)
+        for found, sha256 in self._hashes(asked, "objects"):
+            if sha256 == wanted[found.key]:
+                self.objects[found.key] = (sha256, found.etag, moment(found.last_modified))
+            else:
+                what = f"its bytes are not those that {by.get(found.key, 'a record')} vouches for; S3 says that it was "
+                self.wrong_with("changed", found.key, f"{what}written {moment(found.last_modified)}",
+                                self.links.get(by.get(found.key, "")))  # fmt: skip
+        return len(asked)
+
+    def _hashes(self, asked: Sequence[StoredObject], what: str) -> Iterator[tuple[StoredObject, str]]:
+        import hashlib
+
+        def hashed(found: StoredObject) -> tuple[StoredObject, str, int]:
+            digest, size = hashlib.sha256(), 0
+            try:
+                for piece in self.store.chunks(found):
+                    digest.update(piece)
+                    size += len(piece)
+            except ObjectChanged:
+                return found, "", 0
+            return found, digest.hexdigest(), size
+
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            for done, (found, sha256, size) in enumerate(ahead(hashed, asked, pool, AT_ONCE * 2), 1):
+                self.tell(Progress(what, done, len(asked), "objects"))
+                self.bytes_read += size
+                yield found, sha256
+
+    def _published(self, standing: Standing, waiting: Mapping[str, StoredObject]) -> None:
+        """What stands where answers are published is what the newest of them published there, in a link or not yet."""
+        self._add_waiting(waiting, standing)
+        wrong = self._not_as_expected(standing)
+        if wrong:  # perhaps an answer came while this looked: its receipt stands before what it publishes
+            listed = {found.key: found for found in records_listed(self.store) if found.key not in self.records}
+            self._add_waiting({key: found for key, found in listed.items() if key not in waiting}, standing)
+            wrong = self._not_as_expected(standing)
+        for key, what in wrong.items():
+            self.wrong_with("published", key, what)
+
+    def _not_as_expected(self, standing: Standing) -> dict[str, str]:
+        expected = standing.expected()
+        there = self._listed(expected, anew=True)
+        wrong: dict[str, str] = {}
+        asked = []
+        for key, may_stand in expected.items():
+            found, before = there.get(key), self.stood.get(key, ("", "", ""))
+            if found is None:
+                wrong[key] = "it is gone, and an answer says that it was published"
+            elif before[0] not in may_stand or before[1:] != (found.etag, moment(found.last_modified)):
+                asked.append(found)
+        for found, sha256 in self._hashes(asked, "published"):
+            written = moment(found.last_modified)
+            if sha256 in expected[found.key] or self._is_explained(found, standing):
+                self.stood[found.key] = (sha256, found.etag, written)
+            else:
+                wrong[found.key] = f"it is not what the newest answer published; S3 says that it was written {written}"
+        return wrong
+
+    def _add_waiting(self, waiting: Mapping[str, StoredObject], standing: Standing) -> None:
+        """Take in what records say of what they published that are in no link yet."""
+        told = [found for key, found in waiting.items() if key.startswith((ANSWERS, ANSWERED, FORECAST_RECEIPTS))]
+
+        def said(found: StoredObject) -> Said:
+            try:
+                return said_by(found.key, self.store.read_pinned(found), self.store.uri(found.key))
+            except Unavailable:
+                raise
+            except Exception:  # noqa: BLE001 - it is looked at when it is in a link
+                return Said()
+
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            for one in ahead(said, told, pool, AT_ONCE * 2):
+                standing.add(one)
+
+    def _unvouched(self, standing: Standing) -> None:
+        """What was written since the chain began where nothing stands that no record vouches for."""
+        if self.began_with is None or self.complete is None:
+            return
+        begin = datetime.fromisoformat(self.began_with)
+        until = datetime.fromisoformat(self.complete) - self.tolerance.late
+        expected = standing.expected()
+        for prefix, ending in VOUCHED_ONLY:
+            for found in self._listed([prefix]).values():
+                if not found.key.startswith(prefix):
+                    continue
+                known = any(found.key in some for some in (self.records, self.objects, expected, self.wrong))
+                if found.key.endswith(ending) and not known and begin < found.last_modified < until:
+                    written = moment(found.last_modified)
+                    self.wrong_with(
+                        "extra", found.key, f"nothing vouches for it, and S3 says that it was written {written}"
+                    )
+
+    def _is_explained(self, found: StoredObject, standing: Standing) -> bool:
+        try:
+            return standing.explains(found.key, self.store.read(found.key))
+        except ObjectMissing:
+            return False
+
+    def _state(self, head: Head, standing: Standing) -> State:
+        return State(
+            head,
+            self.records,
+            self.links,
+            self.times,
+            self.objects,
+            standing.kept(),
+            self.stood,
+            self.began_with,
+            self.complete,
+        )
+
+
+def verdict(found: Verified) -> Verdict:
+    """Whether the evidence is whole, as a check has it."""
+    numbers: dict[str, float | None] = {"findings": len(found.findings), "records": found.known, "links": found.links}
+    if found.whole:
+        return Verdict(True, numbers, 0, f"{found.known:,} records in {counted(found.links, 'link')} are as they were")
+    since = first_link(found.findings)
+    told = f", the first since link {since.link} of {since.since}" if since else ""
+    first = found.findings[0]
+    return Verdict(False, numbers, 0, f"{_things(found.findings)} not as recorded{told}: {first.key}: {first.what}")
+
+
+def conditions(found: Verified, now: datetime) -> list[Condition]:
+    """What of it may be an alarm."""
+    one = verdict(found)
+    since = first_link(found.findings)
+    todo = "`crypto-ml verify` lists it; keep the bucket as it is, and look at its versions, backups and access logs"
+    bad = float(len(found.findings))
+    day = now.date().isoformat()
+    return [Condition("evidence_changed", one.passed, one.explanation, bad, todo, day, since.since if since else None)]
+
+
+def first_link(findings: Sequence[Finding]) -> Finding | None:
+    """The finding that the earliest link vouches for; None where none does."""
+    return min((one for one in findings if one.link is not None), key=lambda one: one.link or 0, default=None)
+
+
+def counted(count: int, what: str) -> str:
+    """So many of something, in words."""
+    return f"1 {what}" if count == 1 else f"{count:,} {what}s"
+
+
+def _things(findings: Sequence[Finding]) -> str:
+    return "1 thing is" if len(findings) == 1 else f"{len(findings):,} things are"

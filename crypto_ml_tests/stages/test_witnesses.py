@@ -1,0 +1,130 @@
+"""Who is told of the chain, on real servers, notices that it was made anew; and nobody learns where they are."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+from urllib.parse import quote
+from uuid import uuid4
+
+import pytest
+from pydantic import SecretStr
+
+from crypto_ml.audit.verify import verify
+from crypto_ml.audit.witnessed import compared
+from crypto_ml.ledger.chain import EvidenceChain
+from crypto_ml.settings import Settings
+from crypto_ml.stages.evidence_chain import extend
+from crypto_ml.stages.witnesses import BadWitness, is_witnessed, tell_witnesses, witnesses
+from crypto_ml.storage.embedded import ensure_bucket
+from crypto_ml.storage.objects import ObjectStore, connect
+
+SECRET = "Zx81kenNobodySees"  # noqa: S105 - what must never be shown
+NOW = datetime.now(UTC)
+
+
+@contextmanager
+def endpoint() -> Iterator[tuple[str, list[bytes]]]:
+    """A server that keeps each line it is told, and gives back all of them to whoever knows the password."""
+    lines: list[bytes] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            if self._known():
+                lines.append(self.rfile.read(int(self.headers["Content-Length"])))
+                self._answer(b"")
+
+        def do_GET(self) -> None:
+            if self._known():
+                self._answer(b"".join(lines))
+
+        def _known(self) -> bool:
+            if self.headers.get("Authorization"):
+                return True
+            self.send_error(401)
+            return False
+
+        def _answer(self, content: bytes) -> None:
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, *_: object) -> None:
+            """Nothing."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"http://auditor:{SECRET}@127.0.0.1:{server.server_port}/heads", lines
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def forged(store: ObjectStore) -> None:
+    """The whole chain made anew, each link as it should be, without one record."""
+    chain, previous = EvidenceChain(store), None
+    links = [chain.parsed(*found).link for found in chain.contents(chain.listed())]
+    for found in chain.listed():
+        store.client.delete_object(Bucket=store.bucket, Key=store.physical(found.key))
+    for link in links:
+        made = replace(link, previous=previous, records=link.records[1:])
+        chain.append(made)
+        previous = chain.sha256_of(made)
+
+
+def test_a_chain_made_anew_as_a_whole_is_noticed_by_each_kind_of_witness_and_by_nothing_else(
+    store: ObjectStore, s3_environment: dict[str, str], tmp_path: Path
+) -> None:
+    for number in (1, 2):
+        store.create_json(f"receipts/deliveries/{number:08d}.json", {"noticed_at": NOW.isoformat(), "uploads": []})
+        extend(store, NOW + timedelta(seconds=number))
+    other = f"witness-{uuid4().hex}"
+    ensure_bucket(connect(other).client, other)
+    with endpoint() as (address, lines):
+        place = f"s3://{other}/kept?endpoint={quote(s3_environment['AWS_ENDPOINT_URL_S3'])}"
+        settings = Settings(witnesses=SecretStr(f"file://{tmp_path}/heads.jsonl, {place},{address}"))
+        head = EvidenceChain(store).head()
+        assert head is not None
+        told = tell_witnesses(head, store, settings, NOW)
+        assert [(one.witness, one.number, one.problem) for one in told] == [
+            ("witness 1 (file)", 2, None),
+            ("witness 2 (s3)", 2, None),
+            ("witness 3 (http)", 2, None),
+        ]
+        assert is_witnessed(told).passed
+        extend(store, NOW, everything=True)  # a look at everything is a link, also where nothing came
+        later = EvidenceChain(store).head()
+        assert later is not None
+        assert later.number == 3
+        tell_witnesses(later, store, settings, NOW + timedelta(hours=1))  # not due
+        assert len(lines) == 1
+        tell_witnesses(later, store, settings, NOW + timedelta(hours=25))
+        tell_witnesses(later, store, settings, NOW + timedelta(hours=25), at_once=True)  # knows it
+        assert len(lines) == 2
+        found = compared(verify(store), store, settings)
+        assert found.whole
+        assert sum("knows 2 links of this chain" in note for note in found.notes) == 3
+        forged(store)
+        assert verify(store).whole
+        wrong = compared(verify(store), store, settings)
+        assert [one.kind for one in wrong.findings] == ["witness"] * 6
+        assert {one.link for one in wrong.findings} == {2, 3}
+        assert "was made anew" in str(wrong.findings[0])
+    gone = tell_witnesses(later, store, settings, NOW)
+    assert not is_witnessed(gone).passed
+    (unasked,) = [one for one in compared(verify(store), store, settings).findings if "could not be asked" in one.what]
+    assert SECRET not in f"{gone} {unasked} {settings!r} {is_witnessed(gone).explanation}"
+
+
+@pytest.mark.parametrize("given", ["ftp://host/heads", "heads.jsonl", "s3://", "http:///heads", f"https://[{SECRET}"])
+def test_what_can_be_no_witness_is_refused_and_not_repeated(given: str) -> None:
+    with pytest.raises(BadWitness) as refused:
+        witnesses(Settings(witnesses=SecretStr(given)))
+    assert SECRET not in str(refused.value)
