@@ -55,6 +55,7 @@ def test_every_variable_is_read(environment: pytest.MonkeyPatch, tmp_path: Path)
         image="crypto_ml@sha256:0",
         alarm_urls=SecretStr("json://token@inbox"),
         retrain_on_alarm=True,
+        uploads_queue="https://sqs.eu-central-1.amazonaws.com/1/hints",
         serve_tokens="charts read 0",
         serve_tokens_file=tmp_path,
         serve_unrecorded=True,
