@@ -18,6 +18,7 @@ LABEL org.opencontainers.image.title="crypto_ml" \
 RUN useradd --create-home --uid 10001 crypto_ml && mkdir -p /opt/crypto_ml/dagster_home && chown -R crypto_ml /opt/crypto_ml
 COPY --from=build /opt/venv /opt/venv
 COPY deploy/dagster.yaml /opt/crypto_ml/dagster_home/dagster.yaml
+COPY deploy/aws/dagster.yaml deploy/aws/workspace.yaml /opt/crypto_ml/aws/
 ENV PATH=/opt/venv/bin:$PATH \
     DAGSTER_HOME=/opt/crypto_ml/dagster_home
 WORKDIR /opt/crypto_ml

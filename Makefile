@@ -16,7 +16,7 @@ MAKEFLAGS += --no-print-directory
 .DELETE_ON_ERROR:
 
 .PHONY: help venv demo dev test faults bombs nightly experiments lint types wheel bench golden model schema settings docs examples lock \
-	platforms clean
+	platforms infrastructure deploy promotion clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -120,6 +120,19 @@ platforms: ## every library of the lock files has a build for each platform and 
 		MACOSX_DEPLOYMENT_TARGET=14.0 uv pip install --quiet --dry-run --target "$$nowhere" --only-binary :all: \
 			--python-platform $$platform --python-version $$python --require-hashes -r $$lock || exit 1; \
 	done; done; done
+
+infrastructure: venv ## templates and workflows: linters, an emulated account, every role at work (actionlint, where it is on the PATH)
+	@.venv/bin/cfn-lint --non-zero-exit-code informational \
+		$(filter-out %/dagster.yaml %/workspace.yaml,$(wildcard deploy/aws/*.yaml))
+	@if command -v actionlint >/dev/null; then actionlint; else echo "actionlint is not on the PATH: the workflows are not looked at" >&2; fi
+	@$(PYTHON) -m pytest -q -n 0 -m account crypto_ml_tests/deploy
+
+deploy: $(if $(wildcard .venv/.made),venv,.venv/.demo) ## deploy to AWS (ENV=dev|preprod|prod IMAGE=by digest, GIVEN=file of parameters)
+	@$(PYTHON) -m scripts.deploy_aws $(ENV) --image $(IMAGE) $(if $(SERVE_IMAGE),--serve-image $(SERVE_IMAGE)) $(if $(GIVEN),--given $(GIVEN))
+
+# what people write goes through the environment, where no shell reads it
+promotion: $(if $(wildcard .venv/.made),venv,.venv/.demo) ## make a model the champion on AWS (ENV= VERSION= BY= WHY=)
+	@$(PYTHON) -m scripts.deploy_aws $(ENV) --promote "$$VERSION" --by "$$BY" --why "$$WHY"
 
 clean: ## remove the environment, the caches, and the state and data of `make demo` and `make dev`
 	@rm -rf .venv .crypto_ml build dist .hypothesis .pytest_cache .mypy_cache .ruff_cache *.egg-info

@@ -15,6 +15,7 @@ from crypto_ml.settings import Settings
 if TYPE_CHECKING:
     from crypto_ml.forecasting.bundle import ModelBundle
     from crypto_ml.ledger.registry import Champion, Registry
+    from crypto_ml.storage.hints import Hints
     from crypto_ml.storage.history import MarketHistory
     from crypto_ml.storage.objects import ObjectStore
     from crypto_ml.storage.series.cache import SeriesCache
@@ -43,6 +44,7 @@ class Deployment:
         self._loading = Lock()
         self._bundles: OrderedDict[str, ModelBundle] = OrderedDict()
         self._series: SeriesCache | None = None
+        self._hints: Hints | None = None
 
     @classmethod
     def reading(cls, settings: Settings) -> "Deployment":
@@ -62,6 +64,18 @@ class Deployment:
                     probe_conditional_writes(store)
                 self._store = store
             return self._store
+
+    @property
+    def hints(self) -> "Hints | None":
+        """When to look for uploads, where a queue was named that tells; None where none was. Raises NoHints."""
+        if not self.settings.uploads_queue:
+            return None
+        from crypto_ml.storage.hints import listen
+
+        with self._opening:
+            if self._hints is None:
+                self._hints = listen(self.settings.uploads_queue)
+            return self._hints
 
     @property
     def history(self) -> "MarketHistory":

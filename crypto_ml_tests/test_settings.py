@@ -59,6 +59,7 @@ def test_every_variable_is_read(environment: pytest.MonkeyPatch, tmp_path: Path)
         alarm_urls=SecretStr("json://token@inbox"),
         witnesses=SecretStr("file:///heads.jsonl"),
         retrain_on_alarm=True,
+        uploads_queue="https://sqs.eu-central-1.amazonaws.com/1/hints",
         serve_tokens="charts read 0",
         serve_tokens_file=tmp_path,
         serve_unrecorded=True,

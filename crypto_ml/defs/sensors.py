@@ -19,9 +19,11 @@ from crypto_ml.defs.jobs import SCORE_UPLOADS
 from crypto_ml.defs.partitions import DELIVERIES
 from crypto_ml.defs.resources import Platform
 from crypto_ml.defs.watch import Wanted, Watch, watch
+from crypto_ml.deployment import Deployment
 from crypto_ml.errors import CryptoMLError
 from crypto_ml.ledger.deliveries import Delivery, weight
 from crypto_ml.ledger.layout import UPLOADS
+from crypto_ml.storage.hints import NoHints
 from crypto_ml.visible import visible
 
 LONGEST_WAIT: Final = 10.0
@@ -30,6 +32,9 @@ LONGEST_WAIT: Final = 10.0
 SHORTEST_PAUSE: Final = 0.25
 PAUSE_PER_LISTING: Final = 4.0
 """A pause is this many times the last look, so that a long listing never keeps a core or the store busy."""
+
+LONGEST_UNTOLD: Final = 5.0
+"""Seconds between two looks while a queue tells of uploads: what it does not tell of is noticed after so long."""
 
 FILES_TAG: Final = "crypto_ml/files"
 MOST_NAMED: Final = 3
@@ -54,10 +59,10 @@ def uploads_sensor(context: dg.SensorEvaluationContext, platform: Platform) -> d
         watched = watch(platform.deployment)
     except CryptoMLError as error:  # a store that cannot be opened is never an empty one: say so, and look again
         return dg.SkipReason(f"could not look for uploads: {visible(str(error))}")
-    return _tick(watched, context.instance)
+    return _tick(watched, context.instance, platform.deployment)
 
 
-def _tick(watch: Watch, instance: dg.DagsterInstance) -> dg.SensorResult | dg.SkipReason:
+def _tick(watch: Watch, instance: dg.DagsterInstance, deployment: Deployment) -> dg.SensorResult | dg.SkipReason:
     deadline = time.monotonic() + LONGEST_WAIT
     problems: dict[str, None] = {}
     while True:
@@ -84,7 +89,20 @@ def _tick(watch: Watch, instance: dg.DagsterInstance) -> dg.SensorResult | dg.Sk
             last = watch.log.last_number
             told = f"no new upload; {'1 delivery' if last == 1 else f'{last} deliveries'} so far"
             return dg.SkipReason(visible("; ".join(problems)) or told)
-        time.sleep(pause)
+        _wait(deployment, pause, deadline - now, problems)
+
+
+def _wait(deployment: Deployment, pause: float, left: float, problems: dict[str, None]) -> None:
+    """Return when it is time for the next look: after a pause, or later, when a queue tells of an upload."""
+    earliest = time.monotonic() + pause
+    try:
+        hints = deployment.hints
+        if hints is not None:
+            hints.wait(max(1.0, min(LONGEST_UNTOLD, left)))
+    except NoHints as error:
+        problems[str(error)] = None
+        log.warning("%s", error)
+    time.sleep(max(0.0, earliest - time.monotonic()))
 
 
 def _requests(wanted: Iterable[Wanted], last: int) -> dg.SensorResult:

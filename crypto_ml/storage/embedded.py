@@ -164,16 +164,19 @@ class EmbeddedS3:
         assert self._process is not None  # noqa: S101 - start() has just made it
         deadline = time.monotonic() + LONGEST_START
         while self._process.poll() is None and time.monotonic() < deadline:
-            try:
-                with urllib.request.urlopen(f"{self.endpoint}/", timeout=2) as answer:  # noqa: S310 - our own http URL
-                    if b"ListAllMyBucketsResult" in answer.read():
-                        return
-            except (urllib.error.URLError, OSError):
-                pass
+            if self._answers():
+                return
             time.sleep(0.02)
         tail = self.log.read_text(errors="replace")[-2000:].strip() if self.log.exists() else ""
         state = "is still silent" if self._process.poll() is None else f"ended with code {self._process.returncode}"
         raise EmbeddedS3NotStarted(f"The embedded S3 server {state}; its log {self.log} ends with:\n{tail}")
+
+    def _answers(self) -> bool:
+        try:
+            with urllib.request.urlopen(f"{self.endpoint}/", timeout=2) as answer:  # noqa: S310 - our own http URL
+                return b"ListAllMyBucketsResult" in answer.read()
+        except (urllib.error.URLError, OSError):
+            return False
 
 
 def ensure_bucket(client: "S3Client", bucket: str) -> bool:
