@@ -137,6 +137,17 @@ def test_the_instance_keeps_the_queues_of_the_root_and_outlives_its_pods() -> No
     assert of_kind(every, "PodDisruptionBudget")["runs"]["spec"]["minAvailable"] >= most
 
 
+def test_a_container_that_is_started_again_copies_the_password_over_the_one_it_left() -> None:
+    """/scratch outlives its container; `cp` would refuse to write over a file that only its owner may read."""
+    patch = yaml.safe_load((KUBERNETES / "base" / "dagster-only.yaml").read_text())
+    command = pod_of(patch)["spec"]["containers"][0]["command"]
+    assert (
+        command
+        == instance()["run_launcher"]["config"]["heavy"]["config"]["run_k8s_config"]["container_config"]["command"]
+    )
+    assert command[2].startswith("install -m 600 /run/secrets/postgres/pgpass /scratch/pgpass && exec")
+
+
 def test_the_values_of_the_chart_launch_and_queue_as_the_manifests_do() -> None:
     values, here = yaml.safe_load((KUBERNETES / "helm-values.yaml").read_text()), instance()
     coordinator = values["dagsterDaemon"]["runCoordinator"]["config"]["customRunCoordinator"]
