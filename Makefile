@@ -7,7 +7,7 @@ COMPILE := uv pip compile --quiet --universal --generate-hashes --no-emit-index-
 	--group build --extra demo
 PLATFORMS := x86_64-unknown-linux-gnu aarch64-unknown-linux-gnu aarch64-apple-darwin
 PYTHONS := 3.11 3.12 3.13
-BENCHMARKS := score_file retrain features scaler_fit latency warm_runs tick burst forecast history_growth service drift watching cluster
+BENCHMARKS := score_file retrain features scaler_fit latency warm_runs tick burst forecast history_growth service drift watching cluster kept
 
 # without byte code every process starts three times slower
 unexport PYTHONDONTWRITEBYTECODE
@@ -15,7 +15,7 @@ MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 
-.PHONY: help venv demo dev test faults bombs nightly experiments lint types wheel bench golden model schema settings docs examples lock \
+.PHONY: help venv demo dev test faults bombs nightly experiments kubernetes lint types wheel bench golden model schema settings docs examples lock \
 	platforms infrastructure deploy promotion clean
 
 help: ## list the targets
@@ -65,6 +65,11 @@ experiments: venv ## mirror trainings to a real MLflow server, which gets an env
 		.crypto_ml/mlflow/bin/pip install --quiet "mlflow==$$($(PYTHON) -c 'from importlib.metadata import version; print(version("mlflow-skinny"))')"; }
 	@$(PYTHON) -m pytest -q -n 0 -m experiments crypto_ml_tests/stages/test_experiments.py
 
+kubernetes: venv ## hold the manifests of deploy/kubernetes against schemas and rules, and run them with podman where it is
+	@test -x .crypto_ml/kubernetes/bin/kubernetes-validate || { \
+		$(PYTHON) -m venv .crypto_ml/kubernetes && .crypto_ml/kubernetes/bin/pip install --quiet kubernetes-validate==1.37.0; }
+	@$(PYTHON) -m pytest -q -n 0 -m kubernetes crypto_ml_tests/kubernetes
+
 lint: venv ## ruff: rules and layout; import-linter: which room may import which
 	@.venv/bin/ruff check
 	@.venv/bin/ruff format --check
@@ -99,6 +104,7 @@ settings: venv ## write README's table of settings anew
 	@$(PYTHON) -m crypto_ml_tests.readme
 
 docs: venv ## the documents as a site in .crypto_ml/site; a link that leads nowhere ends it
+	@$(PYTHON) docs/pictures.py
 	@NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --quiet
 	@echo "open .crypto_ml/site/index.html" >&2
 

@@ -1,4 +1,4 @@
-"""A relay in front of an S3 server that counts the requests which pass, whoever's client sends them."""
+"""A relay in front of an S3 server that counts the requests which pass from any client, and of these the dear ones."""
 
 import asyncio
 import re
@@ -9,6 +9,8 @@ from typing import Any, Final, Self
 from urllib.parse import urlsplit
 
 LINE: Final = re.compile(rb"(?:GET|HEAD|PUT|POST|DELETE) /[^\r\n]* HTTP/1\.1\r\n")
+LISTING: Final = re.compile(rb"GET /[^ ]*[?&](?:list-type|versions|uploads)\b")
+WRITE: Final = re.compile(rb"(?:PUT|POST) ")
 LONGEST_LINE: Final = 4_096
 
 
@@ -18,9 +20,10 @@ class CountedRequests:
     def __init__(self, server: str) -> None:
         context = get_context("spawn")
         self._count: Any = context.Value("q", 0)
+        self._dear: Any = context.Value("q", 0)
         self._port: Any = context.Value("i", 0)
         target = urlsplit(server)
-        arguments = (target.hostname, target.port, self._port, self._count)
+        arguments = (target.hostname, target.port, self._port, self._count, self._dear)
         self._process: BaseProcess = context.Process(target=_relay, args=arguments, daemon=True)
 
     def __enter__(self) -> Self:
@@ -45,15 +48,22 @@ class CountedRequests:
         """Requests so far."""
         return int(self._count.value)
 
+    @property
+    def dear(self) -> int:
+        """Of these, listings and writes, which S3 charges for 12 times as much as for the others."""
+        return int(self._dear.value)
 
-def _relay(host: str, server_port: int, port: Any, count: Any) -> None:
+
+def _relay(host: str, server_port: int, port: Any, count: Any, dear: Any) -> None:
     async def pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, counted: bool) -> None:
         before = b""
         try:
             while data := await reader.read(1 << 18):
                 if counted:
                     seen = before + data
-                    count.value += len(LINE.findall(seen)) - len(LINE.findall(before))
+                    new = LINE.findall(seen)[len(LINE.findall(before)) :]
+                    count.value += len(new)
+                    dear.value += sum(bool(LISTING.match(line) or WRITE.match(line)) for line in new)
                     before = seen[-LONGEST_LINE:]
                 writer.write(data)
                 await writer.drain()
