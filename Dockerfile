@@ -1,28 +1,68 @@
-# The code location of crypto_ml, served over gRPC to a Dagster webserver and daemon that run elsewhere; runs of the
-# default launcher start in this container too. Everything that is kept is in S3.
-FROM python:3.11-slim AS build
+# The images of crypto_ml. `scoring` has what answers files and requests, and what shows them: code location, webserver,
+# daemon, service and page. `full` can train, too. Neither keeps anything: what counts is in S3, what Dagster shows in
+# PostgreSQL. They run as a user of no rights, on a root file system that may be read-only; /scratch is for what is
+# worked on, and anything else that is written is written there.
+#
+# The base image should be given by digest: --build-arg PYTHON=python:3.11-slim@sha256:…
+ARG PYTHON=python:3.11-slim
+
+FROM ${PYTHON} AS install-scoring
+WORKDIR /build
+RUN python -m venv /opt/venv
+COPY requirements-scoring.lock .
+RUN /opt/venv/bin/pip install --no-cache-dir --no-deps --require-hashes -r requirements-scoring.lock
+# beside the code, what its folder `packaged` has links to
+COPY pyproject.toml README.md requirements.lock dagster.yaml workspace.yaml ./
+COPY model_out model_out
+COPY crypto_ml crypto_ml
+RUN /opt/venv/bin/pip install --no-cache-dir --no-deps --no-build-isolation .
+
+FROM ${PYTHON} AS install-full
 WORKDIR /build
 RUN python -m venv /opt/venv
 COPY requirements.lock .
-RUN /opt/venv/bin/pip install --no-cache-dir --no-deps --require-hashes -r requirements.lock
-# beside the code, what its folder `packaged` has links to
+RUN /opt/venv/bin/pip install --no-cache-dir --no-deps --require-hashes -r requirements.lock \
+ && /opt/venv/bin/pip uninstall --yes ministack
 COPY pyproject.toml README.md dagster.yaml workspace.yaml ./
 COPY model_out model_out
 COPY crypto_ml crypto_ml
-RUN /opt/venv/bin/pip install --no-cache-dir --no-deps --no-build-isolation . \
- && /opt/venv/bin/pip uninstall --yes ministack
+RUN /opt/venv/bin/pip install --no-cache-dir --no-deps --no-build-isolation .
 
-FROM python:3.11-slim
+# what is in each image, as CycloneDX: the Python packages with their hashes of licences and versions
+FROM ${PYTHON} AS bill
+RUN python -m venv /opt/bill && /opt/bill/bin/pip install --no-cache-dir cyclonedx-bom==7.5.0
+FROM bill AS bill-scoring
+COPY --from=install-scoring /opt/venv /opt/venv
+RUN /opt/bill/bin/cyclonedx-py environment --output-reproducible -o /sbom.cdx.json /opt/venv/bin/python
+FROM bill AS bill-full
+COPY --from=install-full /opt/venv /opt/venv
+RUN /opt/bill/bin/cyclonedx-py environment --output-reproducible -o /sbom.cdx.json /opt/venv/bin/python
+
+FROM ${PYTHON} AS bare
 LABEL org.opencontainers.image.title="crypto_ml" \
       org.opencontainers.image.description="Predictions of each cryptocurrency's next opening price, as Dagster assets"
-RUN useradd --create-home --uid 10001 crypto_ml && mkdir -p /opt/crypto_ml/dagster_home && chown -R crypto_ml /opt/crypto_ml
-COPY --from=build /opt/venv /opt/venv
+RUN useradd --create-home --uid 10001 crypto_ml \
+ && mkdir -p /opt/crypto_ml/dagster_home /scratch /run/secrets \
+ && chown crypto_ml /scratch
 COPY deploy/dagster.yaml /opt/crypto_ml/dagster_home/dagster.yaml
 COPY deploy/aws/dagster.yaml deploy/aws/workspace.yaml /opt/crypto_ml/aws/
+COPY deploy/workspace.yaml /opt/crypto_ml/workspace.yaml
 ENV PATH=/opt/venv/bin:$PATH \
-    DAGSTER_HOME=/opt/crypto_ml/dagster_home
+    DAGSTER_HOME=/opt/crypto_ml/dagster_home \
+    TMPDIR=/scratch \
+    MPLCONFIGDIR=/scratch/matplotlib \
+    KERAS_HOME=/scratch/keras
+VOLUME /scratch
 WORKDIR /opt/crypto_ml
-USER crypto_ml
 EXPOSE 4000
-HEALTHCHECK --interval=15s --timeout=10s --start-period=30s CMD ["dagster", "api", "grpc-health-check", "-p", "4000"]
 CMD ["dagster", "code-server", "start", "-h", "0.0.0.0", "-p", "4000", "-m", "crypto_ml.definitions"]
+
+FROM bare AS scoring
+COPY --from=install-scoring /opt/venv /opt/venv
+COPY --from=bill-scoring /sbom.cdx.json /opt/crypto_ml/sbom.cdx.json
+USER crypto_ml
+
+FROM bare AS full
+COPY --from=install-full /opt/venv /opt/venv
+COPY --from=bill-full /sbom.cdx.json /opt/crypto_ml/sbom.cdx.json
+USER crypto_ml

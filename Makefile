@@ -9,6 +9,11 @@ PLATFORMS := x86_64-unknown-linux-gnu aarch64-unknown-linux-gnu aarch64-apple-da
 PYTHONS := 3.11 3.12 3.13
 BENCHMARKS := score_file retrain features scaler_fit latency warm_runs tick burst forecast history_growth service drift watching cluster kept
 
+# what builds images and what reads compose.yaml; podman has both, too: make stack BUILD="podman build" COMPOSE=podman-compose
+BUILD ?= docker build
+COMPOSE ?= docker compose
+SITE ?= localhost
+
 # without byte code every process starts three times slower
 unexport PYTHONDONTWRITEBYTECODE
 MAKEFLAGS += --no-print-directory
@@ -16,7 +21,7 @@ MAKEFLAGS += --no-print-directory
 .DELETE_ON_ERROR:
 
 .PHONY: help venv demo dev test faults bombs nightly experiments kubernetes lint types wheel bench golden model schema settings docs examples lock \
-	platforms infrastructure deploy promotion clean
+	platforms infrastructure deploy promotion images stack containers clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -117,6 +122,8 @@ lock: ## resolve the lock files anew (needs uv)
 	@$(COMPILE) --extra training --extra docker --extra dev -c requirements.lock \
 		pyproject.toml -o requirements-dev.lock >/dev/null
 	@$(COMPILE) -c requirements.lock pyproject.toml -o requirements-demo.lock >/dev/null
+	@$(subst --extra demo,--extra serve --extra page,$(COMPILE)) --extra docker -c requirements.lock \
+		pyproject.toml -o requirements-scoring.lock >/dev/null
 
 platforms: ## every library of the lock files has a build for each platform and Python (asks the registry; needs uv)
 	@command -v uv >/dev/null || { echo "make platforms needs uv on the PATH." >&2; exit 1; }
@@ -139,6 +146,19 @@ deploy: $(if $(wildcard .venv/.made),venv,.venv/.demo) ## deploy to AWS (ENV=dev
 # what people write goes through the environment, where no shell reads it
 promotion: $(if $(wildcard .venv/.made),venv,.venv/.demo) ## make a model the champion on AWS (ENV= VERSION= BY= WHY=)
 	@$(PYTHON) -m scripts.deploy_aws $(ENV) --promote "$$VERSION" --by "$$BY" --why "$$WHY"
+
+images: ## build the images: for scoring, with everything, and the stack's database and proxy
+	@$(BUILD) --target scoring --tag crypto_ml:scoring .
+	@$(BUILD) --target full --tag crypto_ml:full .
+	@$(BUILD) --target database --tag crypto_ml_database deploy
+	@$(BUILD) --target proxy --tag crypto_ml_proxy deploy
+
+stack: images ## put up crypto_ml on this host, in containers, or upgrade it (SITE=host; as root; docs/deployment.md)
+	@deploy/prepare $(SITE)
+	@$(COMPOSE) -f deploy/compose.yaml up -d
+
+containers: venv ## the stack for real, in a container engine: drops, kills, upgrade, backup (needs one; some minutes)
+	@$(PYTHON) -m pytest -q -n 0 -m containers crypto_ml_tests/deploy
 
 clean: ## remove the environment, the caches, and the state and data of `make demo` and `make dev`
 	@rm -rf .venv .crypto_ml build dist .hypothesis .pytest_cache .mypy_cache .ruff_cache *.egg-info

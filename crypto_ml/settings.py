@@ -28,6 +28,8 @@ LONGEST_PREFIX: Final = 512
 """Bytes. S3 takes keys of 1,024, and what is published below the prefix needs room for names of its own."""
 
 LONGEST_SHOWN: Final = 40
+IN_A_FILE: Final = "_FILE"
+"""Behind the variable of a secret: another one, which names a file with it. An environment is shown to more people."""
 
 
 class BadSetting(Refused):
@@ -124,7 +126,7 @@ class Settings(BaseModel):
     alarm_urls: SecretStr | None = Field(
         default=None,
         description="where [alarms are sent](docs/monitoring.md#where-alarms-go): URLs as apprise has them, with "
-        "spaces between them; nothing of them is logged or recorded",
+        "spaces between them; nothing of them is logged or recorded. `CRYPTO_ML_ALARM_URLS_FILE` names a file of them",
     )
     witnesses: SecretStr | None = Field(
         default=None,
@@ -158,6 +160,9 @@ class Settings(BaseModel):
     def from_environment(cls) -> Self:
         """Read the variables; an empty one counts as not given. Raises BadSetting with everything that is wrong."""
         given = {name.upper(): value for name, value in os.environ.items() if value}
+        for name in secret_variables() - given.keys():
+            if (file := given.get(name + IN_A_FILE)) and (value := _content(name + IN_A_FILE, file)):
+                given[name] = value
         return cls._checked({name: given[variable(name)] for name in cls.model_fields if variable(name) in given})
 
     @classmethod
@@ -205,9 +210,17 @@ def secret_variables() -> set[str]:
     return {variable(name) for name, field in Settings.model_fields.items() if SecretStr in get_args(field.annotation)}
 
 
+def _content(name: str, file: str) -> str:
+    try:
+        return Path(file).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadSetting(f"{name} names {file!r}, which cannot be read ({error}); it must be a file of text") from error
+
+
 def unknown_variables() -> list[str]:
     """The variables in the environment that are named as settings are, and are none."""
-    known = {*map(variable, Settings.model_fields), *OTHER_VARIABLES}
+    files = {name + IN_A_FILE for name in secret_variables()}
+    known = {*map(variable, Settings.model_fields), *files, *OTHER_VARIABLES}
     return sorted(name for name in os.environ if name.upper().startswith(VARIABLES) and name.upper() not in known)
 
 

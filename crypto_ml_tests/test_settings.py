@@ -85,6 +85,20 @@ def test_a_variable_that_holds_a_secret_is_shown_to_no_other_shell(environment: 
     assert "slack" not in f"{shown} {Settings.from_environment()!r}"
 
 
+def test_a_secret_may_stand_in_a_file(environment: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    file = tmp_path / "alarm_urls"
+    environment.setenv("CRYPTO_ML_ALARM_URLS_FILE", str(file))
+    with pytest.raises(BadSetting, match=r"CRYPTO_ML_ALARM_URLS_FILE names .*which cannot be read"):
+        Settings.from_environment()
+    file.write_text("\n")
+    assert Settings.from_environment() == Settings()
+    file.write_text("json://token@inbox\n")
+    assert Settings.from_environment() == Settings(alarm_urls=SecretStr("json://token@inbox"))
+    environment.setenv("CRYPTO_ML_ALARM_URLS", "json://other@inbox")
+    assert Settings.from_environment() == Settings(alarm_urls=SecretStr("json://other@inbox"))
+    assert "CRYPTO_ML_ALARM_URLS_FILE" not in unknown_variables()
+
+
 def test_an_empty_variable_counts_as_not_given(environment: pytest.MonkeyPatch) -> None:
     for name in VARIABLES:
         environment.setenv(name, "")
@@ -178,7 +192,7 @@ def test_no_file_names_a_variable_that_is_no_setting() -> None:
     folders = [ROOT / name for name in ("crypto_ml", "benchmarks", "deploy", "model_out")]
     files = [path for folder in folders for path in folder.rglob("*") if path.suffix in {".py", ".md", ".yaml"}]
     files += [ROOT / name for name in ("README.md", "Dockerfile", "Makefile", "dagster.yaml", "pyproject.toml")]
-    known = VARIABLES | set(OTHER_VARIABLES)
+    known = VARIABLES | set(OTHER_VARIABLES) | {f"{name}_FILE" for name in secret_variables()}
     wrong = {
         f"{path.relative_to(ROOT)} names {name}"
         for path in files
