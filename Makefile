@@ -118,11 +118,11 @@ examples: venv ## run every command that docs/commands.md shows, and write what 
 
 lock: ## resolve the lock files anew (needs uv)
 	@command -v uv >/dev/null || { echo "make lock needs uv on the PATH." >&2; exit 1; }
-	@$(COMPILE) --extra training --extra docker pyproject.toml -o requirements.lock >/dev/null
-	@$(COMPILE) --extra training --extra docker --extra dev -c requirements.lock \
+	@$(COMPILE) --extra training --extra docker --extra kubernetes pyproject.toml -o requirements.lock >/dev/null
+	@$(COMPILE) --extra training --extra docker --extra kubernetes --extra dev -c requirements.lock \
 		pyproject.toml -o requirements-dev.lock >/dev/null
 	@$(COMPILE) -c requirements.lock pyproject.toml -o requirements-demo.lock >/dev/null
-	@$(subst --extra demo,--extra serve --extra page,$(COMPILE)) --extra docker -c requirements.lock \
+	@$(subst --extra demo,--extra serve --extra page,$(COMPILE)) --extra docker --extra kubernetes -c requirements.lock \
 		pyproject.toml -o requirements-scoring.lock >/dev/null
 
 platforms: ## every library of the lock files has a build for each platform and Python (asks the registry; needs uv)
