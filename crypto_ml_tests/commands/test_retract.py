@@ -53,7 +53,7 @@ def test_the_command_retracts_lists_what_used_the_rows_and_trace_and_doctor_say_
     assert (refused.exit_code, refused.stderr.count("\n")) == (1, 1)
     assert "was retracted already, by ann" in refused.stderr
     assert crypto_ml("retract", "prices.csv", "--by", "bob").exit_code == 2
-    assert "retracted     by ann at " in crypto_ml("trace", "predictions/prices_preds.csv").stdout
+    assert "retracted     by ann (run as " in crypto_ml("trace", "predictions/prices_preds.csv").stdout
     row = crypto_ml("trace", later).stdout
     assert ", retracted 20" in row
     assert "retracted     by" not in row
