@@ -21,8 +21,15 @@ from crypto_ml.ledger.layout import Environment
 from crypto_ml.packaged import MODEL_OUT
 
 VARIABLES: Final = "CRYPTO_ML_"
-OTHER_VARIABLES: Final = ("CRYPTO_ML_DEBUG", "CRYPTO_ML_DEMO_ID", "CRYPTO_ML_SHARED")
-"""Variables that are no settings: tracebacks of the command, the mark of a demo's processes, data for the tests."""
+OTHER_VARIABLES: Final = (
+    "CRYPTO_ML_DEBUG",
+    "CRYPTO_ML_DEMO_ID",
+    "CRYPTO_ML_SHARED",
+    "CRYPTO_ML_DATABASE_URL",
+    "CRYPTO_ML_TRAINING_IMAGE",
+)
+"""Variables that are no settings: tracebacks of the command, the mark of a demo's processes, data for the tests; what
+a dagster.yaml of deploy/ has its database and the image of heavy runs from."""
 
 LONGEST_PREFIX: Final = 512
 """Bytes. S3 takes keys of 1,024, and what is published below the prefix needs room for names of its own."""
