@@ -22,7 +22,12 @@ PYTHON: Final = VENV / "bin" / "python"
 LOG: Final = VENV / "install.log"
 GIGABYTE: Final = 1e9
 
-SIZES: Final = {"requirements-demo.lock": 0.9, "requirements.lock": 2.6, "requirements-dev.lock": 3.0}
+SIZES: Final = {
+    "requirements-demo.lock": 0.9,
+    "requirements-scoring.lock": 0.9,
+    "requirements.lock": 2.6,
+    "requirements-dev.lock": 3.0,
+}
 """Gigabytes that an environment takes, as `du` measured it on Linux x86."""
 
 MACHINES: Final = {("Linux", "x86_64"), ("Linux", "aarch64"), ("Darwin", "arm64")}

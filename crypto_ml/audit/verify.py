@@ -348,7 +348,8 @@ class _Look:
                 self.tell(Progress("records", done, len(keys), "records"))
                 record, found = self.records[key], listed[key]
                 if content is None or sha256_of(content) != record.sha256:
-                    if record.open and moment(found.last_modified) > record.written:
+                    # S3 tells whole seconds, and an answer may come within the one in which an upload was given up
+                    if record.open and moment(found.last_modified) >= record.written:
                         continue  # answered since it was given up, and not in the chain yet
                     written = moment(found.last_modified)
                     what = f"its bytes are not those that were taken in; S3 says that it was written {written}"

@@ -74,8 +74,8 @@ def test_models_and_promotions_show_who_and_why_on_one_line(road: Road) -> None:
     assert printed("promote", version, "--by", EVIL, "--why", EVIL, "--override", EVIL)[0].startswith(
         f"{version} serves"
     )
-    assert any(f"by {TOLD}: {TOLD}" in line for line in printed("models", "--history"))
-    assert any(f"by {TOLD}: {TOLD}" in line for line in printed("models"))
+    for said in (printed("models", "--history"), printed("models")):
+        assert any(f"by {TOLD} (run as " in line and f"): {TOLD}" in line for line in said)
     assert any(f"by {TOLD}" in line for line in printed("doctor"))
     entries = json.loads(CliRunner().invoke(main, ["models", "--history", "--json"]).stdout)
     assert entries[-1]["by"] == EVIL

@@ -10,7 +10,17 @@ from crypto_ml.defs.heavy import HEAVY_ASSETS, HEAVY_JOBS, HEAVY_TAG, is_heavy
 from crypto_ml.settings import Settings
 
 BACKFILL = {"dagster/backfill": "abcdefgh"}
-LIGHT = {"score_uploads", "daily_forecast", "promote_model", "retract_upload", "upkeep", "monitor", "report_on_drift"}
+LIGHT = {
+    "score_uploads",
+    "daily_forecast",
+    "promote_model",
+    "retract_upload",
+    "upkeep",
+    "monitor",
+    "report_on_drift",
+    "chain_evidence",
+    "verify_evidence",
+}
 
 
 def run(job: str, *assets: str, tags: Mapping[str, str] | None = None) -> dg.DagsterRun:
