@@ -22,6 +22,7 @@ from crypto_ml_tests.engine.counted import begun, work
 from crypto_ml_tests.engine.test_engine import deployment_on, squares
 
 pytestmark = pytest.mark.faults
+ROOT = Path(__file__).parents[2]
 DEATHS = 3
 SHARDS = 6
 
@@ -59,7 +60,8 @@ def certified(folder: Path) -> dict[str, str]:
 @contextmanager
 def dask(log: Path, variables: dict[str, str], *words: str) -> Iterator[subprocess.Popen[bytes]]:
     """A command of Dask, killed in the end with all that it started."""
-    allowed = {"DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": str(DEATHS - 1), **variables}
+    # workers import what they are to run, of which some is in the tests
+    allowed = {"PYTHONPATH": str(ROOT), "DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": str(DEATHS - 1), **variables}
     command = [str(Path(sys.executable).with_name("dask")), *words]
     with log.open("wb") as out:
         process = subprocess.Popen(
