@@ -33,7 +33,8 @@ class NotDeployed(Exception):  # noqa: N818 - reads as what happened
 
 
 class _Template(yaml.SafeLoader):  # type: ignore[misc]
-    """YAML with CloudFormation's functions, which are read over: only parameters are of interest here."""
+    """YAML with CloudFormation's functions, which are read over: only parameters are of interest here. Like every
+    SafeLoader it makes plain values alone, and refuses tags that name Python."""
 
 
 _Template.add_multi_constructor("!", lambda _loader, _tag, _node: None)
@@ -41,7 +42,7 @@ _Template.add_multi_constructor("!", lambda _loader, _tag, _node: None)
 
 def parameters_of(template: str) -> set[str]:
     """The parameters that a template declares."""
-    return set(yaml.load(template, _Template).get("Parameters", {}))  # noqa: S506 - a SafeLoader
+    return set(_Template(template).get_single_data().get("Parameters", {}))
 
 
 def stack_name(stack: str, environment: str) -> str:

@@ -4,33 +4,31 @@ What S3 itself says is believed: when an object was written (LastModified) canno
 record claims about its own time is held against that.
 
 A record or an object that was read and found right is not read again as long as S3 says that it was not written since
-(`State`). What that state says only saves time; whoever does not trust where it was kept verifies without it.
+(`verified.State`). What that state says only saves time; whoever does not trust where it was kept verifies without it.
 """
 
-import json
+import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
-from datetime import datetime, timedelta
+from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, Final
 
+from crypto_ml.audit.verified import USUAL, Finding, NoChain, State, Tolerance, Verified
 from crypto_ml.audit.vouching import Claim, Said, repeated_otherwise, said_by
-from crypto_ml.audit.what_stands import Standing, Stands
+from crypto_ml.audit.what_stands import Standing
 from crypto_ml.digest import sha256_of
-from crypto_ml.errors import CryptoMLError, Refused, Unavailable
+from crypto_ml.errors import CryptoMLError, Unavailable
 from crypto_ml.forecasting.ahead import ahead
-from crypto_ml.forecasting.evaluation import Verdict
 from crypto_ml.forecasting.progress import Progress, Tell, tell_nobody
-from crypto_ml.ledger.alarms import Condition
 from crypto_ml.ledger.chain import EvidenceChain, Head, Stored, is_record, moment, records_listed
 from crypto_ml.ledger.formats.chain_v1 import Record
-from crypto_ml.ledger.formats.reading import RecordDamaged, read_record
+from crypto_ml.ledger.formats.reading import RecordDamaged
 from crypto_ml.ledger.layout import ANSWERED, ANSWERS, FORECAST_RECEIPTS, FORECASTS, MODELS, PREDICTIONS, RAW
 from crypto_ml.storage.failures import ObjectChanged, ObjectMissing
 from crypto_ml.storage.objects import ObjectStore, StoredObject
 
 AT_ONCE: Final = 16
-STATE_FORMAT: Final = 1
 RECORDED_IN: Final = ("receipts/", RAW, MODELS)
 VOUCHED_ONLY: Final = (
     ("market_history/_delta_log/0", ".json"),
@@ -42,105 +40,12 @@ VOUCHED_ONLY: Final = (
 objects behind, such as data files that no commit names."""
 
 
-@dataclass(frozen=True)
-class Tolerance:
-    """How far times may be apart, and why.
-
-    clocks: of whoever writes a record, and of the store. longest_run: between what a run says of the time and what it
-    writes. late: how much later than its LastModified an object may come to be listed (see `evidence_chain.LATE`).
-    """
-
-    clocks: timedelta = timedelta(minutes=15)
-    longest_run: timedelta = timedelta(hours=2)
-    late: timedelta = timedelta(hours=1)
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing that is wrong. kind: a word for programs. key: the object. link, since: the number and the time of the
-    link that vouches for how it was; None where none does."""
-
-    kind: str
-    key: str
-    what: str
-    link: int | None = None
-    since: str | None = None
-
-    def __str__(self) -> str:
-        since = f" (link {self.link} of {self.since})" if self.link is not None else ""
-        return f"{self.kind}: {self.key}: {self.what}{since}"
-
-
-@dataclass(frozen=True)
-class State:
-    """What was verified before. head: the last link then. records: those that its chain names; links: in which one;
-    times: when each link was made. objects: key → sha256, ETag and LastModified of what records vouch for. published:
-    what may stand where answers are published; stood: what did, as objects. began_with, complete: up to which moment
-    the first look and the last one at everything took in what there was."""
-
-    head: Head
-    records: Mapping[str, Record]
-    links: Mapping[str, int]
-    times: Mapping[int, str]
-    objects: Mapping[str, tuple[str, str, str]]
-    published: Mapping[str, Sequence[Stands]]
-    stood: Mapping[str, tuple[str, str, str]]
-    began_with: str | None = None
-    complete: str | None = None
-    format: int = STATE_FORMAT
-
-    def rendered(self) -> bytes:
-        """The state as it is kept."""
-        return json.dumps(asdict(self), separators=(",", ":")).encode()
-
-    @classmethod
-    def read(cls, content: bytes) -> "State | None":
-        """A state that was kept; None where it cannot be used, and everything is verified."""
-        try:
-            found = read_record(State, json.loads(content), "the state of an earlier look")
-        except (ValueError, RecordDamaged):
-            return None
-        return found if found.format == STATE_FORMAT else None
-
-
-@dataclass(frozen=True)
-class Verified:
-    """What a look found. began: when the first link was made; what is in links taken in by the first look was there
-    before. waiting: records that no link names yet. records, objects, bytes_read: how many were read.
-    known: how many records are in the chain. notes: what is no fault, and worth knowing."""
-
-    findings: Sequence[Finding]
-    notes: Sequence[str]
-    head: Head | None
-    began: str | None
-    links: int
-    known: int
-    records: int
-    objects: int
-    bytes_read: int
-    waiting: int
-    state: State | None = field(default=None, repr=False)
-
-    @property
-    def whole(self) -> bool:
-        return not self.findings
-
-    def document(self) -> dict[str, Any]:
-        """As JSON has it."""
-        found = {name: value for name, value in asdict(self).items() if name != "state"}
-        return {"whole": self.whole, **found}
-
-
-class NoChain(Refused):
-    """A store whose evidence was never chained."""
-
-
 def verify(
     store: ObjectStore,
     *,
     state: State | None = None,
     since: int | datetime | None = None,
-    tolerance: Tolerance = Tolerance(),
+    tolerance: Tolerance = USUAL,
     tell: Tell = tell_nobody,
 ) -> Verified:
     """Look at everything. state: of an earlier look, None: read it all. since: only what came with the links from this
@@ -441,8 +346,6 @@ class _Look:
         return len(asked)
 
     def _hashes(self, asked: Sequence[StoredObject], what: str) -> Iterator[tuple[StoredObject, str]]:
-        import hashlib
-
         def hashed(found: StoredObject) -> tuple[StoredObject, str, int]:
             digest, size = hashlib.sha256(), 0
             try:
@@ -541,38 +444,3 @@ class _Look:
             self.began_with,
             self.complete,
         )
-
-
-def verdict(found: Verified) -> Verdict:
-    """Whether the evidence is whole, as a check has it."""
-    numbers: dict[str, float | None] = {"findings": len(found.findings), "records": found.known, "links": found.links}
-    if found.whole:
-        return Verdict(True, numbers, 0, f"{found.known:,} records in {counted(found.links, 'link')} are as they were")
-    since = first_link(found.findings)
-    told = f", the first since link {since.link} of {since.since}" if since else ""
-    first = found.findings[0]
-    return Verdict(False, numbers, 0, f"{_things(found.findings)} not as recorded{told}: {first.key}: {first.what}")
-
-
-def conditions(found: Verified, now: datetime) -> list[Condition]:
-    """What of it may be an alarm."""
-    one = verdict(found)
-    since = first_link(found.findings)
-    todo = "`crypto-ml verify` lists it; keep the bucket as it is, and look at its versions, backups and access logs"
-    bad = float(len(found.findings))
-    day = now.date().isoformat()
-    return [Condition("evidence_changed", one.passed, one.explanation, bad, todo, day, since.since if since else None)]
-
-
-def first_link(findings: Sequence[Finding]) -> Finding | None:
-    """The finding that the earliest link vouches for; None where none does."""
-    return min((one for one in findings if one.link is not None), key=lambda one: one.link or 0, default=None)
-
-
-def counted(count: int, what: str) -> str:
-    """So many of something, in words."""
-    return f"1 {what}" if count == 1 else f"{count:,} {what}s"
-
-
-def _things(findings: Sequence[Finding]) -> str:
-    return "1 thing is" if len(findings) == 1 else f"{len(findings):,} things are"

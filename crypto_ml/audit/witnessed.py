@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from crypto_ml.audit.verify import Finding, Verified, counted
+from crypto_ml.audit.verified import Finding, Verified, counted
 from crypto_ml.errors import CryptoMLError
 from crypto_ml.ledger.chain import EvidenceChain
 from crypto_ml.settings import Settings

@@ -14,7 +14,7 @@ from crypto_ml.errors import Refused
 from crypto_ml.times import read_time
 
 if TYPE_CHECKING:
-    from crypto_ml.audit.verify import Verified
+    from crypto_ml.audit.verified import Verified
     from crypto_ml.storage.objects import ObjectStore
 
 MOST_SHOWN: Final = 100
@@ -39,7 +39,8 @@ def command(since: str | None, full: bool, take_in: bool, witness: bool, as_json
     What was found right before is not read again unless S3 says that it was written since; this machine remembers it in
     its cache.
     """
-    from crypto_ml.audit.verify import State, Tolerance, verdict, verify
+    from crypto_ml.audit.verified import State, Tolerance, verdict
+    from crypto_ml.audit.verify import verify
     from crypto_ml.audit.witnessed import compared
     from crypto_ml.deployment import Deployment
     from crypto_ml.settings import Settings
@@ -75,7 +76,7 @@ def command(since: str | None, full: bool, take_in: bool, witness: bool, as_json
 
 
 def _print(found: "Verified") -> None:
-    from crypto_ml.audit.verify import counted
+    from crypto_ml.audit.verified import counted
 
     for one in found.findings[:MOST_SHOWN]:
         say(str(one))

@@ -7,19 +7,20 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from time import sleep
 from uuid import uuid4
 
 import pytest
 from click.testing import CliRunner, Result
 
-from crypto_ml.audit.verify import Finding, State, Tolerance, Verified, verify
+from crypto_ml.audit.verified import Finding, State, Tolerance, Verified
+from crypto_ml.audit.verify import verify
 from crypto_ml.cli import main
 from crypto_ml.ledger.chain import EvidenceChain
 from crypto_ml.ledger.formats.chain_v1 import Link
 from crypto_ml.ledger.receipts import SEAL, sealed
 from crypto_ml.stages.evidence_chain import extend
 from crypto_ml.storage.objects import ObjectStore, StoredObject, connect, rendered
+from crypto_ml_tests.dropbox.site import until
 from crypto_ml_tests.forecasting.markets import market, model
 from crypto_ml_tests.stages.road import Road, upload
 
@@ -284,8 +285,15 @@ def test_what_nothing_vouches_for_is_noticed(site: Site) -> None:
     site.store.replace(
         "predictions/rumour_retracted.json", b"{}"
     )  # beside what an upload was answered with, any number
-    sleep(1.1)  # S3 has whole seconds
-    site.store.create_json("receipts/claims/later.json", {})
+    written = site.store.head("predictions/rumour_retracted.json")
+    assert written is not None
+
+    def one_came_later() -> bool:  # S3 has whole seconds
+        site.store.replace("receipts/claims/later.json", b"{}")
+        later = site.store.head("receipts/claims/later.json")
+        return later is not None and later.last_modified > written.last_modified
+
+    until(one_came_later, "no later record")
     assert site.kinds(anew=False) == {}
     extend(site.store, datetime.now(UTC), everything=True)
     assert set(site.kinds(anew=False).values()) == {"extra"}

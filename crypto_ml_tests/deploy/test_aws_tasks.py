@@ -12,9 +12,8 @@ import re
 import shutil
 import socket
 import tarfile
-import time
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -26,6 +25,7 @@ from crypto_ml.ledger.reports import read_report
 from crypto_ml.sample import sample_upload
 from crypto_ml.storage.objects import ObjectStore, connect
 from crypto_ml_tests.deploy.account import ROOT, Account, environment
+from crypto_ml_tests.dropbox.site import until
 from scripts import deploy_aws
 
 pytestmark = [pytest.mark.containers, pytest.mark.timeout(1500)]
@@ -129,7 +129,7 @@ def database(engine: Any, ports: Ports) -> Iterator[None]:
     container = engine.containers.run(
         DATABASE_IMAGE, ["sh", "-c", command], detach=True, network_mode="host", labels={"crypto_ml.test": "aws"}
     )
-    until(lambda: listens(ports.database), 60, lambda: container.logs().decode()[-500:])
+    until(lambda: listens(ports.database), lambda: container.logs().decode()[-500:], 0.5)
     yield
     container.remove(force=True)
 
@@ -220,22 +220,14 @@ def listens(port: int) -> bool:
         return one.connect_ex(("127.0.0.1", port)) == 0
 
 
-def until(condition: Callable[[], Any], seconds: float, why: Callable[[], str]) -> Any:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if found := condition():
-            return found
-        time.sleep(0.5)
-    raise AssertionError(why())
-
-
 def test_a_file_is_answered_and_a_retrain_runs_in_a_task_of_its_own(deployed: Environment) -> None:
     deploy_aws.approve(deployed.made)
     champions = list(Registry(deployed.store).champions())
     assert [champion.action for champion in champions] == ["first start"]
-    until(lambda: listens(deployed.ports.web), 300, deployed.logs)
+    until(lambda: listens(deployed.ports.web), deployed.logs, 0.5, longest=300)
     deployed.store.replace("uploads/prices.csv", sample_upload())
-    report = until(lambda: read_report("uploads/prices.csv", deployed.store), 300, deployed.logs)
+    report = until(lambda: read_report("uploads/prices.csv", deployed.store), deployed.logs, 0.5, longest=300)
+    assert report
     assert report.outcome == "PREDICTED"
     selector = {
         "repositoryName": "__repository__",
@@ -253,7 +245,7 @@ def test_a_file_is_answered_and_a_retrain_runs_in_a_task_of_its_own(deployed: En
         found = deployed.ask(RUN, id=run)["runOrError"]
         return found if found["status"] in ("SUCCESS", "FAILURE", "CANCELED") else None
 
-    found = until(ended, 600, deployed.logs)
+    found = until(ended, deployed.logs, 0.5, longest=600)
     assert found["status"] == "SUCCESS", deployed.logs()
     task = {tag["key"]: tag["value"] for tag in found["tags"]}["ecs/task_arn"]
     (described,) = deployed.account.client("ecs").describe_tasks(cluster="crypto-ml-dev", tasks=[task])["tasks"]

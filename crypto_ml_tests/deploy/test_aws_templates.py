@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -49,7 +50,7 @@ Read.add_multi_constructor("!", _function)
 
 
 def read(stack: str) -> Any:
-    return yaml.load(template_of(stack), Read)  # noqa: S506 - a SafeLoader
+    return Read(template_of(stack)).get_single_data()
 
 
 @pytest.fixture(scope="module")
@@ -85,6 +86,15 @@ def test_what_a_template_asks_for_is_given_by_the_files_or_by_the_stacks_before_
             without = {key for key, one in template["Parameters"].items() if "Default" not in one}
             assert without <= known, (name, stack)
             known |= set(template["Outputs"])
+
+
+def test_a_template_that_names_what_python_could_run_is_refused_and_runs_nothing(tmp_path: Path) -> None:
+    made = tmp_path / "made"
+    for tag in ("python/object/apply:os.mkdir", "python/object/new:os.mkdir"):
+        with pytest.raises(yaml.constructor.ConstructorError):
+            parameters_of(f"Parameters: {{Given: !!{tag} [{made}]}}")
+    assert parameters_of(f"Parameters: {{Given: !{tag} [{made}]}}") == {"Given"}
+    assert not made.exists()
 
 
 def test_a_misspelt_parameter_is_refused_before_anything_is_deployed() -> None:

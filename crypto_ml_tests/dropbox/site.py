@@ -9,7 +9,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import dagster as dg
 
@@ -20,6 +20,7 @@ from crypto_ml.storage.objects import ObjectStore
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 LONGEST = 240.0
+T = TypeVar("T")
 
 STOCK = {
     "run_launcher:\n  module: crypto_ml.defs.warm.launcher\n  class: WarmRunLauncher\n": "",
@@ -41,12 +42,17 @@ mutation ($job: String!, $config: RunConfigData) {
 """What the UI sends when somebody presses Launch."""
 
 
-def until(there: Callable[[], object], what: str, pause: float = 0.02) -> None:
-    """Wait for what other processes do, which tell nobody: it is looked for again and again, here and nowhere else."""
-    deadline = time.monotonic() + LONGEST
-    while not there():
-        assert time.monotonic() < deadline, f"{what} within {LONGEST:.0f} s"
+def until(there: Callable[[], T], what: str | Callable[[], str], pause: float = 0.02, *, longest: float = LONGEST) -> T:
+    """Wait for what other processes do, which tell nobody: it is looked for again and again, here and nowhere else.
+
+    Gives what was found. what: what did not happen where it was not; asked then, where it takes logs to say.
+    """
+    deadline = time.monotonic() + longest
+    while not (found := there()):
+        told = what if isinstance(what, str) or time.monotonic() < deadline else what()
+        assert time.monotonic() < deadline, f"{told} within {longest:.0f} s"
         time.sleep(pause)
+    return found
 
 
 def usual_instance(replaced: Mapping[str, str]) -> str:

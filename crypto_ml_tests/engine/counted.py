@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from crypto_ml.deployment import Deployment
 from crypto_ml.engine.work import Shard, Work, name_of
+from crypto_ml_tests.dropbox.site import until
 
 
 def counted(asked: Mapping[str, Any], shard: Mapping[str, Any], deployment: Deployment) -> Iterator[pa.Table]:
@@ -23,9 +24,8 @@ def counted(asked: Mapping[str, Any], shard: Mapping[str, Any], deployment: Depl
         os.kill(os.getpid(), signal.SIGKILL)
     if number == asked.get("broken"):
         raise ValueError("a shard that nobody expected")
-    until = asked.get("until")
-    while until and number in asked["waiting"] and not Path(until).exists():
-        time.sleep(0.02)
+    if "until" in asked and number in asked["waiting"]:
+        until(Path(asked["until"]).exists, "nobody let the shard go on")
     yield pa.table({"number": [number]})
     yield pa.table({"square": [float(number) ** 2], "bucket": [deployment.store.bucket]})
 

@@ -4,8 +4,7 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from crypto_ml.engine.cluster import Cluster, ClusterLost, ShardEndsWorkers
 from crypto_ml.engine.mapping import Engine, Ran
 from crypto_ml.errors import Refused, Unavailable
 from crypto_ml.storage.objects import ObjectStore
+from crypto_ml_tests.dropbox.site import until
 from crypto_ml_tests.engine.counted import begun, work
 from crypto_ml_tests.engine.test_engine import deployment_on, squares
 
@@ -33,13 +33,6 @@ class Running:
 
     address: str
     scheduler: subprocess.Popen[bytes]
-
-
-def wait_for(what: str, happened: Callable[[], bool]) -> None:
-    until = time.monotonic() + 60
-    while not happened():
-        assert time.monotonic() < until, f"{what} did not happen"
-        time.sleep(0.02)
 
 
 def certified(folder: Path) -> dict[str, str]:
@@ -85,11 +78,11 @@ def cluster(s3_environment: dict[str, str], tmp_path_factory: pytest.TempPathFac
         scheduler = stack.enter_context(
             dask(folder / "scheduler.log", variables, "scheduler", *here, "--port", "0", "--scheduler-file", str(at))
         )
-        wait_for("a scheduler", lambda: at.exists() and at.stat().st_size > 0)
+        until(lambda: at.exists() and at.stat().st_size > 0, "a scheduler")
         asked = ("--nworkers", "2", "--nthreads", "1", "--scheduler-file", str(at), "--local-directory", str(folder))
         log = folder / "worker.log"
         stack.enter_context(dask(log, variables, "worker", *here, *asked))
-        wait_for("two workers", lambda: log.read_text().count("Registered to:") == 2)
+        until(lambda: log.read_text().count("Registered to:") == 2, "two workers")
         address = next(
             line.split()[-1] for line in (folder / "scheduler.log").read_text().splitlines() if "Scheduler at:" in line
         )
@@ -105,11 +98,11 @@ def test_a_worker_killed_in_the_middle_costs_its_shard_alone(
     asked = work(tmp_path, SHARDS, until=str(go), waiting=[2])
     with ThreadPoolExecutor(1) as beside:
         result = beside.submit(squares, engine, asked, ran)
-        wait_for("the shard", lambda: 2 in [number for number, _ in begun(tmp_path)])
+        until(lambda: 2 in [number for number, _ in begun(tmp_path)], "the shard")
         (process,) = [process for number, process in begun(tmp_path) if number == 2]
         assert process != os.getpid()
         os.kill(process, signal.SIGKILL)
-        wait_for("another try", lambda: [number for number, _ in begun(tmp_path)].count(2) == 2)
+        until(lambda: [number for number, _ in begun(tmp_path)].count(2) == 2, "another try")
         go.touch()
         assert result.result() == [float(number**2) for number in range(SHARDS)]
     assert sorted(number for number, _ in begun(tmp_path)) == [0, 1, 2, 2, 3, 4, 5]
@@ -149,7 +142,7 @@ def test_when_the_scheduler_is_gone_the_next_run_computes_only_what_lacks(
     asked = work(tmp_path, SHARDS, until=str(go), waiting=[4, 5])
     with ThreadPoolExecutor(1) as beside:
         result = beside.submit(squares, Engine(deployment, Cluster(cluster.address)), asked)
-        wait_for("the last ones", lambda: {4, 5} <= {number for number, _ in begun(tmp_path)})
+        until(lambda: {4, 5} <= {number for number, _ in begun(tmp_path)}, "the last ones")
         cluster.scheduler.kill()
         with pytest.raises(ClusterLost, match=r"4 of 6 shards were computed before and stand") as told:
             result.result()

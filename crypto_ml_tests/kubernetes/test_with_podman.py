@@ -5,8 +5,8 @@ import os
 import shutil
 import socket
 import subprocess
-import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from typing import Any
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from crypto_ml.sample import sample_upload
+from crypto_ml_tests.dropbox.site import until
 from crypto_ml_tests.kubernetes.manifests import FORWARDED, PORTS, Document, documents, for_podman
 
 pytestmark = [pytest.mark.kubernetes, pytest.mark.timeout(1_800)]
@@ -54,16 +55,15 @@ def listens(name: str) -> bool:
         return True
 
 
-def until(ready: Callable[[], object]) -> None:
-    deadline = time.monotonic() + LONGEST
-    while True:
-        try:
-            if ready():
-                return
-        except OSError:
-            pass
-        assert time.monotonic() < deadline, "it did not come up"
-        time.sleep(0.5)
+def until_up(ready: Callable[[], object]) -> None:
+    """Wait for what answers with an OSError as long as it does not."""
+
+    def there() -> object:
+        with suppress(OSError):
+            return ready()
+        return None
+
+    until(there, "it did not come up", 0.5, longest=LONGEST)
 
 
 @pytest.fixture(scope="module")
@@ -81,10 +81,10 @@ def played(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Document]]
     every = for_podman(documents("kind"), folder / "secrets")
     try:
         play(every, "s3", "postgres", "code")
-        until(lambda: fetch("s3", "/"))
+        until_up(lambda: fetch("s3", "/"))
         fetch("s3", "/crypto-ml", method="PUT")
         # who finds no code server looks again a minute later
-        until(lambda: listens("code"))
+        until_up(lambda: listens("code"))
         play(every, "daemon", "webserver", "serve", "page")
         yield every
     finally:
@@ -112,7 +112,7 @@ def away(name: str, every: list[Document]) -> None:
 def drop(name: str, content: bytes) -> Document:
     """Drop a file as anybody would, by HTTP, and wait for its report."""
     fetch("s3", f"/crypto-ml/uploads/{name}.csv", data=content, method="PUT")
-    until(lambda: report(name))
+    until_up(lambda: report(name))
     found = report(name)
     assert found is not None
     return found
@@ -136,13 +136,13 @@ def test_a_dropped_file_is_answered_and_says_which_image_did(played: list[Docume
 
 
 def test_the_service_answers_who_has_a_token_and_the_page_shows(played: list[Document]) -> None:
-    until(lambda: fetch("serve", "/readyz"))
+    until_up(lambda: fetch("serve", "/readyz"))
     body, kind = json.dumps(RECORD).encode(), {"Content-Type": "application/json"}
     answer = fetch("serve", "/v1/predictions", data=body, headers={**kind, "Authorization": f"Bearer {TOKEN}"})
     assert b"pred_open" in answer
     with pytest.raises(HTTPError, match="401"):
         fetch("serve", "/v1/predictions", data=body, headers=kind)
-    until(lambda: fetch("page", "/"))
+    until_up(lambda: fetch("page", "/"))
 
 
 def test_nobody_has_rights_and_nothing_is_written_but_what_is_meant_to_be(played: list[Document]) -> None:

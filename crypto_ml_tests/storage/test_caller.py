@@ -5,9 +5,7 @@ import pwd
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
-from contextlib import suppress
 from datetime import UTC, datetime
 
 import pytest
@@ -18,9 +16,15 @@ from crypto_ml.stages.promotion import Decision, decide
 from crypto_ml.storage.caller import Caller, caller
 from crypto_ml.storage.history import MarketHistory
 from crypto_ml.storage.objects import ObjectStore
+from crypto_ml_tests.dropbox.site import until
 from crypto_ml_tests.forecasting.markets import model
 
 PROCESS = Caller("os", f"{pwd.getpwuid(os.geteuid()).pw_name}@{socket.gethostname()}")
+
+
+def listens(port: int) -> bool:
+    with socket.socket() as one:
+        return one.connect_ex(("127.0.0.1", port)) == 0
 
 
 @pytest.fixture
@@ -35,10 +39,7 @@ def sts() -> Iterator[str]:
     }
     process = subprocess.Popen([sys.executable, "-m", "ministack"], env={**os.environ, **settings})
     try:
-        while process.poll() is None:
-            with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
-                break
-            time.sleep(0.05)
+        until(lambda: process.poll() is not None or listens(port), "no server listens")
         yield f"http://127.0.0.1:{port}"
     finally:
         process.kill()

@@ -18,7 +18,7 @@ from crypto_ml.ledger.code import code_version
 from crypto_ml.visible import visible
 
 if TYPE_CHECKING:
-    from crypto_ml.audit.verify import State, Verified
+    from crypto_ml.audit.verified import State, Verified
     from crypto_ml.storage.objects import ObjectStore
 
 GROUP: Final = "evidence"
@@ -97,7 +97,8 @@ def evidence_chain(context: dg.AssetExecutionContext, platform: Platform) -> dg.
 )
 def evidence_verified(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult:
     """The whole record held against the chain of evidence and its witnesses: what is wrong, and since when."""
-    from crypto_ml.audit.verify import Tolerance, conditions, verdict, verify
+    from crypto_ml.audit.verified import Tolerance, conditions, verdict
+    from crypto_ml.audit.verify import verify
     from crypto_ml.audit.witnessed import compared
     from crypto_ml.digest import sha256_of
     from crypto_ml.stages.progress import logged
@@ -133,7 +134,7 @@ def evidence_verified(context: dg.AssetExecutionContext, platform: Platform) -> 
 
 def _state(context: dg.AssetExecutionContext, store: "ObjectStore") -> "State | None":
     """What was found right before, where the last materialization names it."""
-    from crypto_ml.audit.verify import State
+    from crypto_ml.audit.verified import State
     from crypto_ml.digest import sha256_of
     from crypto_ml.storage.failures import ObjectMissing
 
