@@ -14,7 +14,6 @@ The histories are made once and kept under .crypto_ml/bench; the longest takes 2
 import json
 import os
 import statistics
-import subprocess
 import sys
 from dataclasses import asdict, dataclass
 from datetime import timedelta
@@ -23,7 +22,7 @@ from typing import Any, Final
 
 from benchmarks.counted_requests import CountedRequests
 from benchmarks.grown_histories import BUCKET, Grown, fill
-from benchmarks.measure import Missed
+from benchmarks.measure import Missed, measured_by_child, requests_so_far
 from crypto_ml.storage.embedded import EmbeddedS3
 
 HISTORIES: Final = (Grown(10, 10_000), Grown(365, 10_000), Grown(3_650, 10_000), Grown(20_000, 3))
@@ -85,27 +84,16 @@ def _compare(measured: dict[str, dict[str, Answered]]) -> None:
 
 
 def _child(kind: str, grown: Grown, environment: dict[str, str], counted: CountedRequests | None = None) -> Any:
-    """What a process of its own measured of itself; each line it reads is answered with the requests so far."""
-    command = [sys.executable, "-m", "benchmarks.history_growth", "--child", kind, f"{grown.deliveries}x{grown.rows}"]
-    variables = {**os.environ, **environment, "CRYPTO_ML_BUCKET": BUCKET}
-    with subprocess.Popen(command, env=variables, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
-        assert child.stdin
-        assert child.stdout
-        last = ""
-        for line in child.stdout:
-            last = line
-            if line == "requests?\n":
-                child.stdin.write(f"{counted.count if counted else 0}\n")
-                child.stdin.flush()
-    if child.returncode:
-        raise SystemExit(f"{kind} of {grown.name()} failed")
-    return json.loads(last)
+    """What a process of its own measured of itself."""
+    words, variables = [kind, f"{grown.deliveries}x{grown.rows}"], {**environment, "CRYPTO_ML_BUCKET": BUCKET}
+    return measured_by_child(
+        "benchmarks.history_growth", words, variables, lambda: str(counted.count if counted else 0)
+    )
 
 
 def _requests() -> int:
-    sys.stdout.write("requests?\n")
-    sys.stdout.flush()
-    return int(sys.stdin.readline())
+    (count,) = requests_so_far()
+    return count
 
 
 def _measured(kind: str, grown: Grown) -> dict[str, float]:

@@ -9,17 +9,17 @@ sensor and a look of the service's worker, when nothing is new.
 """
 
 import json
-import os
-import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 from benchmarks.counted_requests import CountedRequests
 from benchmarks.large_market import DAYS, market_file
+from benchmarks.measure import measured_by_child, requests_so_far
 from crypto_ml.storage.embedded import EmbeddedS3
 
 SYMBOLS: Final = 1_250
@@ -39,7 +39,9 @@ def main() -> None:
             CountedRequests(server.endpoint) as counted,
         ):
             environment = server.environment | {"AWS_ENDPOINT_URL_S3": counted.endpoint}
-            found = _child(what, environment, counted)
+            found = measured_by_child(
+                "benchmarks.kept", [what], environment, partial("{0.count} {0.dear}".format, counted)
+            )
         told = f"{DAILY} daily files of {DAILY_SYMBOLS:,} symbols" if what == "daily" else f"a file of {rows:,} rows"
         print(
             f"{told}: {1e6 * found['processor_seconds'] / rows:.1f} µs of processor time a row, peak "
@@ -54,31 +56,6 @@ def main() -> None:
         if what == "daily":
             for who, (every, dear) in found["looks"].items():
                 print(f"a look of the {who}, nothing new: {every:.1f} requests, {dear:.1f} of them listings or writes")
-
-
-def _child(what: str, environment: dict[str, str], counted: CountedRequests) -> Any:
-    command = [sys.executable, "-m", "benchmarks.kept", "--child", what]
-    with subprocess.Popen(
-        command, env=os.environ | environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as child:
-        assert child.stdin
-        assert child.stdout
-        last = ""
-        for line in child.stdout:
-            last = line
-            if line == "requests?\n":
-                child.stdin.write(f"{counted.count} {counted.dear}\n")
-                child.stdin.flush()
-    if child.returncode:
-        raise SystemExit(f"{what} failed")
-    return json.loads(last)
-
-
-def _requests() -> tuple[int, int]:
-    sys.stdout.write("requests?\n")
-    sys.stdout.flush()
-    every, dear = map(int, sys.stdin.readline().split())
-    return every, dear
 
 
 def _measured(what: str) -> dict[str, Any]:
@@ -116,7 +93,7 @@ def _measured(what: str) -> dict[str, Any]:
             ]
             yield "\n".join(["symbol,date,open,high,low,close,market", *lines]).encode()
 
-    taken, first = 0.0, _requests()
+    taken, first = 0.0, requests_so_far()
     for number, body in enumerate(bodies()):
         store.replace(f"uploads/{number}.csv", body)
         began = time.process_time()
@@ -124,7 +101,7 @@ def _measured(what: str) -> dict[str, Any]:
             answers = answer_delivery(delivery.id, deployment, run_id="benchmark", now=datetime.now(UTC))
             assert [report.outcome for report in answers.reports] == ["PREDICTED"]
         taken += time.process_time() - began
-    last = _requests()
+    last = requests_so_far()
     sizes: Counter[str] = Counter()
     for found in store.list(""):
         sizes[found.key.partition("/")[0]] += found.size
@@ -140,10 +117,10 @@ def _measured(what: str) -> dict[str, Any]:
         }
         for who, look in asked.items():
             look()
-            before = _requests()
+            before = requests_so_far()
             for _ in range(LOOKS):
                 look()
-            after = _requests()
+            after = requests_so_far()
             looks[who] = ((after[0] - before[0]) / LOOKS, (after[1] - before[1]) / LOOKS)
     return {
         "processor_seconds": taken,

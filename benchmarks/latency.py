@@ -25,7 +25,7 @@ from tempfile import TemporaryDirectory
 import dagster as dg
 import psutil
 
-from benchmarks.measure import Missed
+from benchmarks.measure import Missed, end_with_children
 from crypto_ml.commands.local_dagster import MODULE, LocalDagster, free_port
 from crypto_ml.ledger.layout import CSV
 from crypto_ml.ledger.reports import read_report
@@ -156,6 +156,7 @@ def p95(values: Sequence[float]) -> float:
 
 def main(drops: int, ordinary_drops: int) -> None:
     """Measure and print."""
+    end_with_children()
     what, body = upload()
     with ExitStack() as stack:
         directory = Path(stack.enter_context(TemporaryDirectory(prefix="crypto_ml-latency-")))

@@ -30,7 +30,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, Final
 from urllib.parse import quote
 
-from benchmarks.measure import Missed
+from benchmarks.measure import Missed, end_with_children
 from benchmarks.served.load import NO_ANSWER, Answer, Load, Request, send, sending, used_by
 from benchmarks.served.market import LARGE, Market
 from benchmarks.served.servers import (
@@ -352,6 +352,7 @@ def compared(recorded: Way, unrecorded: Way, usual: Sequence[Way], market: Marke
 
 def main() -> None:
     """Measure, print, and end with 1 where a target is missed."""
+    end_with_children()
     requests = int(sys.argv[1]) if len(sys.argv) > 1 else REQUESTS
     market = Market.simulated()
     with ExitStack() as stack:
