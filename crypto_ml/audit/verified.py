@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from crypto_ml.audit.what_stands import Stands
+from crypto_ml.audit.published import Stands
 from crypto_ml.errors import Refused
 from crypto_ml.forecasting.evaluation import Verdict
 from crypto_ml.ledger.alarms import Condition

@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
 
+from crypto_ml.audit.published import Standing
 from crypto_ml.audit.verified import USUAL, Finding, NoChain, State, Tolerance, Verified
 from crypto_ml.audit.vouching import Claim, Said, repeated_otherwise, said_by
-from crypto_ml.audit.what_stands import Standing
 from crypto_ml.digest import sha256_of
 from crypto_ml.errors import CryptoMLError, Unavailable
 from crypto_ml.forecasting.ahead import ahead
