@@ -166,10 +166,9 @@ def folded_earlier_rows(
         asked = _Asked.of(spans, book, scaler_coins, look_back)
         for first in range(0, asked.spans.num_rows, SPANS_AT_ONCE):
             yield asked.part(first, first + SPANS_AT_ONCE).from_book(book)
-        yield from _from_rows(series, asked.elsewhere(), version)
+        yield from _from_rows(series, asked.elsewhere(), version, look_back)
         if changed:
-            of_changed = pc.is_in(spans["symbol"], value_set=pa.array(changed, pa.string()))
-            yield from _from_all_rows(series, spans.filter(of_changed), version, look_back)
+            yield from _from_rows(series, _Elsewhere.of_changed(spans, changed, scaler_coins), version, look_back)
 
 
 SERIES_AT_ONCE: Final = 20_000
@@ -247,9 +246,10 @@ class _Asked:
         part = self.take(slice(begin, min(end, self.spans.num_rows)))
         return part.take(part.in_book)
 
-    def elsewhere(self) -> "_Asked":
+    def elsewhere(self) -> "_Elsewhere":
         """The spans for which the book does not have what is needed."""
-        return self.take(~self.in_book)
+        left = self.take(~self.in_book)
+        return _Elsewhere(left.spans, left.first_day, left.own)
 
     def from_book(self, book: SeriesBook) -> EarlierRows:
         """What stood before the spans, all of it from the book."""
@@ -274,6 +274,31 @@ class _Asked:
                 went_on = fold(states.filter(pa.array(on)), behind, kept=LOOK_BACK).states
                 states = pa.concat_tables([states.filter(pa.array(~on)), went_on]).sort_by("symbol")
         return EarlierRows(rows, _states_of(states, self.spans, _spans_of(states)), found["upload_id"])
+
+
+@dataclass(frozen=True, eq=False)
+class _Elsewhere:
+    """Spans that no book has what is needed of; each array has a value for each span. first_day: before which the
+    series has no row. own: whether it is, or may be, scaled by its own rows."""
+
+    spans: pa.Table
+    first_day: IntArray
+    own: BoolArray
+
+    @classmethod
+    def of_changed(cls, spans: pa.Table, changed: Mapping[str, date], coins: Coins) -> "_Elsewhere":
+        """The spans of series that no book serves, as their past has changed. changed: see `Series.at_hand`.
+
+        Which coin a series' rows are of is not known before they are read.
+        """
+        spans = spans.filter(pc.is_in(spans["symbol"], value_set=pa.array(list(changed), pa.string())))
+        first_days = pa.chunked_array([pa.array([changed[name] for name in spans["symbol"].to_pylist()], pa.date32())])
+        own = np.full(spans.num_rows, True) if coins else ~spans["known_to_scaler"].to_numpy()
+        return cls(spans, _days(first_days), own)
+
+    def take(self, which: BoolArray) -> "_Elsewhere":
+        """Some of the spans."""
+        return _Elsewhere(self.spans.filter(pa.array(which)), self.first_day[which], self.own[which])
 
 
 def _without_outranked_days(spans: pa.Table) -> pa.Table:
@@ -374,19 +399,17 @@ FOUND_SQL: Final = f"""
 """  # noqa: S608 - the columns are ours
 
 
-def _from_rows(series: Series, asked: _Asked, version: int) -> Iterator[EarlierRows]:
+def _from_rows(series: Series, asked: _Elsewhere, version: int, look_back: int) -> Iterator[EarlierRows]:
     """What stood before spans, from the rows of their series.
 
     Those of which nothing stood before, or a window alone counts, need the last days before them, and all others are
     read from their beginning.
     """
-    first, last = _days(asked.spans["first"]), _days(asked.spans["last"])
-    none_before = first <= asked.first_day
-    if (nothing := none_before & (last <= first)).any():
-        asked, first, none_before = asked.take(~nothing), first[~nothing], none_before[~nothing]
+    asked = asked.take(_days(asked.spans["last"]) > asked.first_day)
     if not asked.spans.num_rows:
         return
-    look_back = asked.look_back
+    first = _days(asked.spans["first"])
+    none_before = first <= asked.first_day
     late = none_before | ~asked.own
     needed = np.where(none_before, first, first - MARGIN.days)
     short = np.zeros(len(first), bool)
@@ -400,13 +423,6 @@ def _from_rows(series: Series, asked: _Asked, version: int) -> Iterator[EarlierR
     if (whole := ~late | short).any():
         found = np.zeros(len(first), np.int64)
         yield from _folded(series, _numbered(asked.spans, whole), version, found, look_back=look_back)
-
-
-def _from_all_rows(series: Series, spans: pa.Table, version: int, look_back: int) -> Iterator[EarlierRows]:
-    """What stood before spans (SPANS), from all rows of their series."""
-    if spans.num_rows:
-        every, found = np.ones(spans.num_rows, bool), np.zeros(spans.num_rows, np.int64)
-        yield from _folded(series, _numbered(spans, every), version, found, look_back=look_back)
 
 
 _EPOCH: Final = date(1970, 1, 1)

@@ -51,7 +51,7 @@ class RememberedSeries:
         self._made = 0
         self._slugs: dict[str, str | None] = {}
 
-    def at_hand(self, symbols: Collection[str], version: int) -> tuple[SeriesBook, Sequence[str]]:
+    def at_hand(self, symbols: Collection[str], version: int) -> tuple[SeriesBook, Mapping[str, date]]:
         """See `Series`."""
         wanted = sorted(set(symbols))
         if version != self._version or len(wanted) > MOST_SERIES:
@@ -64,8 +64,8 @@ class RememberedSeries:
             held.append((block, missing))
             with self._lock:
                 self._keep(block)
-        left_out = (symbol for block, symbols in held for symbol in symbols if symbol in block.changed)
-        return joined([block.some(symbols) for block, symbols in held]), sorted(left_out)
+        left_out = {name: block.changed[name] for block, names in held for name in names if name in block.changed}
+        return joined([block.some(symbols) for block, symbols in held]), dict(sorted(left_out.items()))
 
     def book(self, symbols: Collection[str] | None, version: int) -> SeriesBook:
         """See `Series`."""
@@ -132,29 +132,30 @@ class RememberedSeries:
 @dataclass(frozen=True, eq=False)
 class _Block:
     """What was said of some symbols. known: symbol → the number of its state in the book; None where it has none there.
-    begins: where each state's rows begin, and where the last one's end. changed: those that the book leaves out."""
+    begins: where each state's rows begin, and where the last one's end. changed: those that the book leaves out, as
+    `Series` says."""
 
     book: SeriesBook
     known: Mapping[str, int | None]
     begins: Sequence[int]
-    changed: frozenset[str]
+    changed: Mapping[str, date]
 
     @classmethod
-    def of(cls, symbols: Sequence[str], book: SeriesBook, changed: Collection[str]) -> "_Block":
+    def of(cls, symbols: Sequence[str], book: SeriesBook, changed: Mapping[str, date]) -> "_Block":
         names = book.states["symbol"].combine_chunks()
         series = pc.index_in(book.rows["symbol"], value_set=names).to_numpy()
         begins = np.searchsorted(series, np.arange(len(names) + 1)).tolist()
         known = dict.fromkeys(symbols) | {name: number for number, name in enumerate(names.to_pylist())}
-        return cls(book, known, begins, frozenset(changed))
+        return cls(book, known, begins, dict(changed))
 
     @classmethod
     def together(cls, blocks: Sequence["_Block"]) -> "_Block":
         """Blocks as one; of what several of them know, what one of them does."""
-        seen, changed, books = set[str](), set[str](), []
+        seen, changed, books = set[str](), dict[str, date](), []
         for block in blocks:
             own = sorted(symbol for symbol in block.known if symbol not in seen)
             books.append(block.some(own))
-            changed.update(block.changed.intersection(own))
+            changed.update({name: block.changed[name] for name in own if name in block.changed})
             seen.update(own)
         return cls.of(sorted(seen), joined(books), changed)
 

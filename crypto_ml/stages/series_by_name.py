@@ -4,7 +4,7 @@ Belongs here: what reads series, and the reading of them from the history itself
 rows an answer needs (`earlier_rows`), and the caches that read the same sooner (`storage.series`).
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping
 from datetime import date
 from typing import Protocol
 
@@ -21,9 +21,9 @@ class Series(Protocol):
     def book(self, symbols: Collection[str] | None, version: int) -> SeriesBook:
         """The folded form of the current rows of some series, in the order `delivered`, at a version of the history."""
 
-    def at_hand(self, symbols: Collection[str], version: int) -> tuple[SeriesBook, Sequence[str]]:
-        """The book of some series, and the names of those that it leaves out, because it would take reading all of
-        their rows."""
+    def at_hand(self, symbols: Collection[str], version: int) -> tuple[SeriesBook, Mapping[str, date]]:
+        """The book of some series without those for which it would take reading all of their rows; and of each that it
+        leaves out so a day before which no row of it counts."""
 
     def rows(
         self,
@@ -43,9 +43,9 @@ class FromHistory:
     def __init__(self, history: MarketHistory) -> None:
         self._history = history
 
-    def at_hand(self, symbols: Collection[str], version: int) -> tuple[SeriesBook, Sequence[str]]:
+    def at_hand(self, symbols: Collection[str], version: int) -> tuple[SeriesBook, Mapping[str, date]]:
         """See `Series`; every series is at hand."""
-        return self.book(symbols, version), ()
+        return self.book(symbols, version), {}
 
     def book(self, symbols: Collection[str] | None, version: int) -> SeriesBook:
         """See `storage.series.cache`; memory is bounded by the book and one batch of rows."""

@@ -38,8 +38,10 @@ class InMemory:
         self.kept = KEPT
         self.changed: frozenset[str] = frozenset()
 
-    def at_hand(self, symbols: Collection[str], version: int) -> tuple[SeriesBook, list[str]]:
-        return self.book(set(symbols) - self.changed, version), sorted(self.changed & set(symbols))
+    def at_hand(self, symbols: Collection[str], version: int) -> tuple[SeriesBook, dict[str, date]]:
+        left = [self._rows.filter(pc.field("symbol") == name) for name in sorted(self.changed & set(symbols))]
+        first_days = {rows["symbol"][0].as_py(): pc.min(rows["date"]).as_py() for rows in left if rows.num_rows}
+        return self.book(set(symbols) - self.changed, version), first_days
 
     def book(self, symbols: Collection[str] | None, version: int) -> SeriesBook:
         del version

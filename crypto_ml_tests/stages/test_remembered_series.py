@@ -2,7 +2,7 @@
 
 from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 
 import pyarrow as pa
 import pytest
@@ -29,7 +29,7 @@ class Said(InMemory):
         self.changed = frozenset(SYMBOLS[:2])
         self.asked = 0
 
-    def at_hand(self, symbols: Collection[str], version: int) -> tuple[SeriesBook, list[str]]:
+    def at_hand(self, symbols: Collection[str], version: int) -> tuple[SeriesBook, dict[str, date]]:
         self.asked += 1
         return super().at_hand(symbols, version)
 
@@ -59,7 +59,7 @@ def test_any_series_asked_for_in_any_order_come_as_the_history_has_them(
                 expected.states.to_pylist(),
                 expected.rows.to_pylist(),
             )
-            assert list(changed) == others
+            assert changed == others
             assert remembered.slugs(symbols, 7) == SAID.slugs(symbols, 7)
             assert sum(block.bytes for block in remembered._blocks.values()) <= most_bytes
             assert len(remembered._blocks) <= most

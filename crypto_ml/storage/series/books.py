@@ -4,7 +4,8 @@ Only series whose past changed are folded anew: a row came on or before the last
 retracted, by which rows that are kept nowhere count again.
 """
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from datetime import date
 from itertools import pairwise
 
 import numpy as np
@@ -71,6 +72,19 @@ def pieces_of(book: SeriesBook, most: int) -> Sequence[SeriesBook]:
         within = pc.and_(pc.greater_equal(book.rows["symbol"], first), pc.less_equal(book.rows["symbol"], last))
         pieces.append(SeriesBook(book.states.slice(begin, end - begin), book.rows.filter(within)))
     return pieces
+
+
+def first_days(book: SeriesBook, later: pa.Table, symbols: Collection[str]) -> Mapping[str, date]:
+    """Of series the day before which none of their rows counts, by a book of them and the rows that came later. (What
+    was void once stays so: a retraction brings no row back of a day that had none.)"""
+    if not symbols:
+        return {}
+    days = [
+        pa.table({"symbol": table["symbol"].cast(pa.string()), "day": table[column]})
+        for table, column in ((book.states, "first_day"), (book.rows, "date"), (later, "date"))
+    ]
+    first = of_series(pa.concat_tables(days), sorted(symbols)).group_by("symbol").aggregate([("day", "min")])
+    return dict(sorted(zip(first["symbol"].to_pylist(), first["day_min"].to_pylist(), strict=True)))
 
 
 def advanced(

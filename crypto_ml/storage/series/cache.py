@@ -15,7 +15,7 @@ time, or die while doing it: what they write are other objects, and the manifest
 """
 
 import logging
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
 from datetime import date
 from typing import Final, TypeVar
 
@@ -60,9 +60,9 @@ class SeriesCache:
         wanted = None if symbols is None else sorted(set(symbols))
         return self._undamaged(lambda: self._reading.book(wanted, version))
 
-    def at_hand(self, symbols: Collection[str], version: int) -> tuple[SeriesBook, Sequence[str]]:
+    def at_hand(self, symbols: Collection[str], version: int) -> tuple[SeriesBook, Mapping[str, date]]:
         """`book`, without those series for which all their rows would have to be read because their past has changed
-        since the last refresh; and the names of these. Failures as for `book`."""
+        since the last refresh; and of each of these a day before which it has no row. Failures as for `book`."""
         return self._undamaged(lambda: self._reading.at_hand(sorted(set(symbols)), version))
 
     def rows(

@@ -6,9 +6,10 @@ them up to date is `refresh`; what they are says `cache`.
 
 import json
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
@@ -22,7 +23,7 @@ from crypto_ml.storage.failures import ObjectMissing
 from crypto_ml.storage.history import SCHEMA, MarketHistory
 from crypto_ml.storage.objects import ObjectStore
 from crypto_ml.storage.series.added_rows import Added, AddedFile, added_by, batches_of
-from crypto_ml.storage.series.books import advanced, current_of, joined, only
+from crypto_ml.storage.series.books import advanced, current_of, first_days, joined, only
 from crypto_ml.storage.series.kept_objects import KeptInMemory, KeptObjects, at_once
 from crypto_ml.storage.series.manifests import (
     Book,
@@ -94,32 +95,39 @@ class SeriesReading:
         self._memory = KeptInMemory(sizes.memory_bytes)
 
     def book(self, symbols: Sequence[str] | None, version: int) -> SeriesBook:
-        return self._book(symbols, version, lambda some: self.anew(some, version))
+        found = self._base(symbols, version)
+        if found is None:
+            return self.anew(symbols, version)
+        book, later, retracted = found
+        return advanced(book, later, retracted, lambda some: self.anew(some, version))
 
-    def at_hand(self, symbols: Sequence[str], version: int) -> tuple[SeriesBook, list[str]]:
+    def at_hand(self, symbols: Sequence[str], version: int) -> tuple[SeriesBook, Mapping[str, date]]:
         """See `SeriesCache.at_hand`."""
+        found = self._base(symbols, version)
+        if found is None:
+            return self.anew(symbols, version), {}
+        book, later, retracted = found
         changed: list[str] = []
 
         def left(some: Sequence[str]) -> SeriesBook:
             changed.extend(some)
             return SeriesBook(STATE.empty_table(), ROWS_KEPT.empty_table())
 
-        return self._book(symbols, version, left), changed
+        return advanced(book, later, retracted, left), first_days(book, later, changed)
 
-    def _book(
-        self, symbols: Sequence[str] | None, version: int, of_changed: Callable[[Sequence[str]], SeriesBook]
-    ) -> SeriesBook:
+    def _base(self, symbols: Sequence[str] | None, version: int) -> tuple[SeriesBook, pa.Table, Collection[str]] | None:
+        """The newest book that serves, the rows (STORED) that came since, and the uploads of which rows were void
+        then; None where series are folded from all their rows as fast."""
         base = self.books.at(version, self.sizes.due_commits, self.hint)
         if base is None:
-            return self.anew(symbols, version)
+            return None
         since = self.since(base, version)
         if self._too_many(since, symbols):
-            return self.anew(symbols, version)
+            return None
         with self.books.using(base):
             parts = holding(base.parts, symbols)
             book = joined([only(piece, symbols) for piece in at_once(self.book_part, parts)])
-        later = self.rows_of(since, symbols)
-        return advanced(book, later, base.retracted, of_changed)
+        return book, self.rows_of(since, symbols), base.retracted
 
     def book_part(self, part: BookPart) -> SeriesBook:
         kept: SeriesBook | None = self._memory.get(part.name)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 from deltalake import DeltaTable
 from hypothesis import example, given, settings
@@ -162,6 +163,9 @@ class Market:
         left = fold(None, of_series(current, sorted(set(symbols or SYMBOLS) - set(changed))))
         assert at_hand.states.equals(left.states)
         assert at_hand.rows.equals(left.rows)
+        for symbol, first_day in changed.items():
+            counting = of_series(current, [symbol])["date"]
+            assert not len(counting) or first_day <= pc.min(counting).as_py()
         assert in_order(cache.rows(symbols=symbols, version=version).read_all()).equals(given)
         since, before = DAY + timedelta(days=7), DAY + timedelta(days=41)
         some = cache.rows(["date", "open"], symbols=symbols, since=since, before=before, version=version).read_all()
