@@ -1,11 +1,11 @@
 """Dagster's records on SQLite, written without waiting for the disk at each of them.
 
 A run leaves some fifty records, each a transaction on a connection of its own. As Dagster opens them, each waits for
-the disk when it is committed, and again when its connection is closed: the last one that is closed puts the write-ahead
-log into the database. Here one more connection stays open to each of the databases in use, so that none is the last, and
-commits are `synchronous=NORMAL`, which is what SQLite recommends for a write-ahead log (sqlite.org/pragma.html): the
-databases stay whole whatever happens, and nothing is lost when a process is killed; what a power cut can take are the
-last records of what Dagster says of runs. What became of an upload stands in S3.
+the disk when it is committed, and again when its connection is closed: the last one that is closed puts the
+write-ahead log into the database. Here one more connection stays open to each of the databases in use, so that none is
+the last, and commits are `synchronous=NORMAL`, which is what SQLite recommends for a write-ahead log
+(sqlite.org/pragma.html): the databases stay whole whatever happens, and nothing is lost when a process is killed; what
+a power cut can take are the last records of what Dagster says of runs. What became of an upload stands in S3.
 
 Dagster's page of a run follows it by the time at which its database was changed, which a write-ahead log leaves as it
 is: it is set after each change.
