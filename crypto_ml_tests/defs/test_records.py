@@ -1,4 +1,4 @@
-"""Dagster's records, written without waiting for the disk: they are all there, whoever reads them and whatever ends."""
+"""Dagster's records, written at once: they are all there, whoever reads them and whatever ends."""
 
 import os
 import signal
@@ -20,10 +20,10 @@ RUNS = MOST_HELD + 4
 WRITER = """
 import sys
 import dagster as dg
-from crypto_ml.defs.warm.records import without_waiting
+from crypto_ml.defs.warm.records import write_at_once
 
-without_waiting()
-without_waiting()
+write_at_once()
+write_at_once()
 
 @dg.op
 def nothing(): ...

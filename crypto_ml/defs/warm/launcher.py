@@ -32,7 +32,7 @@ from crypto_ml.defs.warm.dagster_launching import (
     serialize_value,
 )
 from crypto_ml.defs.warm.identity import SUPPORTED, WORKER_TAG, Process
-from crypto_ml.defs.warm.records import without_waiting
+from crypto_ml.defs.warm.records import write_at_once
 
 MODULE: Final = "crypto_ml.definitions"
 JOBS: Final = ("score_uploads", "daily_forecast")
@@ -134,7 +134,7 @@ class WarmRunLauncher(DefaultRunLauncher):
         """See that there is a nursery; for the one process that launches runs, the daemon. It does not wait for it."""
         if not SUPPORTED:
             return
-        without_waiting()
+        write_at_once()
         with self._starting:
             if self._nursery is not None and not self._nursery.alive:
                 self._end()

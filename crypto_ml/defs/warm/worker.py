@@ -32,7 +32,7 @@ from crypto_ml.defs.warm.dagster_launching import (
     pop_captured_interrupt,
     recon_job_from_origin,
 )
-from crypto_ml.defs.warm.records import without_waiting
+from crypto_ml.defs.warm.records import write_at_once
 from crypto_ml.ledger.software import software
 from crypto_ml.settings import Settings
 
@@ -73,7 +73,7 @@ def _prepared(module: str, job: str) -> ReconstructableJob:
 
 def work(pipe: Connection, instance_ref: str, module: str) -> None:
     """Open, say so, wait for one run, execute it. Returns also where nobody is left to ask for one."""
-    without_waiting()
+    write_at_once()
     with capture_interrupts(), ExitStack() as stack:
         instance = stack.enter_context(dg.DagsterInstance.from_ref(deserialize_value(instance_ref, InstanceRef)))
         for _ in open_ahead(instance) if module.startswith(OURS) else ():
