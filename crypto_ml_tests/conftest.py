@@ -9,6 +9,7 @@ import dagster as dg
 import pytest
 from hypothesis import HealthCheck, settings
 
+from crypto_ml.defs.warm.records import write_at_once
 from crypto_ml.settings import Settings
 from crypto_ml.storage.embedded import EmbeddedS3, ensure_bucket
 from crypto_ml.storage.objects import ObjectStore, connect
@@ -23,6 +24,9 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 # child processes of the tests start several times faster with byte code
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+# as in the product's own processes; no test reads what a Dagster recorded before a power cut
+write_at_once()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
