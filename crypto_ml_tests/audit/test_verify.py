@@ -22,6 +22,7 @@ from crypto_ml.stages.evidence_chain import extend
 from crypto_ml.storage.objects import ObjectStore, StoredObject, connect, rendered
 from crypto_ml_tests.dropbox.site import until
 from crypto_ml_tests.forecasting.markets import market, model
+from crypto_ml_tests.stages.forecasts import forecast_now
 from crypto_ml_tests.stages.road import Road, upload
 
 AT_ONCE = Tolerance(late=timedelta(0))
@@ -385,6 +386,26 @@ def test_two_who_extend_at_once_take_each_record_in_once(site: Site) -> None:
     named = [record.key for link in site.links()[5:] for record in link.records]
     assert len(named) == len(set(named)) >= 6
     assert site.look() == []
+
+
+def test_an_older_forecast_put_back_in_the_place_of_the_newest_is_noticed(site: Site) -> None:
+    forecast_now(site.road)
+    older = site.store.fetch("forecasts/latest.csv")
+    site.road.drop(newest=upload(market({"BTC": 14, "NEW": 14})))
+    site.road.answer_new()
+    forecast_now(site.road)
+    site.extend()
+    seen, newest = verify(site.store, tolerance=AT_ONCE), site.store.fetch("forecasts/latest.csv")
+    assert seen.findings == ()
+    site.store.replace("forecasts/latest.csv", older[1], metadata=older[0].metadata)
+    later = datetime.now(UTC) + timedelta(hours=3)
+    for state, now in ((seen.state, None), (None, later)):
+        (found,) = verify(site.store, state=state, tolerance=AT_ONCE, now=now).findings
+        assert (found.key, found.kind) == ("forecasts/latest.csv", "published")
+    # one that its run may still be publishing has not taken the place of the older one yet
+    assert verify(site.store, tolerance=AT_ONCE).findings == ()
+    site.store.replace("forecasts/latest.csv", newest[1], metadata=newest[0].metadata)
+    assert verify(site.store, tolerance=AT_ONCE, now=later).findings == ()
 
 
 def traced(site: Site, *arguments: str) -> Result:
