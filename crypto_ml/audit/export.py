@@ -45,7 +45,7 @@ from crypto_ml.stages.delivery_scoring import add_earlier_rows, score_delivery
 from crypto_ml.stages.evidence_chain import LATE
 from crypto_ml.stages.forecast_publication import write_files
 from crypto_ml.stages.next_opens import forecast, last_days_of, newest_of, next_opens
-from crypto_ml.stages.witnesses import witnesses
+from crypto_ml.stages.witnesses import TimestampWitness, Witness, witnesses
 from crypto_ml.storage.failures import ObjectMissing
 from crypto_ml.storage.objects import ObjectStore, StoredObject
 
@@ -348,16 +348,20 @@ def _chain(anchor: str, folder: _Folder, settings: Settings) -> tuple[tuple[int,
         here = [head for head in some if first <= head.number <= last]
         folder.write(f"witness/{number}.jsonl", b"".join(head.line() for head in here))
         if here:
-            witnessed.append(witness)
+            witnessed.append(witness.name)
+        for line, token in witness.tokens() if isinstance(witness, TimestampWitness) else ():
+            for head in [head for head in here if head.line() == line]:
+                folder.write(f"witness/{number}-{head.number:08d}.head", line)
+                folder.write(f"witness/{number}-{head.number:08d}.tsr", token)
     return (first, last), witnessed
 
 
-def _witnessed(folder: _Folder, settings: Settings) -> dict[str, list[WitnessedHead]]:
+def _witnessed(folder: _Folder, settings: Settings) -> dict[Witness, list[WitnessedHead]]:
     """What each witness was told of this chain; one that cannot be asked is noted, and stops nothing."""
-    heads: dict[str, list[WitnessedHead]] = {}
-    for witness in witnesses(settings):
+    heads: dict[Witness, list[WitnessedHead]] = {}
+    for witness in witnesses(settings, folder.store):
         try:
-            heads[witness.name] = witness.heads(folder.store.uri(""))
+            heads[witness] = witness.heads(folder.store.uri(""))
         except CryptoMLError as error:
             folder.notes.append(f"{witness.name} could not be asked: {error}")
     return heads

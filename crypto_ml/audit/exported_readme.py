@@ -23,6 +23,7 @@ FILES: Final = (
     ("made_from/states.csv", "of series that are scaled by their own rows: the sums over their first rows"),
     ("chain/", "links of the chain of evidence, from the one that names the receipt on"),
     ("witness/", "what witnesses had of these links when this was exported, a file for each"),
+    ("witness/*.tsr", "RFC 3161 time stamps: `openssl ts -verify -in X.tsr -data X.head -CAfile CA.pem` verifies one"),
 )
 
 SHOWN: Final = """\
