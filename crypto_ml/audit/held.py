@@ -286,13 +286,16 @@ def _forecast_rows_stand(receipt: ForecastReceipt, store: ObjectStore) -> None:
 def _came_from(rows: Sequence[EarlierRow], stand: Held, links: Links, store: ObjectStore) -> Held:
     """Earlier rows that stand, and also that the uploads they came from are those that wrote them: records of appends
     vouch for the data files, and the chain for the records."""
-    if stand.by != "chain":
+    if stand.by not in ("chain", "receipt"):
         return stand
+    why = stand.why
     for delivery in sorted({row.upload_id.partition(".")[0] for row in rows}):
         for record in store.list(f"{APPENDS}{delivery}-"):
             found = links.hold(record.key)
             if found.by == "ALTERED":
                 return found
+            if found.by == "nothing":
+                stand = Held("receipt", f"{why}; which uploads they came from no link says yet")
             for key, sha256 in store.read_json(record.key)["objects"].items():
                 if store.head(key) is None or _sha256_at(key, store) != sha256:
                     return Held("ALTERED", f"{store.uri(key)} is not what {store.uri(record.key)} says was appended")
