@@ -37,7 +37,7 @@ from crypto_ml.ledger.formats import receipt_v1
 from crypto_ml.ledger.formats.forecast_v1 import ForecastReceipt
 from crypto_ml.ledger.formats.receipt_v2 import Receipt
 from crypto_ml.ledger.formats.witnessed_v1 import WitnessedHead
-from crypto_ml.ledger.layout import answered_key, bundle_prefix, forecast_receipt_key
+from crypto_ml.ledger.layout import ANSWERS, answered_key, bundle_prefix, forecast_receipt_key
 from crypto_ml.ledger.requests import is_request, pack_key
 from crypto_ml.ledger.software import software
 from crypto_ml.settings import Settings
@@ -340,7 +340,8 @@ def _chain(anchor: str, folder: _Folder, settings: Settings) -> tuple[tuple[int,
     for one, content in chain.contents(behind):
         folder.write(f"chain/{_number(one):08d}.json", content)
         records |= {record.key: record.sha256 for record in chain.parsed(one, content).link.records}
-    outcome = answered_key(anchor.partition("answers/")[2][:8]) if anchor.startswith("receipts/answers/") else ""
+    delivery = re.match(rf"{ANSWERS}(\d+)[-/]", anchor)
+    outcome = answered_key(delivery[1]) if delivery else ""
     if outcome in records:
         folder.take(outcome, "evidence/outcome.json")
     last, witnessed = _number(behind[-1]), []
