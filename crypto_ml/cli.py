@@ -20,6 +20,7 @@ from crypto_ml.commands import (
     doctor,
     drop,
     explain,
+    export,
     handover,
     make_model,
     models,
@@ -113,6 +114,7 @@ for module in (
     tune,
     audit,
     verify,
+    export,
     handover,
     make_model,
 ):

@@ -34,6 +34,10 @@ CLUSTER: Final = ("distributed",)
 """The client of a Dask cluster, and what runs one."""
 
 
+TIMESTAMPS: Final = ("rfc3161_client",)
+"""What asks for time stamps, and verifies them."""
+
+
 class NotInstalled(Blocked):
     """Something that this installation was made without."""
 
@@ -51,6 +55,11 @@ def require_tuning(what: str) -> None:
 def require_drawing(what: str) -> None:
     """Raises NotInstalled where `what` cannot be drawn."""
     _require(what, DRAWING, "training")
+
+
+def require_timestamps(what: str) -> None:
+    """Raises NotInstalled where `what` can neither be asked for nor verified."""
+    _require(what, TIMESTAMPS, "timestamp")
 
 
 def require_demo(what: str) -> None:

@@ -34,7 +34,7 @@ STORED = (
 )
 """What a document names of the bucket, and of no repository."""
 
-MADE = (".venv/", ".crypto_ml/", "dist/", "deploy/secrets/")
+MADE = (".venv/", ".crypto_ml/", "dist/", "deploy/secrets/", "evidence/check.py")
 """What is made where the project is used."""
 
 ANY = {"NAME", "NAME.py", "VERSION.tar.xz"}

@@ -5,23 +5,33 @@ from dataclasses import asdict, dataclass, field
 from datetime import date
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, Final
 
 from crypto_ml.audit.forecast_evidence import ForecastEvidence
 from crypto_ml.audit.made_of import MadeOf, made_of, told_made_of
 from crypto_ml.audit.references import Reference, UnknownAnswer
-from crypto_ml.audit.trace import EarlierRow, earlier_rows, made_from, retracted_of, told_earlier_rows
+from crypto_ml.audit.trace import (
+    EarlierRow,
+    Line,
+    earlier_rows,
+    made_from,
+    retracted_of,
+    told_approval,
+    told_earlier_rows,
+)
 from crypto_ml.digest import sha256_of
 from crypto_ml.forecasting.bundle import TRAINING_MANIFEST
 from crypto_ml.ledger.forecasts import ForecastOrder, document
 from crypto_ml.ledger.formats.forecast_v1 import PUBLISHED, ForecastReceipt
 from crypto_ml.ledger.formats.retraction_v1 import Retraction
 from crypto_ml.ledger.layout import forecast_receipt_key
-from crypto_ml.ledger.registry import repeated_champion
 from crypto_ml.stages.earlier_rows import current_of
 from crypto_ml.stages.next_opens import Forecast, forecast, last_days_of
 from crypto_ml.storage.failures import ObjectMissing
 from crypto_ml.storage.objects import ORDER, ObjectStore
+
+CHANGED: Final = "was changed from outside"
+DELETED: Final = "was deleted"
 
 
 @dataclass(frozen=True)
@@ -87,13 +97,13 @@ def _now(receipt: ForecastReceipt, what: str, store: ObjectStore) -> str:
     try:
         stored, content = store.fetch(vouched.key)
     except ObjectMissing:
-        return "was deleted"
+        return DELETED
     if sha256_of(content) == vouched.sha256:
         return "stands unchanged"
     other = ForecastOrder.read(stored.metadata.get(ORDER, ""))
     if other and str(other) > str(ForecastOrder.of(receipt)):
         return f"was replaced by forecast {other.forecast_id}"
-    return "was changed from outside"
+    return CHANGED
 
 
 def _row(evidence: ForecastEvidence, reference: Reference) -> TracedForecast:
@@ -139,33 +149,38 @@ def _number(made: Forecast, reference: Reference) -> int:
 
 def told(found: ForecastTrace, store: ObjectStore) -> Iterator[str]:
     """A trace in lines for people, from the number back to the approval."""
+    yield from (line for _, line in lines(found, store))
+
+
+def lines(found: ForecastTrace, store: ObjectStore) -> Iterator[Line]:
+    """The lines of a trace, each behind the part that it shows."""
     receipt, row = found.receipt, found.row
     if row:
-        yield f"{row.symbol} {row.target_date}: pred_open {row.pred_open!r}, as of {row.as_of}"
-        yield f"  prediction    {row.prediction_id}"
+        yield "number", f"{row.symbol} {row.target_date}: pred_open {row.pred_open!r}, as of {row.as_of}"
+        yield "number", f"  prediction    {row.prediction_id}"
         if row.made_of:
-            yield from told_made_of(row.made_of)
-        yield from told_earlier_rows(row.earlier_rows, row.scaled_by, found.retracted)
+            yield from (("number", line) for line in told_made_of(row.made_of))
+        earlier = told_earlier_rows(row.earlier_rows, row.scaled_by, found.retracted)
+        yield from (("earlier_rows", line) for line in earlier)
     inputs, symbols = receipt.inputs, receipt.symbols
-    yield f"forecast        {receipt.forecast_id} for {inputs.target_date}, as of {receipt.newest_day}"
-    yield (
-        f"  symbols       {symbols.forecast} forecast; left out: {symbols.without_newest_day} without a row for the "
-        f"newest day, {symbols.too_few_rows} with too few rows"
+    yield "receipt", f"forecast        {receipt.forecast_id} for {inputs.target_date}, as of {receipt.newest_day}"
+    left_out = (
+        f"{symbols.without_newest_day} without a row for the newest day, {symbols.too_few_rows} with too few rows"
     )
+    yield "receipt", f"  symbols       {symbols.forecast} forecast; left out: {left_out}"
     for what in PUBLISHED:
         vouched = receipt.published[what]
-        yield f"  {what:<15} {store.uri(vouched.key)}  sha256 {vouched.sha256}, {found.published[vouched.key]}"
-    yield f"  made          {receipt.timings.made_at}, begun {receipt.timings.began_at}, attempt {inputs.attempt}"
-    yield f"market history  read at version {inputs.history_version}"
-    yield f"model           {inputs.model_version}  sha256 {inputs.bundle_sha256}"
-    yield f"  trained on    {found.trained_on.get('source', 'not recorded')}"
-    champion = repeated_champion(receipt.champion)
-    yield f"approval        entry {champion.pointer}, {champion.action} by {champion.decided_by}: {champion.why}"
-    if champion.override:
-        failed = ", ".join(str(gate["name"]) for gate in champion.gates if not gate["passed"])
-        yield f"  overridden    {failed} failed; {champion.override}"
+        now = found.published[vouched.key]
+        yield "published", f"  {what:<15} {store.uri(vouched.key)}  sha256 {vouched.sha256}, {now}"
+    timings = receipt.timings
+    yield "receipt", f"  made          {timings.made_at}, begun {timings.began_at}, attempt {inputs.attempt}"
+    yield "receipt", f"market history  read at version {inputs.history_version}"
+    yield "model", f"model           {inputs.model_version}  sha256 {inputs.bundle_sha256}"
+    yield "model", f"  trained on    {found.trained_on.get('source', 'not recorded')}"
+    yield from told_approval(receipt.champion)
     software = receipt.software
     code = ", ".join(f"{stage} {version}" for stage, version in software["code"].items())
-    yield f"software        crypto_ml {software['package']}, Python {software['python']}; code: {code}"
-    yield f"  image         {software['image'] or 'not known'}, lock sha256 {software['lock_sha256'] or 'not known'}"
-    yield f"run             {receipt.run_id}"
+    yield "receipt", f"software        crypto_ml {software['package']}, Python {software['python']}; code: {code}"
+    image, lock = software["image"] or "not known", software["lock_sha256"] or "not known"
+    yield "receipt", f"  image         {image}, lock sha256 {lock}"
+    yield "receipt", f"run             {receipt.run_id}"

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any
 
 from crypto_ml.audit.vouching import Published, Said
@@ -17,19 +18,25 @@ from crypto_ml.storage.objects import ObjectStore
 
 @dataclass(frozen=True)
 class Stands:
-    """An object that may stand under a key. delivery: of the answer that published it. answer: its id. closed: the
-    outcomes of the delivery name it, so that nothing of an older delivery stands there any more."""
+    """An object that may stand under a key. delivery: of the answer that published it, of a forecast its place among
+    all. answer: its id. closed: the outcomes of the delivery name it, so that nothing of an older delivery stands there
+    any more. at: when a forecast was made, which no outcome names: it is closed once it was seen to stand, or when the
+    longest run is over."""
 
     delivery: int
     answer: str
     sha256: str
     closed: bool = False
+    at: str = ""
 
 
 class Standing:
-    """What may stand, as far as receipts and outcomes were read. before: what was known from earlier looks."""
+    """What may stand, as far as receipts and outcomes were read. before: what was known from earlier looks; stood: the
+    sha256 of what stood then, by key. over: what was to be published before this moment is, or never will be."""
 
-    def __init__(self, before: Mapping[str, Sequence[Stands]], store: ObjectStore) -> None:
+    def __init__(
+        self, before: Mapping[str, Sequence[Stands]], stood: Mapping[str, str], store: ObjectStore, over: datetime
+    ) -> None:
         self._by_key: dict[str, list[Stands]] = {key: list(found) for key, found in before.items()}
         self._keys_of: dict[str, list[str]] = {}
         for key, some in self._by_key.items():
@@ -38,6 +45,8 @@ class Standing:
         self._outcomes: dict[str, str] = {}
         self._answers: dict[str, Published] = {}
         self._store = store
+        self._stood = stood
+        self._over = over
 
     def add(self, said: Said) -> None:
         """Take in what a record says."""
@@ -46,10 +55,11 @@ class Standing:
         for answer, outcome in said.answered.values():
             if answer:
                 self._outcomes[answer] = outcome
+        forecast_id, place, at = said.forecast
         for key, sha256 in said.forecasts.items():
-            self._note(key, Stands(0, "", sha256))
+            self._note(key, Stands(place, forecast_id, sha256, at=at))
             if "left_out" in key:
-                self._note(key, Stands(0, "", sha256_of(EMPTY_LIST)))
+                self._note(key, Stands(place, forecast_id, sha256_of(EMPTY_LIST), at=at))
 
     def expected(self) -> dict[str, set[str]]:
         """Key → the sha256 of what may stand there."""
@@ -65,7 +75,13 @@ class Standing:
                     replace(one, closed=True) if one.answer == answer else one for one in self._by_key[key]
                 ]
         self._outcomes = {}
+        for key, some in self._by_key.items():
+            self._by_key[key] = [replace(one, closed=one.closed or self._is_out(key, one)) for one in some]
         return {key: {one.sha256 for one in _newest(found)} for key, found in self._by_key.items()}
+
+    def _is_out(self, key: str, one: Stands) -> bool:
+        """Whether a forecast has been published, so that no older one stands there any more."""
+        return bool(one.at) and (self._stood.get(key) == one.sha256 or datetime.fromisoformat(one.at) < self._over)
 
     def kept(self) -> dict[str, list[Stands]]:
         """What a later look has to know."""

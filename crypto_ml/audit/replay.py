@@ -121,7 +121,7 @@ def _replayed(evidence: Evidence, *, full: bool) -> tuple[int, str | None, str |
         _fingerprints_agree(receipt.fingerprints, made.fingerprints)
         if "predictions" in receipt.published and sha256_of_file(made.path) != receipt.published["predictions"].sha256:
             ulp = _distance(evidence, made.path)
-    _published_stands(evidence)
+    published_stands(evidence)
     _outcome_stands(evidence)
     return ulp, note, _log_stands(evidence, directory, exactly=not ulp)
 
@@ -237,8 +237,8 @@ def _distance(evidence: Evidence, made: Path) -> int:
     return ulps_apart(made.read_text("utf-8"), content.decode())
 
 
-def _published_stands(evidence: Evidence) -> None:
-    """What was published is what is there, unless a newer answer took its place."""
+def published_stands(evidence: Evidence) -> None:
+    """What was published is what is there, unless a newer answer took its place. Raises Differs."""
     receipt, store = evidence.receipt, evidence.store
     report = at_stage("report", lambda: read_report_of(receipt, store))
     if receipt.outcome == "SKIPPED" or report is None or report.document["answer_id"] != receipt.answer_id:

@@ -284,69 +284,97 @@ def told_earlier_rows(rows: Sequence[EarlierRow], scaled_by: str, retracted: Map
         yield f"    and {len(rows) - MOST_TOLD} before those, which scale it (--json lists them)"
 
 
-def _told_upload(found: Trace, store: ObjectStore) -> Iterator[str]:
+Line = tuple[str, str]
+"""A line for people, behind the part of the trace that it shows (see `held`)."""
+
+
+def _told_upload(found: Trace, store: ObjectStore) -> Iterator[Line]:
     """The file that was answered, and what became of its rows."""
     receipt, timings = found.receipt, found.receipt.timings
-    yield f"upload          {store.uri(receipt.upload.key)}  ETag {receipt.upload.etag}, {receipt.upload.size} bytes"
+    yield (
+        "receipt",
+        f"upload          {store.uri(receipt.upload.key)}  ETag {receipt.upload.etag}, {receipt.upload.size} bytes",
+    )
     for one in found.retracted.values():
         if (one.delivery, one.upload.key) == (receipt.inputs.delivery, receipt.upload.key):
-            yield f"  retracted     by {one.decided_by} at {one.at}, because: {one.why}"
+            yield "retraction", f"  retracted     by {one.decided_by} at {one.at}, because: {one.why}"
     yield from _told_rows(found, store)
-    yield f"  delivery      {receipt.inputs.delivery}, uploaded {timings.uploaded_at}, " + (
-        f"received {timings.received_at}, answered {timings.answered_at}"
-    )
-    yield f"market history  read at version {receipt.history.read}, these rows in version {receipt.history.written}"
+    times = f"uploaded {timings.uploaded_at}, received {timings.received_at}, answered {timings.answered_at}"
+    yield "receipt", f"  delivery      {receipt.inputs.delivery}, {times}"
+    written = receipt.history.written
+    yield "receipt", f"market history  read at version {receipt.history.read}, these rows in version {written}"
 
 
-def _told_request(found: Trace, place: ObjectStore) -> Iterator[str]:
+def _told_request(found: Trace, place: ObjectStore) -> Iterator[Line]:
     """The request that was answered; its own id is what whoever asked was given in the header of the answer."""
     receipt, timings = found.receipt, found.receipt.timings
     name = asked_name(receipt.upload.key)
-    yield f"request         {name}  sha256 {receipt.inputs.upload_sha256}, {receipt.upload.size} bytes"
+    size = receipt.upload.size
+    yield "receipt", f"request         {name}  sha256 {receipt.inputs.upload_sha256}, {size} bytes"
     yield from _told_rows(found, place)
-    yield f"  delivery      {receipt.inputs.delivery}, received {timings.received_at}, answered {timings.answered_at}"
-    yield f"market history  read at version {receipt.history.read}; the rows of requests do not become part of it"
+    times = f"received {timings.received_at}, answered {timings.answered_at}"
+    yield "receipt", f"  delivery      {receipt.inputs.delivery}, {times}"
+    version = receipt.history.read
+    yield "receipt", f"market history  read at version {version}; the rows of requests do not become part of it"
 
 
-def _told_rows(found: Trace, place: ObjectStore) -> Iterator[str]:
+def _told_rows(found: Trace, place: ObjectStore) -> Iterator[Line]:
     if found.kept:
-        yield f"  kept as       {found.kept.told(place)}"
+        yield "upload", f"  kept as       {found.kept.told(place)}"
     rows = found.receipt.rows
-    yield f"  rows          {rows.received} received, {rows.accepted} accepted, {rows.refused} refused"
+    yield "rows", f"  rows          {rows.received} received, {rows.accepted} accepted, {rows.refused} refused"
 
 
 def told(found: Trace, store: ObjectStore) -> Iterator[str]:
     """A trace in lines for people, from the number back to the approval."""
+    yield from (line for _, line in lines(found, store))
+
+
+def lines(found: Trace, store: ObjectStore) -> Iterator[Line]:
+    """The lines of a trace, each behind the part that it shows."""
     receipt, row = found.receipt, found.row
     place = addresses_of(receipt.inputs.delivery, store)
     if row:
         record = f"record {row.line - FIRST_LINE + 1}, as " if found.pack and is_json(receipt.upload.key) else ""
-        yield f"{row.symbol} {row.date}: pred_open {row.pred_open!r}, val_open {row.val_open!r} ({row.status})"
-        yield f"  prediction    {row.prediction_id}"
-        yield f"  as received   {record}line {row.line}: {row.as_received}"
+        said = f"pred_open {row.pred_open!r}, val_open {row.val_open!r} ({row.status})"
+        yield "number", f"{row.symbol} {row.date}: {said}"
+        yield "number", f"  prediction    {row.prediction_id}"
+        yield "upload", f"  as received   {record}line {row.line}: {row.as_received}"
         if row.made_of:
-            yield from told_made_of(row.made_of)
-        yield from told_earlier_rows(row.earlier_rows, row.scaled_by, found.retracted)
-    yield f"answer          {receipt.answer_id}: {receipt.outcome}" + (f", {receipt.reason}" if receipt.reason else "")
+            yield from (("number", line) for line in told_made_of(row.made_of))
+        earlier = told_earlier_rows(row.earlier_rows, row.scaled_by, found.retracted)
+        yield from (("earlier_rows", line) for line in earlier)
+    reason = f", {receipt.reason}" if receipt.reason else ""
+    yield "receipt", f"answer          {receipt.answer_id}: {receipt.outcome}{reason}"
     for what, vouched in receipt.published.items():
-        yield f"  {what:<13} {place.uri(vouched.key)}  sha256 {vouched.sha256}"
-    yield f"  published     {found.published}"
+        yield "published", f"  {what:<13} {place.uri(vouched.key)}  sha256 {vouched.sha256}"
+    yield "published", f"  published     {found.published}"
     yield from (_told_request if found.pack else _told_upload)(found, place)
-    yield f"model           {receipt.model.version}  sha256 {receipt.model.sha256}"
+    yield "model", f"model           {receipt.model.version}  sha256 {receipt.model.sha256}"
     trained = found.trained_on
-    yield f"  trained on    {trained.get('source', 'not recorded')}" + (
+    week = (
         f", week {trained['week']}, version {trained['history_version']}, known by {trained['known_by']}, "
         f"{len(trained['uploads'])} uploads"
         if "week" in trained
         else ""
     )
-    champion = repeated_champion(receipt.champion)
-    yield f"approval        entry {champion.pointer}, {champion.action} by {champion.decided_by}: {champion.why}"
-    if champion.override:
-        failed = ", ".join(str(gate["name"]) for gate in champion.gates if not gate["passed"])
-        yield f"  overridden    {failed} failed; {champion.override}"
+    yield "model", f"  trained on    {trained.get('source', 'not recorded')}{week}"
+    yield from told_approval(receipt.champion)
     software = receipt.software
     code = ", ".join(f"{stage} {version}" for stage, version in software.code.items())
-    yield f"software        crypto_ml {software.package}, Python {software.python}; code: {code}"
-    yield f"  image         {software.image or 'not known'}, lock sha256 {software.lock_sha256 or 'not known'}"
-    yield f"run             {receipt.run_id}"
+    yield "receipt", f"software        crypto_ml {software.package}, Python {software.python}; code: {code}"
+    image, lock = software.image or "not known", software.lock_sha256 or "not known"
+    yield "receipt", f"  image         {image}, lock sha256 {lock}"
+    yield "receipt", f"run             {receipt.run_id}"
+
+
+def told_approval(repeated: Mapping[str, Any]) -> Iterator[Line]:
+    """Who approved a model, as a receipt repeats it."""
+    champion = repeated_champion(repeated)
+    yield (
+        "approval",
+        f"approval        entry {champion.pointer}, {champion.action} by {champion.decided_by}: {champion.why}",
+    )
+    if champion.override:
+        failed = ", ".join(str(gate["name"]) for gate in champion.gates if not gate["passed"])
+        yield "approval", f"  overridden    {failed} failed; {champion.override}"

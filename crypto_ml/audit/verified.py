@@ -17,7 +17,8 @@ from crypto_ml.ledger.chain import Head
 from crypto_ml.ledger.formats.chain_v1 import Record
 from crypto_ml.ledger.formats.reading import RecordDamaged, read_record
 
-STATE_FORMAT: Final = 1
+STATE_FORMAT: Final = 2
+"""Since 0.7.1, where it knows the order of forecasts; what an earlier release kept is not used."""
 
 
 @dataclass(frozen=True)

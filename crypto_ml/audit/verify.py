@@ -11,7 +11,7 @@ import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Final
 
 from crypto_ml.audit.published import Standing
@@ -47,10 +47,11 @@ def verify(
     since: int | datetime | None = None,
     tolerance: Tolerance = USUAL,
     tell: Tell = tell_nobody,
+    now: datetime | None = None,
 ) -> Verified:
     """Look at everything. state: of an earlier look, None: read it all. since: only what came with the links from this
-    number, or time, on. Raises StoreUnavailable, NoChain."""
-    return _Look(store, state, tolerance, tell).verified(since)
+    number, or time, on. now: None: by the clock. Raises StoreUnavailable, NoChain."""
+    return _Look(store, state, tolerance, tell, now or datetime.now(UTC)).verified(since)
 
 
 @dataclass
@@ -59,6 +60,7 @@ class _Look:
     state: State | None
     tolerance: Tolerance
     tell: Tell
+    now: datetime
     findings: list[Finding] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     records: dict[str, Record] = field(default_factory=dict)
@@ -77,7 +79,9 @@ class _Look:
 
     def verified(self, since: int | datetime | None) -> Verified:
         head, began, count = self._walk()
-        standing = Standing(self.state.published if self.state else {}, self.store)
+        over = self.now - self.tolerance.longest_run - self.tolerance.clocks
+        stood = {key: sha256 for key, (sha256, _, _) in self.stood.items()}
+        standing = Standing(self.state.published if self.state else {}, stood, self.store, over)
         listed = {key: found for key, found in self._listed(RECORDED_IN).items() if is_record(key)}
         first = self._first_link(since)
         asked = self._to_read(listed, first)

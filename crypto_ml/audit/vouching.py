@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from crypto_ml.digest import sha256_of
 from crypto_ml.ledger.chain import is_record
-from crypto_ml.ledger.forecasts import forecast_receipt_in
+from crypto_ml.ledger.forecasts import ForecastOrder, forecast_receipt_in
 from crypto_ml.ledger.formats.reading import read_record
 from crypto_ml.ledger.formats.receipt_v2 import Receipt
 from crypto_ml.ledger.layout import (
@@ -62,7 +62,8 @@ class Published:
 class Said:
     """What a record says. records, objects: key → sha256 of what it vouches for. answers: those whose receipts it has.
     answered: upload key → (answer, outcome) of a delivery. champions: the pointer's entries as receipts repeat them, by
-    their keys. sound: what contradicts itself in it, in sentences."""
+    their keys. forecast: of a forecast's receipt its id, its place among all (a greater one is newer), when it was
+    made. contradicts: what contradicts itself in it, in sentences."""
 
     claims: Sequence[Claim] = ()
     records: Mapping[str, str] = field(default_factory=dict)
@@ -72,6 +73,7 @@ class Said:
     delivery: int = 0
     published: Sequence[Published] = ()
     forecasts: Mapping[str, str] = field(default_factory=dict)
+    forecast: tuple[str, int, str] = ("", 0, "")
     champions: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     contradicts: Sequence[str] = ()
 
@@ -174,6 +176,7 @@ def _forecast(key: str, content: bytes, where: str) -> Said:
         [Claim("the forecast was made", receipt.timings.made_at)],
         records=records,
         forecasts={one.key: one.sha256 for one in receipt.published.values()},
+        forecast=(receipt.forecast_id, ForecastOrder.of(receipt).place, receipt.timings.made_at),
         champions={receipt.evidence["champion"].key: receipt.champion} if "champion" in receipt.evidence else {},
     )
 

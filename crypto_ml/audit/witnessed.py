@@ -13,7 +13,7 @@ from crypto_ml.storage.objects import ObjectStore
 def compared(found: Verified, store: ObjectStore, settings: Settings) -> Verified:
     """What a look found, and what the witnesses say. A witness that cannot be asked is a finding: it may be why."""
     findings, notes = list(found.findings), list(found.notes)
-    for witness in witnesses(settings):
+    for witness in witnesses(settings, store):
         try:
             wrong, note = _held_against(witness, store)
         except CryptoMLError as error:

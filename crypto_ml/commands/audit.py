@@ -25,8 +25,12 @@ def trace(reference: str, symbol: str | None, day: datetime | None, as_json: boo
 
     PREDICTIONS_KEY_OR_ID is a key such as predictions/prices_preds.csv or forecasts/latest.csv, a prediction_id, or the
     id of an answer to a file or a request, or of a forecast. Reads S3 alone: Dagster and its database may be gone.
+
+    What holds a line stands before it: `chain` (a link of the chain of evidence has its hash, or that of the receipt
+    that has it), `receipt` (no link has that yet), `nothing`, or `ALTERED`, which ends with exit code 1. Whether the
+    chain is whole says `crypto-ml verify`.
     """
-    from crypto_ml.audit import forecast_trace
+    from crypto_ml.audit import forecast_trace, held
     from crypto_ml.audit import trace as tracing
     from crypto_ml.audit.references import resolve
 
@@ -34,15 +38,21 @@ def trace(reference: str, symbol: str | None, day: datetime | None, as_json: boo
     named = resolve(reference, store, symbol=symbol, day=day.date() if day else None)
     if named.is_forecast:
         forecast = forecast_trace.trace(named, store)
-        document, lines = forecast.document(), forecast_trace.told(forecast, store)
+        document, lines, holding = (
+            forecast.document(),
+            forecast_trace.lines(forecast, store),
+            held.of_forecast(forecast, store),
+        )
     else:
         answer = tracing.trace(named, store)
-        document, lines = answer.document(), tracing.told(answer, store)
+        document, lines, holding = answer.document(), tracing.lines(answer, store), held.of_answer(answer, store)
     if as_json:
-        print_json(document)
-        return
-    for line in lines:
-        say(line)
+        print_json({**document, **held.document(holding)})
+    else:
+        for line in held.told(lines, holding):
+            say(line)
+    if wrong := held.altered(holding):
+        raise held.EvidenceAltered(f"ALTERED: {'; '.join(wrong)}")
 
 
 @click.command("replay")

@@ -62,7 +62,7 @@ def command(since: str | None, full: bool, take_in: bool, witness: bool, as_json
             tell=tell,
         )
     if witness:
-        if not witnesses(settings):
+        if not witnesses(settings, store):
             raise Refused("no witness is set: name one in CRYPTO_ML_WITNESSES")
         found = compared(found, store, settings)
     if found.state:

@@ -69,6 +69,12 @@ class ForecastOrder:
         return f"{state}.{self.target_date}.{self.digest}"
 
     @property
+    def place(self) -> int:
+        """As a number, which compares as the forecasts do."""
+        state = f"{self.history_version:012d}{self.champion_pointer:08d}{self.attempt:06d}"
+        return int(f"{state}{self.target_date:%Y%m%d}{int(self.digest, 16):020d}")
+
+    @property
     def forecast_id(self) -> str:
         return f"{self.target_date}-{self.digest}"
 

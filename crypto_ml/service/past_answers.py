@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 
-from crypto_ml.audit import forecast_trace
+from crypto_ml.audit import forecast_trace, held
 from crypto_ml.audit import trace as tracing
 from crypto_ml.audit.references import ANSWER_ID, FORECAST_ID, Reference, UnknownAnswer, resolve
 from crypto_ml.digest import sha256_of
@@ -51,8 +51,10 @@ def past_answer(named: Reference, store: ObjectStore) -> dict[str, Any]:
 def trace_json(named: Reference, store: ObjectStore) -> bytes:
     """Everything behind an answer or one of its rows, as `crypto-ml trace --json` has it."""
     if named.is_forecast:
-        return _dumped(forecast_trace.trace(named, store).document())
-    return _dumped(tracing.trace(named, store).document())
+        forecast = forecast_trace.trace(named, store)
+        return _dumped({**forecast.document(), **held.document(held.of_forecast(forecast, store))})
+    answer = tracing.trace(named, store)
+    return _dumped({**answer.document(), **held.document(held.of_answer(answer, store))})
 
 
 def _dumped(document: Any) -> bytes:

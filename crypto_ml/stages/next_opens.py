@@ -19,7 +19,7 @@ from crypto_ml.forecasting.answers import BESIDE
 from crypto_ml.forecasting.bundle import ModelBundle
 from crypto_ml.forecasting.current import Order
 from crypto_ml.forecasting.evaluation import Verdict
-from crypto_ml.forecasting.fingerprint import Witness
+from crypto_ml.forecasting.fingerprint import Sees
 from crypto_ml.forecasting.folded import FoldedSeries
 from crypto_ml.forecasting.running import FOLDED_1
 from crypto_ml.forecasting.schema import OBSERVATION, Earlier
@@ -163,7 +163,7 @@ def next_opens(
     symbols: Collection[str],
     newest: pd.Timestamp,
     directory: Path,
-    witness: Witness | None = None,
+    witness: Sees | None = None,
     *,
     uploads: set[str] | None = None,
 ) -> pd.DataFrame:

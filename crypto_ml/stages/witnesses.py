@@ -9,25 +9,30 @@ import os
 import urllib.error
 import urllib.request
 from abc import ABC, abstractmethod
-from base64 import b64encode
-from collections.abc import Sequence
+from base64 import b64decode, b64encode
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Final
 from urllib.parse import SplitResult, parse_qs, unquote, urlsplit, urlunsplit
 
+from crypto_ml.digest import sha256_of
 from crypto_ml.errors import CryptoMLError, Refused, Unavailable
+from crypto_ml.extras import require_timestamps
 from crypto_ml.forecasting.evaluation import Verdict
 from crypto_ml.ledger.chain import Head
 from crypto_ml.ledger.formats.reading import read_record, too_new
 from crypto_ml.ledger.formats.witnessed_v1 import FORMAT, WitnessedHead
+from crypto_ml.ledger.layout import TIMESTAMPS
 from crypto_ml.settings import Settings
+from crypto_ml.stages.timestamps import QUERY, BadTimestamp, request_for, stamped_at
 from crypto_ml.storage.elsewhere import connect_elsewhere
 from crypto_ml.storage.objects import ObjectStore
 
 EVERY: Final = timedelta(hours=24)
 SECONDS: Final = 20.0
+MOST_TOKEN: Final = 1 << 20
 MOST_BYTES: Final = 64 << 20
 """Of what an endpoint answers: about a thousand years of heads."""
 
@@ -145,6 +150,48 @@ class EndpointWitness(Witness):
             ) from None
 
 
+class TimestampWitness(Witness):
+    """An authority that signs when it saw a head (RFC 3161). It keeps nothing: its answers stand in the deployment's
+    own store, where they may be deleted, and nobody but the authority can make one."""
+
+    def __init__(self, name: str, address: SplitResult, roots: Path, store: ObjectStore) -> None:
+        super().__init__(name)
+        self._address = urlunsplit(address)
+        self._roots = roots
+        self._store = store
+        self._own = sha256_of(str(address.hostname).encode())[:8]
+
+    def tell(self, head: WitnessedHead) -> None:
+        request = urllib.request.Request(self._address, request_for(head.line()))  # noqa: S310 - as `_witness` saw to
+        request.add_unredirected_header("Content-Type", QUERY)
+        try:
+            with urllib.request.urlopen(request, timeout=SECONDS) as answer:  # noqa: S310
+                token = answer.read(MOST_TOKEN)
+        except OSError as error:
+            raise WitnessUnavailable(
+                f"{self.name} did not answer ({type(error).__name__}); see to its endpoint"
+            ) from None
+        stamped_at(token, head.line(), self._roots)
+        document = {"format": FORMAT, "head": head.line().decode(), "token": b64encode(token).decode()}
+        self._store.create_json(f"{TIMESTAMPS}{head.number:08d}-{head.sha256[:16]}-{self._own}.json", document)
+
+    def heard(self) -> bytes:
+        return b"".join(line for line, _ in self.tokens())
+
+    def tokens(self) -> Iterator[tuple[bytes, bytes]]:
+        """Each head that was stamped, as a line, and what the authority answered. Raises BadTimestamp where that is not
+        of this head, or of nobody who is trusted."""
+        for found in self._store.list(TIMESTAMPS):
+            if found.key.endswith(f"-{self._own}.json"):
+                document = self._store.read_json(found.key)
+                line, token = str(document["head"]).encode(), b64decode(document["token"])
+                try:
+                    stamped_at(token, line, self._roots)
+                except BadTimestamp as error:
+                    raise BadTimestamp(f"{self._store.uri(found.key)}: {error}") from error
+                yield line, token
+
+
 @dataclass(frozen=True)
 class Told:
     """What came of telling a witness. number: of the newest head that it has; problem: why it could not be told."""
@@ -163,10 +210,10 @@ class Told:
         return {"witness": self.witness, "link": self.number or "", "of": self.at or "", "problem": self.problem or ""}
 
 
-def witnesses(settings: Settings) -> list[Witness]:
-    """The witnesses that the settings name. Raises BadWitness, StoreNotUsable."""
+def witnesses(settings: Settings, store: ObjectStore) -> list[Witness]:
+    """The witnesses that the settings name. store: the deployment's. Raises BadWitness, StoreNotUsable."""
     given = settings.witnesses.get_secret_value() if settings.witnesses else ""
-    return [_witness(number, one) for number, one in enumerate(given.replace(",", " ").split(), 1)]
+    return [_witness(number, one, store) for number, one in enumerate(given.replace(",", " ").split(), 1)]
 
 
 def tell_witnesses(
@@ -175,7 +222,7 @@ def tell_witnesses(
     """Tell every witness of the head whose last one is older than EVERY, or at once; what came of it. Raises BadWitness
     where the setting names none that could be one."""
     current = WitnessedHead(store.uri(""), head.number, head.sha256, head.at)
-    return [_told(one, current, now, at_once=at_once) for one in witnesses(settings)]
+    return [_told(one, current, now, at_once=at_once) for one in witnesses(settings, store)]
 
 
 def _told(witness: Witness, head: WitnessedHead, now: datetime, *, at_once: bool) -> Told:
@@ -202,7 +249,7 @@ def is_witnessed(told: Sequence[Told]) -> Verdict:
     return Verdict(not wrong, numbers, 0, "; ".join(map(str, wrong or told)))
 
 
-def _witness(number: int, given: str) -> Witness:
+def _witness(number: int, given: str, store: ObjectStore) -> Witness:
     name = f"witness {number}"
     try:
         address = urlsplit(given)
@@ -223,6 +270,11 @@ def _witness(number: int, given: str) -> Witness:
         return BucketWitness(name, place)
     if address.scheme in ("http", "https") and address.hostname:
         return EndpointWitness(name, address)
+    if address.scheme in ("rfc3161+http", "rfc3161+https") and address.hostname and "ca" in asked:
+        require_timestamps(name)
+        asking = address._replace(scheme=address.scheme.removeprefix("rfc3161+"), query="")
+        return TimestampWitness(name, asking, Path(asked["ca"]), store)
     raise BadWitness(
-        f"witness {number} of CRYPTO_ML_WITNESSES is none: give file:///path, s3://bucket/prefix, or https://host/path"
+        f"witness {number} of CRYPTO_ML_WITNESSES is none: give file:///path, s3://bucket/prefix, "
+        "https://host/path, or rfc3161+https://host/path?ca=/path/to/ca.pem"
     )

@@ -22,6 +22,7 @@ from crypto_ml.stages.evidence_chain import extend
 from crypto_ml.storage.objects import ObjectStore, StoredObject, connect, rendered
 from crypto_ml_tests.dropbox.site import until
 from crypto_ml_tests.forecasting.markets import market, model
+from crypto_ml_tests.stages.forecasts import forecast_now
 from crypto_ml_tests.stages.road import Road, upload
 
 AT_ONCE = Tolerance(late=timedelta(0))
@@ -385,3 +386,107 @@ def test_two_who_extend_at_once_take_each_record_in_once(site: Site) -> None:
     named = [record.key for link in site.links()[5:] for record in link.records]
     assert len(named) == len(set(named)) >= 6
     assert site.look() == []
+
+
+def test_an_older_forecast_put_back_in_the_place_of_the_newest_is_noticed(site: Site) -> None:
+    forecast_now(site.road)
+    older = site.store.fetch("forecasts/latest.csv")
+    site.road.drop(newest=upload(market({"BTC": 14, "NEW": 14})))
+    site.road.answer_new()
+    forecast_now(site.road)
+    site.extend()
+    seen, newest = verify(site.store, tolerance=AT_ONCE), site.store.fetch("forecasts/latest.csv")
+    assert seen.findings == ()
+    site.store.replace("forecasts/latest.csv", older[1], metadata=older[0].metadata)
+    later = datetime.now(UTC) + timedelta(hours=3)
+    for state, now in ((seen.state, None), (None, later)):
+        (found,) = verify(site.store, state=state, tolerance=AT_ONCE, now=now).findings
+        assert (found.key, found.kind) == ("forecasts/latest.csv", "published")
+    # one that its run may still be publishing has not taken the place of the older one yet
+    assert verify(site.store, tolerance=AT_ONCE).findings == ()
+    site.store.replace("forecasts/latest.csv", newest[1], metadata=newest[0].metadata)
+    assert verify(site.store, tolerance=AT_ONCE, now=later).findings == ()
+
+
+def traced(site: Site, *arguments: str) -> Result:
+    return CliRunner().invoke(main, ["trace", *arguments])
+
+
+@pytest.fixture
+def named(site: Site, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What names a row of the third upload for the command, which is led to the site."""
+    monkeypatch.setenv("CRYPTO_ML_BUCKET", site.store.bucket)
+    monkeypatch.setenv("CRYPTO_ML_PREFIX", site.store.prefix)
+    return [str(site.road.predictions("third")["prediction_id"].iloc[0])]
+
+
+def marked(done: Result) -> dict[str, set[str]]:
+    """By what the lines of a trace are held, by the first word of each."""
+    marks: dict[str, set[str]] = {}
+    for line in done.stdout.partition("\n\n")[0].splitlines():
+        marks.setdefault(line[9:].split()[0], set()).add(line[:9].strip())
+    return marks
+
+
+def test_every_line_of_a_trace_says_what_holds_it(site: Site, named: list[str]) -> None:
+    done = traced(site, *named)
+    assert done.exit_code == 0, done.output
+    assert {mark for marks in marked(done).values() for mark in marks} == {"chain"}
+    assert "the hash of the rows it was made from" in done.stdout
+    site.road.drop(fresh=upload(market({"BTC": 3})))
+    site.road.answer_new()
+    fresh = traced(site, "predictions/fresh_preds.csv")
+    assert fresh.exit_code == 0, fresh.output
+    assert {key: marked(fresh)[key] for key in ("answer", "model", "approval")} == {
+        "answer": {"nothing"}, "model": {"receipt"}, "approval": {"chain"},
+    }  # fmt: skip
+
+
+def test_a_trace_shows_no_backdated_answer_other_image_or_run_as_true(site: Site, named: list[str]) -> None:
+    def change(document: dict) -> None:  # type: ignore[type-arg]
+        document["timings"]["answered_at"] = "2025-01-01T00:00:00+00:00"
+        if "software" in document:
+            document["run_id"], document["software"]["image"] = "another", "another"
+
+    site.edit(site.receipt("third"), change)
+    site.edit("predictions/third_report.json", change)
+    done = traced(site, *named)
+    assert done.exit_code == 1
+    marks = marked(done)
+    assert [marks[word] for word in ("answer", "delivery", "image", "run")] == [{"ALTERED"}] * 4
+    assert marks["kept"] == {"nothing"}
+    assert "link 4 of " in done.stderr
+
+
+def test_a_trace_shows_no_other_approver_as_true(site: Site, named: list[str]) -> None:
+    pointer = "models/champion/dev/00000002.json"
+    site.edit(pointer, lambda document: document.update(by="eve"))
+    site.edit(site.receipt("third"), lambda document: document["champion"].update(by="eve"))
+    done = traced(site, *named)
+    assert done.exit_code == 1
+    assert marked(done)["approval"] == {"ALTERED"}
+    site.edit(site.receipt("third"), lambda document: document["champion"].update(by="ann"))
+    assert "approval" in json.loads(traced(site, *named, "--json").stdout.partition("\nError")[0])["verified"]
+
+
+@pytest.mark.parametrize("what", ["accepted", "history", "upload", "predictions"])
+def test_a_trace_shows_no_altered_rows_bytes_or_numbers_as_true(site: Site, named: list[str], what: str) -> None:
+    receipt = site.store.read_json(site.receipt("third"))
+    if what == "accepted":
+        # the rows of another delivery, well-formed and other numbers
+        other = site.store.read_json(site.receipt("second"))["evidence"]["accepted"]["key"]
+        key, content = receipt["evidence"]["accepted"]["key"], site.store.read(other)
+    elif what == "history":
+        record = next(found.key for found in site.store.list("raw/appends/00000001-"))
+        key = next(iter(site.store.read_json(record)["objects"]))
+        content = site.store.read(key) + b" "
+    elif what == "upload":
+        key = f"raw/uploads/{receipt['inputs']['upload_sha256']}"
+        content = site.store.read(key).replace(b"1", b"2")
+    else:
+        key = "predictions/third_preds.csv"
+        content = site.store.read(key).replace(b"predicted", b"Predicted")
+    site.store.replace(key, content)
+    done = traced(site, *named)
+    assert done.exit_code == 1
+    assert ("ALTERED" in done.output and key in done.output) or "it may have been refused" in done.output

@@ -42,7 +42,7 @@ def test_evidence_is_chained_and_verified_and_red_with_an_alarm_where_something_
             "evidence_is_whole",
         }
         assert isinstance(tick(), dg.SkipReason)
-        (witness,) = witnesses(settings)
+        (witness,) = witnesses(settings, store)
         assert [head.number for head in witness.heads(store.uri(""))] == [1]
 
         def verified() -> tuple[int, int, bool]:

@@ -1,5 +1,8 @@
 """Who is told of the chain, on real servers, notices that it was made anew; and nobody learns where they are."""
 
+import json
+import subprocess
+from base64 import b64decode
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -124,7 +127,99 @@ def test_a_chain_made_anew_as_a_whole_is_noticed_by_each_kind_of_witness_and_by_
 
 
 @pytest.mark.parametrize("given", ["ftp://host/heads", "heads.jsonl", "s3://", "http:///heads", f"https://[{SECRET}"])
-def test_what_can_be_no_witness_is_refused_and_not_repeated(given: str) -> None:
+def test_what_can_be_no_witness_is_refused_and_not_repeated(store: ObjectStore, given: str) -> None:
     with pytest.raises(BadWitness) as refused:
-        witnesses(Settings(witnesses=SecretStr(given)))
+        witnesses(Settings(witnesses=SecretStr(given)), store)
     assert SECRET not in str(refused.value)
+
+
+AUTHORITY = """
+[tsa]
+serial = {0}/serial
+signer_cert = {0}/tsa.pem
+signer_key = {0}/tsa.key
+signer_digest = sha256
+default_policy = 1.2.3.4.1
+digests = sha256, sha512
+ess_cert_id_alg = sha256
+"""
+
+
+def openssl(*arguments: str, given: bytes | None = None) -> bytes:
+    return subprocess.run(["openssl", *arguments], input=given, capture_output=True, check=True).stdout
+
+
+def certificates(place: Path) -> None:
+    """An authority for time stamps and who certifies it, as openssl makes and serves one."""
+    named = ["-nodes", "-newkey", "rsa:2048", "-days", "2"]
+    openssl("req", "-x509", *named, "-subj", "/CN=ca", "-keyout", f"{place}/ca.key", "-out", f"{place}/ca.pem")
+    openssl("req", *named, "-subj", "/CN=tsa", "-keyout", f"{place}/tsa.key", "-out", f"{place}/tsa.csr")
+    use = "basicConstraints=CA:FALSE\nkeyUsage=critical,digitalSignature\nextendedKeyUsage=critical,timeStamping\n"
+    (place / "use.cnf").write_text(use)
+    signing = ["-CA", f"{place}/ca.pem", "-CAkey", f"{place}/ca.key", "-CAcreateserial", "-extfile", f"{place}/use.cnf"]
+    openssl("x509", "-req", "-days", "2", "-in", f"{place}/tsa.csr", *signing, "-out", f"{place}/tsa.pem")
+    (place / "tsa.cnf").write_text(AUTHORITY.format(place))
+    (place / "serial").write_text("01\n")
+
+
+@contextmanager
+def authority(place: Path) -> Iterator[str]:
+    """What answers queries for time stamps over HTTP, by `openssl ts`."""
+    certificates(place)
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            query = place / "query.tsq"
+            query.write_bytes(self.rfile.read(int(self.headers["Content-Length"])))
+            reply = openssl("ts", "-reply", "-config", f"{place}/tsa.cnf", "-section", "tsa", "-queryfile", str(query))
+            self.send_response(200)
+            self.send_header("Content-Type", "application/timestamp-reply")
+            self.send_header("Content-Length", str(len(reply)))
+            self.end_headers()
+            self.wfile.write(reply)
+
+        def log_message(self, *_: object) -> None:
+            """Nothing."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"rfc3161+http://127.0.0.1:{server.server_port}/tsr?ca={quote(str(place))}/ca.pem"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def test_time_stamps_of_an_authority_are_verified_and_tell_that_a_chain_was_made_anew(
+    store: ObjectStore, tmp_path: Path
+) -> None:
+    pytest.importorskip("rfc3161_client", reason="the extra `timestamp` is not installed")
+    for number in (1, 2):
+        store.create_json(f"receipts/deliveries/{number:08d}.json", {"noticed_at": NOW.isoformat(), "uploads": []})
+        extend(store, NOW + timedelta(seconds=number))
+    with authority(tmp_path) as address:
+        settings = Settings(witnesses=SecretStr(address))
+        head = EvidenceChain(store).head()
+        assert head is not None
+        (told,) = tell_witnesses(head, store, settings, NOW)
+        assert (told.witness, told.number, told.problem) == ("witness 1 (rfc3161+http)", 2, None)
+        (key,) = (found.key for found in store.list("receipts/timestamps/"))
+        document = store.read_json(key)
+        (tmp_path / "head").write_text(document["head"])
+        (tmp_path / "tsr").write_bytes(b64decode(document["token"]))
+        files = ["-in", f"{tmp_path}/tsr", "-data", f"{tmp_path}/head", "-CAfile", f"{tmp_path}/ca.pem"]
+        openssl("ts", "-verify", *files)  # or else it ends with 1
+        whole = verify(store, now=NOW)
+        assert compared(whole, store, settings).findings == ()
+        store.replace(key, json.dumps({**document, "head": document["head"].replace("a", "b", 1)}).encode())
+        (found,) = compared(whole, store, settings).findings
+        assert "not of these bytes" in found.what
+        store.replace(key, json.dumps(document).encode())
+        forged(store)
+        (found,) = compared(whole, store, settings).findings
+        assert (found.link, "the chain was made anew" in found.what) == (2, True)
+    certificates(tmp_path)  # of others, whom nobody trusts who has the first ones
+    (found,) = compared(whole, store, settings).findings
+    assert "not of an authority that is trusted" in found.what
