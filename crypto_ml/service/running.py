@@ -4,7 +4,6 @@ A worker that dies is replaced. Told to end (SIGTERM, SIGINT), workers take no m
 settle what they answered, and end.
 """
 
-import ipaddress
 import logging
 import os
 import signal
@@ -21,10 +20,10 @@ from crypto_ml.deployment import Deployment
 from crypto_ml.errors import Refused
 from crypto_ml.service.application import create_app
 from crypto_ml.service.config import ServiceConfig
-from crypto_ml.service.draining import Draining
+from crypto_ml.service.draining import SECONDS_IDLE, Draining
 from crypto_ml.service.gate import Gate
 from crypto_ml.service.handling import Service
-from crypto_ml.service.tokens import Tokens
+from crypto_ml.service.tokens import Tokens, is_loopback
 from crypto_ml.settings import Settings
 
 SHARED_METRICS: Final = "PROMETHEUS_MULTIPROC_DIR"
@@ -84,7 +83,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 def require_open(host: str, tokens: Tokens) -> None:
     """Raises NotOpen where anybody else could ask and no token is known."""
-    if not tokens and not _is_loopback(host):
+    if not tokens and not is_loopback(host):
         raise NotOpen(
             f"without tokens the service listens on this machine alone, and {host} is more: make one with "
             "`crypto-ml serve --new-token NAME`, and name its line in CRYPTO_ML_SERVE_TOKENS, or a file of them in "
@@ -100,6 +99,8 @@ def serve(listening: socket.socket, settings: Settings, *, workers: int) -> None
         workers=workers,
         lifespan="on",
         http=Draining,
+        ws="none",
+        timeout_keep_alive=SECONDS_IDLE,
         log_config=LOGGING,
         access_log=False,
         server_header=False,
@@ -131,12 +132,3 @@ def _alone(config: uvicorn.Config, listening: socket.socket) -> None:
     signal.signal(signal.SIGHUP, lambda _number, _frame: os.kill(os.getpid(), signal.SIGTERM))
     uvicorn.Server(config).run(sockets=[listening])
     logging.getLogger(__name__).info("All that was accepted is answered")
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
