@@ -5,6 +5,7 @@ settle what they answered, and end.
 """
 
 import logging
+import multiprocessing
 import os
 import signal
 import socket
@@ -17,7 +18,7 @@ from prometheus_client.multiprocess import mark_process_dead
 from uvicorn.supervisors import Multiprocess
 
 from crypto_ml.deployment import Deployment
-from crypto_ml.errors import Refused
+from crypto_ml.errors import CryptoMLError, Refused
 from crypto_ml.service.application import create_app
 from crypto_ml.service.config import ServiceConfig
 from crypto_ml.service.draining import SECONDS_IDLE, Draining
@@ -119,10 +120,16 @@ def serve(listening: socket.socket, settings: Settings, *, workers: int) -> None
 
 def application() -> Gate:
     """The application of a worker, from its environment. Raises BadSetting, BadTokens."""
-    settings = Settings.from_environment()
-    shared = os.environ.get(SHARED_METRICS)
-    config = ServiceConfig.of(settings)
-    return create_app(Service.of(Deployment(settings), config, shared=Path(shared) if shared else None))
+    try:
+        settings = Settings.from_environment()
+        shared = os.environ.get(SHARED_METRICS)
+        config = ServiceConfig.of(settings)
+        return create_app(Service.of(Deployment(settings), config, shared=Path(shared) if shared else None))
+    except CryptoMLError as error:
+        if multiprocessing.parent_process() is None:
+            raise
+        logging.getLogger(__name__).error("This worker cannot begin: %s", error)
+        raise SystemExit(1) from None
 
 
 def _alone(config: uvicorn.Config, listening: socket.socket) -> None:
