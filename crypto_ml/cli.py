@@ -81,10 +81,6 @@ class Commands(click.Group):
             if os.environ.get(DEBUG):
                 raise
             raise Failed(str(error)) from error
-        except OSError as error:
-            if error.errno != errno.ENOSPC or os.environ.get(DEBUG):
-                raise
-            raise _no_room(error) from error
         except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
             raise
         except Exception as error:
@@ -92,6 +88,12 @@ class Commands(click.Group):
                 raise click.Abort from error
             if os.environ.get(DEBUG):
                 raise
+            if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+                raise _no_room(error) from error
+            if isinstance(error, OSError) and error.filename is not None:
+                raise Failed(
+                    f"{error.filename} cannot be used ({error.strerror}): name another file or folder"
+                ) from error
             raise Failed(f"{type(error).__name__}: {error} (unexpected; {DEBUG}=1 shows where it happened)") from error
 
 

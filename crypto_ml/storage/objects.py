@@ -126,13 +126,13 @@ class ObjectStore:
     def head(self, key: str) -> StoredObject | None:
         """What is under `key` now, or None if nothing is."""
         answer = self._head(key)
-        return None if answer is None else self._stored(key, answer)
+        return None if answer is None else self._object_of(key, answer)
 
     def fetch(self, key: str) -> tuple[StoredObject, bytes]:
         """The object under `key` with its bytes, both from one answer. Raises: ObjectMissing."""
         with named_failures(self.client, "read", self.uri(key), {404: self._missing(key)}):
             answer = self.client.get_object(Bucket=self.bucket, Key=self.physical(key))
-            return self._stored(key, answer), answer["Body"].read()
+            return self._object_of(key, answer), answer["Body"].read()
 
     def read(self, key: str) -> bytes:
         """The bytes under `key`. Raises: ObjectMissing."""
@@ -380,7 +380,7 @@ class ObjectStore:
         self._bucket_seen = True
         return answer
 
-    def _stored(self, key: str, answer: "HeadObjectOutputTypeDef | GetObjectOutputTypeDef") -> StoredObject:
+    def _object_of(self, key: str, answer: "HeadObjectOutputTypeDef | GetObjectOutputTypeDef") -> StoredObject:
         if "ETag" not in answer or "LastModified" not in answer:
             raise not_of_s3("reading", self.uri(key))
         version = answer.get("VersionId")

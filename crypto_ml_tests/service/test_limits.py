@@ -140,7 +140,7 @@ def test_without_tokens_nobody_is_answered_who_calls_this_machine_by_a_name_of_t
 def test_a_machine_asks_itself_at_an_address_that_nobody_else_reaches(server: Any, *, here: bool) -> None:
     asked = Request({"type": "http", "headers": [(b"host", b"localhost")], "server": server})
     assert is_from_here(asked) is here
-    twice = Request(asked.scope | {"headers": [(b"host", b"localhost"), (b"host", b"evil.example")]})
+    twice = Request({**asked.scope, "headers": [(b"host", b"localhost"), (b"host", b"evil.example")]})
     assert not is_from_here(twice)
 
 
