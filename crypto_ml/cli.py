@@ -4,6 +4,7 @@ Data goes to standard output, everything else to standard error.
 """
 
 import atexit
+import errno
 import os
 import signal
 import sys
@@ -57,7 +58,13 @@ class Commands(click.Group):
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
                 signal.signal(number, self._end)
-        return super().__call__(*args, **kwargs)
+        try:
+            return super().__call__(*args, **kwargs)
+        except OSError as error:  # of help and versions, which are printed before there is anything to invoke
+            if error.errno != errno.ENOSPC:
+                raise
+            _no_room(error).show()
+            sys.exit(1)
 
     def _end(self, _number: int, _frame: FrameType | None) -> None:
         """End as at Ctrl-C. Code in C may lose an exception, so it is raised again until it is on its way."""
@@ -82,7 +89,18 @@ class Commands(click.Group):
                 raise click.Abort from error
             if os.environ.get(DEBUG):
                 raise
+            if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+                raise _no_room(error) from error
+            if isinstance(error, OSError) and error.filename is not None:
+                raise Failed(
+                    f"{error.filename} cannot be used ({error.strerror}): name another file or folder"
+                ) from error
             raise Failed(f"{type(error).__name__}: {error} (unexpected; {DEBUG}=1 shows where it happened)") from error
+
+
+def _no_room(error: OSError) -> Failed:
+    where = "free some where the output goes, or where TMPDIR leads"
+    return Failed(f"there is no room left to write to ({error.strerror}): {where}")
 
 
 def _is_ending(error: BaseException | None) -> bool:

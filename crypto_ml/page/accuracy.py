@@ -59,7 +59,8 @@ def baselines(rows: SeriesRows, known: KnownRows | None) -> Baselines:
 
 def percent_off(predicted: FloatArray, observed: FloatArray) -> FloatArray:
     """(predicted − observed) / observed in percent, NaN where either is missing."""
-    return np.asarray(100.0 * (predicted - observed) / observed, np.float64)
+    with np.errstate(over="ignore"):  # a file may have any numbers; infinite is what such an error is
+        return np.asarray(100.0 * (predicted - observed) / observed, np.float64)
 
 
 def rolling_mean(values: FloatArray, rows: int) -> FloatArray:

@@ -6,13 +6,15 @@ sentence that says what to do; none holds a password or a signature that an addr
 
 import hashlib
 import stat
+import time
 from dataclasses import dataclass
-from http.client import HTTPException
+from functools import cache
+from http.client import HTTPException, HTTPMessage, HTTPResponse
 from pathlib import Path
-from typing import Final, NoReturn, Protocol
+from typing import IO, Final, NoReturn, Protocol
 from urllib.error import HTTPError, URLError
-from urllib.parse import urlsplit, urlunsplit
-from urllib.request import Request, urlopen
+from urllib.parse import urljoin, urlsplit, urlunsplit
+from urllib.request import HTTPRedirectHandler, OpenerDirector, Request, build_opener
 
 from crypto_ml.errors import Blocked, Refused, Unavailable
 from crypto_ml.storage.failures import ObjectChanged
@@ -24,6 +26,10 @@ MOST_BYTES: Final = 256 << 20
 SECONDS: Final = 20.0
 """How long a web server is waited for."""
 
+PIECE: Final = 1 << 20
+SECONDS_IN_ALL: Final = 120.0
+"""How long a file may take to come; else a server that sends a byte now and then keeps the page from looking."""
+
 
 class BadAddress(Refused):
     """An address that means no file."""
@@ -31,6 +37,10 @@ class BadAddress(Refused):
 
 class NotThere(Refused):
     """There is no file at this address, yet or any more."""
+
+
+class LedAway(Blocked):
+    """A web server that sends whoever asks it on to where they did not mean to go."""
 
 
 class NotReadable(Blocked):
@@ -181,9 +191,8 @@ class WebSource:
         asked |= {"If-None-Match": value} if kind == "etag" else {}
         asked |= {"If-Modified-Since": value} if kind == "modified" else {}
         try:
-            # the scheme is http or https, see `source_of`
-            with urlopen(Request(self.url, headers=asked), timeout=SECONDS) as answer:  # noqa: S310
-                content: bytes = answer.read(MOST_BYTES + 1)
+            with _opener().open(Request(self.url, headers=asked), timeout=SECONDS) as answer:  # noqa: S310
+                content = self._all_of(answer)
                 etag, modified = answer.headers.get("ETag"), answer.headers.get("Last-Modified")
         except HTTPError as error:
             error.close()
@@ -201,6 +210,17 @@ class WebSource:
         seen = f"etag {etag}" if etag else f"modified {modified}" if modified else content_stamp
         return None if seen == stamp else Fetched(content, seen)
 
+    def _all_of(self, answer: HTTPResponse) -> bytes:
+        """All that comes. Raises NoAnswer where it is not all, or takes too long."""
+        content, end = bytearray(), time.monotonic() + SECONDS_IN_ALL
+        while len(content) <= MOST_BYTES and (piece := answer.read1(PIECE)):
+            content += piece
+            if time.monotonic() > end:
+                raise NoAnswer(f"The server of {self.shown} took more than {SECONDS_IN_ALL:.0f} s: it is too slow.")
+        if len(content) <= MOST_BYTES and answer.length:
+            raise NoAnswer(f"The server of {self.shown} broke off in the middle of the file.")
+        return bytes(content)
+
     def _refused(self, error: HTTPError) -> NoReturn:
         if error.code in (404, 410):
             raise NotThere(f"There is nothing at {self.shown} (status {error.code}).") from error
@@ -212,6 +232,39 @@ class WebSource:
         if error.code == 429 or error.code >= 500:
             raise NoAnswer(f"The server of {self.shown} cannot answer now (status {error.code}).") from error
         raise NotReadable(f"The server of {self.shown} answers with status {error.code}: check the address.") from error
+
+
+class _Redirects(HTTPRedirectHandler):
+    """Follows a redirect to the same server, and to another one by https alone.
+
+    Whoever gives an address trusts its server with what is shown, not with what this machine reaches: what is on its
+    network, the metadata of a cloud (169.254.169.254) among it, answers over http to whoever asks from here.
+    """
+
+    def http_error_302(
+        self, req: Request, fp: IO[bytes], code: int, msg: str, headers: HTTPMessage
+    ) -> HTTPResponse | None:
+        new = urljoin(req.full_url, headers.get("Location", ""))
+        if _server(new) != _server(req.full_url) and urlsplit(new).scheme != "https":
+            fp.close()
+            raise LedAway(
+                f"The server of {WebSource(req.full_url).shown} leads to another address, {WebSource(new).shown}: give "
+                "that one, if it is what you mean."
+            )
+        return super().http_error_302(req, fp, code, msg, headers)
+
+    http_error_301 = http_error_303 = http_error_307 = http_error_308 = http_error_302
+
+
+def _server(address: str) -> tuple[str, str]:
+    parts = urlsplit(address)
+    return parts.scheme, parts.netloc.rpartition("@")[2].lower()
+
+
+@cache
+def _opener() -> OpenerDirector:
+    """What asks web servers; other schemes are not read, see `source_of` and `_Redirects`."""
+    return build_opener(_Redirects)
 
 
 def source_of(address: str) -> Source:

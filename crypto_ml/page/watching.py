@@ -93,11 +93,14 @@ class Watched(Generic[T]):
         self._stamps: list[str | None] = [None] * len(sources)
         self._not_ended: str | None = None
         self._wrong_by_content = False
+        self.answered = True
+        """Whether the last look was answered; by a file that cannot be shown, too: that is mended by another one."""
         self.part: Part[T] = Part(sources[0].shown if sources else None)
 
     def look(self) -> None:
         """Bring `part` up to date."""
         gone: NotThere | None = None
+        self.answered = True
         for number, source in enumerate(self._sources):
             try:
                 fetched = source.newer(self._stamps[number])
@@ -107,8 +110,10 @@ class Watched(Generic[T]):
                 gone, self._stamps[number] = error, None
                 continue
             except CryptoMLError as error:
+                self.answered = False
                 self._say(str(error))
             except Exception as error:
+                self.answered = False
                 log.exception("could not read %s", source.shown)
                 self._say(f"It cannot be read ({type(error).__name__}).")
             else:
@@ -192,7 +197,7 @@ class Watching:
         parts = {name: watched.part for name, watched in self._files.items()}
         if any(getattr(self._shown, name) is not part for name, part in parts.items()):
             self._show(**parts)
-        return not any(part.trouble and not part.missing for part in parts.values())
+        return all(watched.answered for watched in self._files.values())
 
     def _begin(self, source: Source) -> None:
         """Watch another file, and what is named after it."""

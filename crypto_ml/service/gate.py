@@ -43,7 +43,9 @@ class Gate:
         began = time.perf_counter()
         request_id = _request_id(scope)
         scope["crypto_ml.request_id"] = request_id
-        status = GONE
+        method, status = scope["method"], GONE
+        if method == "HEAD":  # as GET (RFC 9110, 9.3.2); whoever sends the answer leaves its body out
+            scope = {**scope, "method": "GET"}
 
         async def send_on(message: Message) -> None:
             nonlocal status
@@ -59,11 +61,11 @@ class Gate:
             if status == GONE:
                 await _send_unexpected(request_id, send_on)
         finally:
-            self._note(scope, request_id, status, time.perf_counter() - began)
+            self._note(scope, method, request_id, status, time.perf_counter() - began)
 
-    def _note(self, scope: Scope, request_id: str, status: int, seconds: float) -> None:
+    def _note(self, scope: Scope, method: str, request_id: str, status: int, seconds: float) -> None:
         route = getattr(scope.get("route"), "path_format", "other")
-        self._metrics.requests.labels(route, scope["method"] if route != "other" else "any", status).inc()
+        self._metrics.requests.labels(route, method if route != "other" else "any", status).inc()
         self._metrics.seconds.labels(route).observe(seconds)
         level = logging.DEBUG if route in ("/healthz", "/readyz", "/metrics") else logging.INFO
         if log.isEnabledFor(level):
@@ -71,7 +73,7 @@ class Gate:
                 level,
                 "%s %s %s %d %.1f ms caller=%s%s",
                 request_id,
-                scope["method"],
+                method,
                 visible(scope["path"])[:LONGEST_SHOWN],
                 status,
                 seconds * 1000,

@@ -27,7 +27,7 @@ from crypto_ml.service.forecasts import LatestForecast
 from crypto_ml.service.metrics import Metrics
 from crypto_ml.service.problems import Problem
 from crypto_ml.service.rendering import as_json, csv_headers, reply_document, rows_of
-from crypto_ml.service.tokens import OWN_NAMES, Caller, Right, Tokens, is_own_name
+from crypto_ml.service.tokens import OWN_NAMES, Caller, Right, Tokens, is_loopback, is_own_name
 from crypto_ml.service.watch import Watch
 from crypto_ml.stages.requests import Asked, Reply, read_replies
 from crypto_ml.storage.failures import ObjectMissing
@@ -95,7 +95,7 @@ class Service:
 
     def require(self, request: Request, right: Right) -> Caller:
         """Who asks, where they may. Raises Problem."""
-        if not self.tokens and not is_own_name(request.headers.get("host", "")):
+        if not self.tokens and not is_from_here(request):
             raise Problem(
                 problems.FORBIDDEN,
                 f"without tokens the service answers under {', '.join(OWN_NAMES)} alone: ask under one of these, or "
@@ -251,6 +251,13 @@ class Service:
         if wanted == "csv":
             return Response(reply.predictions_csv, headers=csv_headers(reply), media_type=media.CSV)
         return Response(as_json(reply_document(reply)), media_type=media.JSON)
+
+
+def is_from_here(request: Request) -> bool:
+    """Whether this machine asks itself, under a name of its own, at an address that nobody else reaches. Where the
+    service listens is not enough to go by: tokens may have gone since it began to."""
+    names, (address, _) = request.headers.getlist("host"), request.scope["server"] or ("", None)
+    return len(names) == 1 and is_own_name(names[0]) and is_loopback(address)
 
 
 def _idempotency_key(request: Request) -> str | None:

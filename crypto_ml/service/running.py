@@ -4,8 +4,8 @@ A worker that dies is replaced. Told to end (SIGTERM, SIGINT), workers take no m
 settle what they answered, and end.
 """
 
-import ipaddress
 import logging
+import multiprocessing
 import os
 import signal
 import socket
@@ -18,13 +18,13 @@ from prometheus_client.multiprocess import mark_process_dead
 from uvicorn.supervisors import Multiprocess
 
 from crypto_ml.deployment import Deployment
-from crypto_ml.errors import Refused
+from crypto_ml.errors import CryptoMLError, Refused
 from crypto_ml.service.application import create_app
 from crypto_ml.service.config import ServiceConfig
-from crypto_ml.service.draining import Draining
+from crypto_ml.service.draining import SECONDS_IDLE, Draining
 from crypto_ml.service.gate import Gate
 from crypto_ml.service.handling import Service
-from crypto_ml.service.tokens import Tokens
+from crypto_ml.service.tokens import Tokens, is_loopback
 from crypto_ml.settings import Settings
 
 SHARED_METRICS: Final = "PROMETHEUS_MULTIPROC_DIR"
@@ -84,7 +84,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 def require_open(host: str, tokens: Tokens) -> None:
     """Raises NotOpen where anybody else could ask and no token is known."""
-    if not tokens and not _is_loopback(host):
+    if not tokens and not is_loopback(host):
         raise NotOpen(
             f"without tokens the service listens on this machine alone, and {host} is more: make one with "
             "`crypto-ml serve --new-token NAME`, and name its line in CRYPTO_ML_SERVE_TOKENS, or a file of them in "
@@ -100,6 +100,8 @@ def serve(listening: socket.socket, settings: Settings, *, workers: int) -> None
         workers=workers,
         lifespan="on",
         http=Draining,
+        ws="none",
+        timeout_keep_alive=SECONDS_IDLE,
         log_config=LOGGING,
         access_log=False,
         server_header=False,
@@ -118,10 +120,16 @@ def serve(listening: socket.socket, settings: Settings, *, workers: int) -> None
 
 def application() -> Gate:
     """The application of a worker, from its environment. Raises BadSetting, BadTokens."""
-    settings = Settings.from_environment()
-    shared = os.environ.get(SHARED_METRICS)
-    config = ServiceConfig.of(settings)
-    return create_app(Service.of(Deployment(settings), config, shared=Path(shared) if shared else None))
+    try:
+        settings = Settings.from_environment()
+        shared = os.environ.get(SHARED_METRICS)
+        config = ServiceConfig.of(settings)
+        return create_app(Service.of(Deployment(settings), config, shared=Path(shared) if shared else None))
+    except CryptoMLError as error:
+        if multiprocessing.parent_process() is None:
+            raise
+        logging.getLogger(__name__).error("This worker cannot begin: %s", error)
+        raise SystemExit(1) from None
 
 
 def _alone(config: uvicorn.Config, listening: socket.socket) -> None:
@@ -131,12 +139,3 @@ def _alone(config: uvicorn.Config, listening: socket.socket) -> None:
     signal.signal(signal.SIGHUP, lambda _number, _frame: os.kill(os.getpid(), signal.SIGTERM))
     uvicorn.Server(config).run(sockets=[listening])
     logging.getLogger(__name__).info("All that was accepted is answered")
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

@@ -5,6 +5,7 @@ nothing. A token is 256 random bits, so its plain sha256 tells nothing about it 
 """
 
 import hmac
+import ipaddress
 import re
 import secrets
 from collections.abc import Sequence
@@ -25,6 +26,7 @@ OWN_NAMES: Final = ("127.0.0.1", "localhost", "::1")
 """By which a machine is asked by itself. A page in a browser may ask it under a name of the page's own, which leads
 here; where nobody needs a token, such a page would be answered."""
 
+HOST: Final = re.compile(r"(?P<name>\[[0-9a-fA-F:.]*\]|[^\[\]:@]*)(?::[0-9]*)?", re.ASCII)
 NAME: Final = re.compile(r"[A-Za-z0-9._@-]{1,64}")
 DIGEST: Final = re.compile(r"[0-9a-f]{64}")
 
@@ -53,17 +55,24 @@ class Tokens:
 
     @classmethod
     def read(cls, text: str, file: Path | None = None) -> "Tokens":
-        """Those of a text (lines, or parts between semicolons) and of a file. Raises BadTokens."""
+        """Those of a text (lines, or parts between semicolons) and of a file. Raises BadTokens, also where a file is
+        named and nobody is: it may just be written, and who named it does not mean to let anybody in."""
         lines = [("CRYPTO_ML_SERVE_TOKENS", line) for line in re.split(r"[;\n]", text)]
         if file is not None:
             try:
-                lines += [(str(file), line) for line in file.read_text(encoding="utf-8").splitlines()]
+                lines += [(str(file), line) for line in file.read_text(encoding="utf-8-sig").splitlines()]
             except (OSError, UnicodeDecodeError) as error:
                 raise BadTokens(
                     f"the tokens in {file} cannot be read ({error}); see CRYPTO_ML_SERVE_TOKENS_FILE"
                 ) from error
         said = [(where, line.partition("#")[0].split()) for where, line in lines]
-        return cls(tuple(_caller(where, parts) for where, parts in said if parts))
+        callers = tuple(_caller(where, parts) for where, parts in said if parts)
+        if file is not None and not callers:
+            raise BadTokens(
+                f"{file} names nobody who may ask: write a line of `crypto-ml serve --new-token NAME` into it, or "
+                "unset CRYPTO_ML_SERVE_TOKENS_FILE"
+            )
+        return cls(callers)
 
     def caller(self, token: str | None) -> Caller | None:
         """Whose token it is; None where nobody's. Takes as long for every token."""
@@ -82,8 +91,18 @@ class Tokens:
 
 def is_own_name(host: str) -> bool:
     """Whether a Host header, with a port or without, has one of OWN_NAMES."""
-    name = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
-    return name.lower() in OWN_NAMES
+    asked = HOST.fullmatch(host)
+    return asked is not None and asked["name"].strip("[]").lower() in OWN_NAMES
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address, or `localhost`, is reached by this machine alone."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def new_token(name: str, rights: Sequence[str]) -> tuple[str, str]:

@@ -69,6 +69,7 @@ class Watch:
         for thread in self._threads:
             thread.join()
         self._settle()
+        gc.unfreeze()  # so that libraries find their objects given back at the end, and print no list of them
 
     @property
     def serving(self) -> Serving:

@@ -4,7 +4,7 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError
 
-from crypto_ml.storage.failures import StoreNotUsable, code_of
+from crypto_ml.storage.failures import unusable_settings
 from crypto_ml.storage.objects import ObjectStore
 
 
@@ -20,5 +20,5 @@ def connect_elsewhere(
         config = Config(retries={"mode": "standard"}, connect_timeout=5, read_timeout=30)
         client = session.client("s3", endpoint_url=endpoint, config=config)
     except (BotoCoreError, ValueError) as e:
-        raise StoreNotUsable(f"The AWS settings cannot be used ({code_of(e)}): {e}") from e
+        raise unusable_settings(e) from e
     return ObjectStore(client, bucket, prefix)

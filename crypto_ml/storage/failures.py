@@ -294,6 +294,22 @@ def named_failures(
         raise _failure(meaning, client, doing, uri, code=code_of(error)) from error
 
 
+def unusable_settings(error: Exception) -> StoreNotUsable:
+    """The refusal where the SDK makes no client of its settings; an address may have a password: it is not shown."""
+    if isinstance(error, ValueError):
+        return StoreNotUsable(
+            "The address of the store is none: write AWS_ENDPOINT_URL_S3 as http:// or https://, a host, and a port."
+        )
+    return StoreNotUsable(
+        f"The AWS settings cannot be used ({code_of(error)}): {error}; check AWS_PROFILE, and the files of the AWS SDK."
+    )
+
+
+def not_of_s3(doing: str, uri: str) -> StoreNotUsable:
+    """The refusal where something else than S3 answered, as a proxy's log-in page does."""
+    return StoreNotUsable(f"The answer to {doing} {uri} is not S3's: check where AWS_ENDPOINT_URL_S3 leads.")
+
+
 def no_bucket(bucket: str) -> StoreNotUsable:
     """The refusal for a bucket that is not there."""
     return StoreNotUsable(f"There is no bucket {bucket}: create it, or name another in CRYPTO_ML_BUCKET.")

@@ -31,9 +31,10 @@ from crypto_ml.storage.failures import (
     ObjectMissing,
     StoreNotUsable,
     StoreRefused,
-    code_of,
     named_failures,
     no_bucket,
+    not_of_s3,
+    unusable_settings,
 )
 from crypto_ml.storage.limits import LONGEST_KEY
 from crypto_ml.storage.multipart import may_be, send_in_parts, step_of
@@ -113,9 +114,7 @@ class ObjectStore:
             # the SDK asks for url-encoded keys and decodes them, which is what lets a line feed in a key survive XML
             for page in self.client.get_paginator("list_objects_v2").paginate(**asked):
                 if "IsTruncated" not in page:
-                    raise StoreNotUsable(
-                        f"The answer to listing {self.uri(prefix)} is not S3's: check where AWS_ENDPOINT_URL_S3 leads."
-                    )
+                    raise not_of_s3("listing", self.uri(prefix))
                 for entry in page.get("Contents", []):
                     yield StoredObject(
                         key=entry["Key"].removeprefix(self.prefix),
@@ -127,13 +126,13 @@ class ObjectStore:
     def head(self, key: str) -> StoredObject | None:
         """What is under `key` now, or None if nothing is."""
         answer = self._head(key)
-        return None if answer is None else _stored(key, answer)
+        return None if answer is None else self._object_of(key, answer)
 
     def fetch(self, key: str) -> tuple[StoredObject, bytes]:
         """The object under `key` with its bytes, both from one answer. Raises: ObjectMissing."""
         with named_failures(self.client, "read", self.uri(key), {404: self._missing(key)}):
             answer = self.client.get_object(Bucket=self.bucket, Key=self.physical(key))
-            return _stored(key, answer), answer["Body"].read()
+            return self._object_of(key, answer), answer["Body"].read()
 
     def read(self, key: str) -> bytes:
         """The bytes under `key`. Raises: ObjectMissing."""
@@ -381,6 +380,20 @@ class ObjectStore:
         self._bucket_seen = True
         return answer
 
+    def _object_of(self, key: str, answer: "HeadObjectOutputTypeDef | GetObjectOutputTypeDef") -> StoredObject:
+        if "ETag" not in answer or "LastModified" not in answer:
+            raise not_of_s3("reading", self.uri(key))
+        version = answer.get("VersionId")
+        return StoredObject(
+            key=key,
+            size=answer["ContentLength"],
+            etag=answer["ETag"].strip('"'),
+            last_modified=answer["LastModified"].astimezone(UTC),
+            # "null" is the version that a bucket with suspended versioning overwrites: it pins nothing
+            version_id=None if version == "null" else version,
+            metadata=answer.get("Metadata", {}),
+        )
+
     def _missing(self, key: str) -> ObjectMissing:
         return ObjectMissing(f"There is no object {self.uri(key)}.")
 
@@ -406,22 +419,9 @@ def connect(bucket: str, prefix: str = "") -> ObjectStore:
         config = Config(retries={"mode": "standard"}, connect_timeout=5, read_timeout=60, max_pool_connections=32)
         client = session.client("s3", config=config)
     except (BotoCoreError, ValueError) as e:
-        raise StoreNotUsable(f"The AWS settings cannot be used ({code_of(e)}): {e}") from e
+        raise unusable_settings(e) from e
     return ObjectStore(client, bucket, prefix, QuickClient(client, bucket))
 
 
 def _described(content_type: str | None, metadata: Mapping[str, str] | None = None) -> dict[str, Any]:
     return ({"ContentType": content_type} if content_type else {}) | ({"Metadata": dict(metadata)} if metadata else {})
-
-
-def _stored(key: str, answer: "HeadObjectOutputTypeDef | GetObjectOutputTypeDef") -> StoredObject:
-    version = answer.get("VersionId")
-    return StoredObject(
-        key=key,
-        size=answer["ContentLength"],
-        etag=answer["ETag"].strip('"'),
-        last_modified=answer["LastModified"].astimezone(UTC),
-        # "null" is the version that a bucket with suspended versioning overwrites: it pins nothing
-        version_id=None if version == "null" else version,
-        metadata=answer.get("Metadata", {}),
-    )

@@ -118,6 +118,7 @@ def test_a_web_server_that_refuses_fails_or_is_gone_is_said_and_what_was_read_st
     assert symbols(back) == ["BTC"]
     gone = watch(WebSource("http://127.0.0.1:9/nobody_preds.csv"))
     assert "does not answer (ConnectionRefusedError)" in str(looked(gone).predictions.trouble)
+    assert not gone.look()
 
 
 def test_a_local_file_is_read_when_it_changes_and_what_is_wrong_with_it_passes_when_it_is_mended(
@@ -136,7 +137,8 @@ def test_a_local_file_is_read_when_it_changes_and_what_is_wrong_with_it_passes_w
     for content, words in ((b"", "empty"), (b"a,b\n1,2\n", "lacks symbol"), (b"\x1f\x8b\n", "packed")):
         path.write_bytes(content)
         watching.look()
-        shown = looked(watching)
+        assert watching.look()  # it was answered, and is looked at as soon again as ever
+        shown = watching.shown()
         assert words in str(shown.predictions.trouble)
         assert symbols(shown) == ["BTC"]
         assert looked(watching) is shown

@@ -111,7 +111,9 @@ def served(app: Gate) -> Iterator[str]:
 @contextmanager
 def served_until_told(app: Any) -> Iterator[tuple[str, Callable[[], None]]]:
     """The same, and what tells it to end."""
-    server = uvicorn.Server(uvicorn.Config(app, http=Draining, lifespan="auto", log_config=None, access_log=False))
+    server = uvicorn.Server(
+        uvicorn.Config(app, http=Draining, ws="none", lifespan="auto", log_config=None, access_log=False)
+    )
     with listen("127.0.0.1", 0) as listening:
         thread = Thread(target=server.run, kwargs={"sockets": [listening]})
         thread.start()

@@ -11,9 +11,11 @@ from typing import Any
 
 import httpx
 import pytest
+from fastapi import Request
 
 from crypto_ml.service.config import ServiceConfig
 from crypto_ml.service.desk import LARGE, Desk
+from crypto_ml.service.handling import is_from_here
 from crypto_ml.service.media import of_answer
 from crypto_ml.service.problems import Problem
 from crypto_ml.service.tokens import new_token
@@ -123,6 +125,31 @@ def test_without_tokens_nobody_is_answered_who_calls_this_machine_by_a_name_of_t
     assert told(asking.predict(ROW, host="evil.example")) == (403, "forbidden")
     for host in ("localhost", "127.0.0.1:8000", "[::1]:8000"):
         assert asking.client.get("/v1/model", headers={"host": host}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("server", "here"),
+    [
+        (("127.0.0.1", 8000), True),
+        (("::1", 8000), True),
+        (("192.0.2.1", 8000), False),
+        (("::", 8000), False),
+        (None, False),
+    ],
+)
+def test_a_machine_asks_itself_at_an_address_that_nobody_else_reaches(server: Any, *, here: bool) -> None:
+    asked = Request({"type": "http", "headers": [(b"host", b"localhost")], "server": server})
+    assert is_from_here(asked) is here
+    twice = Request({**asked.scope, "headers": [(b"host", b"localhost"), (b"host", b"evil.example")]})
+    assert not is_from_here(twice)
+
+
+def test_whoever_asks_for_the_headers_alone_gets_those_of_the_answer(asking: Asking) -> None:
+    got, head = asking.client.get("/v1/model"), asking.client.head("/v1/model")
+    assert (head.status_code, head.content, head.headers["content-length"]) == (200, b"", str(len(got.content)))
+    assert asking.client.head("/healthz").status_code == 200
+    assert asking.client.head("/v1/predictions").status_code == 405
+    assert 'method="HEAD"' in asking.client.get("/metrics").text
 
 
 def test_only_tokens_are_let_in_each_to_what_it_may(tight: Asking) -> None:

@@ -8,7 +8,7 @@ from click.testing import CliRunner
 
 from crypto_ml.cli import main
 from crypto_ml.service.running import NotOpen, PortTaken, listen, require_open
-from crypto_ml.service.tokens import ANYBODY, BadTokens, Tokens, new_token
+from crypto_ml.service.tokens import ANYBODY, BadTokens, Tokens, is_own_name, new_token
 
 
 def test_a_token_is_known_by_its_line_which_does_not_have_it(tmp_path: Path) -> None:
@@ -36,6 +36,36 @@ def test_without_tokens_anybody_is_let_in_and_nobody_from_elsewhere() -> None:
         with pytest.raises(NotOpen, match="--new-token"):
             require_open(host, nobody)
     require_open("0.0.0.0", Tokens.read(new_token("a", ["read"])[1]))  # noqa: S104
+
+
+def test_a_file_of_tokens_may_come_from_windows_and_one_that_names_nobody_lets_nobody_in(tmp_path: Path) -> None:
+    file, (token, line) = tmp_path / "tokens", new_token("charts", ["read"])
+    file.write_bytes(f"\ufeff{line}\r\n\r\n".encode())
+    assert Tokens.read("", file).caller(token)
+    for nobody in ("", "# nobody yet\n"):
+        file.write_text(nobody)
+        with pytest.raises(BadTokens, match="names nobody who may ask"):
+            Tokens.read("", file)
+        assert Tokens.read(line, file).caller(token)
+
+
+@pytest.mark.parametrize(
+    ("host", "own"),
+    [
+        ("localhost", True),
+        ("127.0.0.1:", True),
+        ("[::1]:8000", True),
+        ("LOCALHOST:80", True),
+        ("", False),
+        ("localhost.evil.example", False),
+        ("127.0.0.1:x@evil.example", False),
+        ("localhost:80:evil", False),
+        ("[::1]evil", False),
+        ("evil@localhost", False),
+    ],
+)
+def test_a_name_is_this_machines_own_or_it_is_not(host: str, *, own: bool) -> None:
+    assert is_own_name(host) is own
 
 
 @pytest.mark.parametrize(

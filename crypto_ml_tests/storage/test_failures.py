@@ -178,5 +178,30 @@ def test_every_error_of_the_sdk_has_a_name_of_ours(refused: ObjectStore) -> None
             raise kind.__new__(kind)
 
 
+def test_an_answer_that_is_not_of_s3_is_told_by_where_it_may_come_from(server: Refusing, refused: ObjectStore) -> None:
+    server.status = 200  # as the log-in page of a proxy, or the web server at a mistyped port, answers anything
+    with pytest.raises(StoreNotUsable, match="check where AWS_ENDPOINT_URL_S3 leads"):
+        refused.read("a.csv")
+    with pytest.raises(StoreNotUsable, match="check where AWS_ENDPOINT_URL_S3 leads"):
+        refused.head("a.csv")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        ("AWS_ENDPOINT_URL_S3", f"user:{SECRET}@127.0.0.1:9000", "http:// or https://"),
+        ("AWS_ENDPOINT_URL_S3", "localhost:9000", "http:// or https://"),
+        ("AWS_PROFILE", "nobody", "check AWS_PROFILE"),
+    ],
+)
+def test_settings_of_which_the_sdk_makes_nothing_say_which_and_repeat_no_password(
+    name: str, value: str, says: str, refused: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(StoreNotUsable, match=says) as found:
+        connect("crypto-ml")
+    assert SECRET not in str(found.value)
+
+
 def test_what_is_no_fault_of_a_file_is_still_a_refusal() -> None:
     assert issubclass(StoreNotUsable, StoreRefused)

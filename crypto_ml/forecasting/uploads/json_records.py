@@ -15,6 +15,16 @@ from crypto_ml.visible import visible
 
 FIRST_LINE: Final = 2
 MOST_COLUMNS: Final = 1_000
+MOST_EMPTY: Final = 10_000_000
+"""Places without a value, where records have different names: each costs a comma in CSV, and nothing in JSON."""
+
+MOST_LISTS: Final = 100_000
+"""Beginnings of lists, in texts, too. The parser holds every other thread up while it makes lists of which none is a
+record."""
+
+MOST_CHARACTERS: Final = 1 << 20
+"""Of one value; no line of a file may be as long."""
+
 SHOWN: Final = 80
 MARKED: Final = re.compile(r"[0-9][.,][0-9]")
 THREE_DECIMALS: Final = re.compile(r"-?[0-9]{1,3}\.[0-9]{3}")
@@ -32,14 +42,18 @@ def as_csv(body: bytes) -> bytes:
     for name in columns:
         if not name.isprintable() or not name:
             raise UnreadableUpload(f"{_shown(name)} is no name of a column; name them symbol, date, open, …")
-    rows = [[record.get(name, "") for name in columns] for record in records]
-    if any(MARKED.search(value) and not isinstance(value, _Digits) for row in rows for value in row):
-        rows = [[_beyond_doubt(value) for value in row] for row in rows]
+    empty = len(records) * len(columns) - sum(map(len, records))
+    if empty > MOST_EMPTY:
+        raise UnreadableUpload(
+            f"the records have {len(columns):,} different names, and most of them in few records: give all the same"
+        )
+    if any(MARKED.search(value) and not isinstance(value, _Digits) for record in records for value in record.values()):
+        records = [{name: _beyond_doubt(value) for name, value in record.items()} for record in records]
     text = io.StringIO()
     lines = csv.writer(text, lineterminator="\n")
     lines.writerow(columns)
     try:
-        lines.writerows(rows)
+        lines.writerows([record.get(name, "") for name in columns] for record in records)
         return text.getvalue().encode()
     except UnicodeEncodeError as error:
         raise UnreadableUpload("a text in the records is no Unicode (half of a pair of surrogates)") from error
@@ -47,6 +61,8 @@ def as_csv(body: bytes) -> bytes:
 
 def read_records(body: bytes) -> list[dict[str, str]]:
     """The records, each value as the text that stood there. Raises UnreadableUpload."""
+    if body.count(b"[") > MOST_LISTS:
+        raise UnreadableUpload("the body is not a list of records: it has too many lists in it")
     try:
         found = json.loads(
             body.decode("utf-8-sig"),
@@ -86,6 +102,8 @@ class _Digits(str):
 
 
 def _of_pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len(pairs) > MOST_COLUMNS:
+        raise UnreadableUpload(f"a record has {len(pairs):,} names, and {MOST_COLUMNS:,} is the most")
     found = dict(pairs)
     if len(found) < len(pairs):
         names = [name for name, _ in pairs]
@@ -102,6 +120,8 @@ def _record(number: int, record: Any) -> dict[str, str]:
 
 def _text(number: int, name: str, value: Any) -> str:
     if isinstance(value, str):
+        if len(value) > MOST_CHARACTERS:
+            raise UnreadableUpload(f"{_shown(name)} of record {number} has {len(value):,} characters: that is no value")
         if "\n" in value or "\r" in value:
             raise UnreadableUpload(f"{_shown(name)} of record {number} has an end of line in it")
         return value

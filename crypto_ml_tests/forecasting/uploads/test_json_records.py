@@ -94,8 +94,25 @@ def test_a_number_means_what_json_says_also_beside_texts_with_other_marks() -> N
 
 def test_so_many_columns_that_nobody_means_them_are_refused_and_a_number_of_any_length_is_a_text() -> None:
     many = json.dumps([{f"c{number}": 1 for number in range(100_000)}]).encode()
-    with pytest.raises(UnreadableUpload, match="100,000 different names, and 1,000 is the most"):
+    with pytest.raises(UnreadableUpload, match="100,000 names, and 1,000 is the most"):
         as_csv(many)
+    with pytest.raises(UnreadableUpload, match="1,001 different names, and 1,000 is the most"):
+        as_csv(json.dumps([{f"c{number}": 1} for number in range(1_001)]).encode())
     digits = "9" * 100_000
     assert as_csv(f'[{{"a": {digits}, "b": 1e999999}}]'.encode()) == f"a,b\n{digits},1e999999\n".encode()
     assert as_csv(b'[{"a": NaN, "b": -Infinity}]') == b"a,b\nNaN,-Infinity\n"  # refused with the row, as in a file
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        # each is small, and took minutes or a gigabyte
+        ("{" + ",".join(f'"c{number}":1' for number in range(100_000)) + ',"c1":1}', "100,001 names"),
+        ("[" + ",".join(f'{{"c{number % 990}":1}}' for number in range(11_000)) + "]", "most of them in few records"),
+        ("[" + "[]," * 100_000 + "[]]", "too many lists"),
+        ('{"a": "' + "x" * (2 << 20) + '"}', "'a' of record 0 has 2,097,152 characters"),
+    ],
+)
+def test_what_is_small_only_until_it_is_read_is_refused_before(body: str, said: str) -> None:
+    with pytest.raises(UnreadableUpload, match=said):
+        as_csv(body.encode())
