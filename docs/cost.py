@@ -110,7 +110,7 @@ class Assumed:
     """What was not measured, and is no price."""
 
     looks_a_second: float = 0.2
-    """Of the sensor, all day: it waits for the queue of deploy/aws, five seconds at most. Without one there are three."""
+    """Of the sensor, all day: it waits for the queue of deploy/aws, five seconds at most; without one, three."""
     busy: float = 0.5
     """The part of a core that is planned with, for what is always there."""
     reads_an_answer: float = 1.0
