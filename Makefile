@@ -12,6 +12,7 @@ BENCHMARKS := score_file retrain features scaler_fit latency warm_runs tick burs
 # what builds images and what reads compose.yaml; podman has both, too: make stack BUILD="podman build" COMPOSE=podman-compose
 BUILD ?= docker build
 COMPOSE ?= docker compose
+DOCKER ?= $(firstword $(BUILD))
 SITE ?= localhost
 
 # without byte code every process starts three times slower
@@ -153,8 +154,11 @@ images: ## build the images: for scoring, with everything, and the stack's datab
 	@$(BUILD) --target database --tag crypto_ml_database deploy
 	@$(BUILD) --target proxy --tag crypto_ml_proxy deploy
 
-stack: images ## put up crypto_ml on this host, in containers, or upgrade it (SITE=host; as root; docs/deployment.md)
-	@deploy/prepare $(SITE)
+stack: ## put up crypto_ml on this host, in containers, or upgrade it (SITE=host; as root; docs/deployment.md)
+	@DOCKER="$(DOCKER)" COMPOSE="$(COMPOSE)" deploy/check before
+	@$(MAKE) images
+	@DOCKER="$(DOCKER)" deploy/prepare $(SITE)
+	@DOCKER="$(DOCKER)" COMPOSE="$(COMPOSE)" deploy/check
 	@$(COMPOSE) -f deploy/compose.yaml up -d
 
 containers: venv ## the stack for real, in a container engine: drops, kills, upgrade, backup (needs one; some minutes)

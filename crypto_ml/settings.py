@@ -21,12 +21,16 @@ from crypto_ml.ledger.layout import Environment
 from crypto_ml.packaged import MODEL_OUT
 
 VARIABLES: Final = "CRYPTO_ML_"
+TRAINING_IMAGE: Final = "CRYPTO_ML_TRAINING_IMAGE"
+MADE_FOR_A_RUN: Final = "DAGSTER_RUN_JOB_NAME"
+"""What Dagster's launchers set in each container that they make for one run, and nobody else does."""
+
 OTHER_VARIABLES: Final = (
     "CRYPTO_ML_DEBUG",
     "CRYPTO_ML_DEMO_ID",
     "CRYPTO_ML_SHARED",
     "CRYPTO_ML_DATABASE_URL",
-    "CRYPTO_ML_TRAINING_IMAGE",
+    TRAINING_IMAGE,
 )
 """Variables that are no settings: tracebacks of the command, the mark of a demo's processes, data for the tests; what
 a dagster.yaml of deploy/ has its database and the image of heavy runs from."""
@@ -165,8 +169,12 @@ class Settings(BaseModel):
 
     @classmethod
     def from_environment(cls) -> Self:
-        """Read the variables; an empty one counts as not given. Raises BadSetting with everything that is wrong."""
+        """Read the variables; an empty one counts as not given. In the container of a heavy run that is told no
+        image it is the one of heavy runs. Raises BadSetting with everything that is wrong."""
         given = {name.upper(): value for name, value in os.environ.items() if value}
+        if MADE_FOR_A_RUN in given and TRAINING_IMAGE in given:
+            # the daemon hands over only what stands in its own environment, where the image is that which scores
+            given.setdefault(variable("image"), given[TRAINING_IMAGE])
         for name in secret_variables() - given.keys():
             if (file := given.get(name + IN_A_FILE)) and (value := _content(name + IN_A_FILE, file)):
                 given[name] = value

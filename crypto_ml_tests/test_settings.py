@@ -200,3 +200,12 @@ def test_no_file_names_a_variable_that_is_no_setting() -> None:
         if name not in known
     }
     assert not wrong
+
+
+def test_a_heavy_run_has_the_image_of_its_own_container_and_nobody_else_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CRYPTO_ML_TRAINING_IMAGE", "sha256:full")
+    assert Settings.from_environment().image is None
+    monkeypatch.setenv("DAGSTER_RUN_JOB_NAME", "retrain")
+    assert Settings.from_environment().image == "sha256:full"
+    monkeypatch.setenv("CRYPTO_ML_IMAGE", "sha256:said")
+    assert Settings.from_environment().image == "sha256:said"

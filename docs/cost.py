@@ -65,11 +65,11 @@ MEASURED: Final = {
     ),
     "look": Measured(2, "listings", "a look of the sensor, nothing new", BENCHMARKS, "2.0 requests, both listings"),
     "service_look": Measured(
-        3,
+        2,
         "requests",
-        "a look of a worker of the service, two of them listings",
+        "a look of a worker of the service, no listing among them",
         BENCHMARKS,
-        "3.0 requests, 2.0 of them listings",
+        "2.0 requests, neither of them a listing",
     ),
     "forecast": Measured(8, "core-s", "a forecast of 10,000 symbols", BENCHMARKS, "8 s of processor time; one run"),
     "retrain": Measured(
@@ -109,8 +109,8 @@ SIZES: Final = (
 class Assumed:
     """What was not measured, and is no price."""
 
-    looks_a_second: float = 3.0
-    """Of the sensor, all day: a quarter of a second between two, and some hundredths for each listing."""
+    looks_a_second: float = 0.2
+    """Of the sensor, all day: it waits for the queue of deploy/aws, five seconds at most; without one, three."""
     busy: float = 0.5
     """The part of a core that is planned with, for what is always there."""
     reads_an_answer: float = 1.0
@@ -224,8 +224,7 @@ def idle_requests(size: Size) -> tuple[float, float]:
     s3 = PRICES["s3"]
     looks = SECONDS * ASSUMED.looks_a_second * rate("look") * s3["listing_or_write"]
     workers = 2 * service_tasks(size)
-    each = 2 / 3 * s3["listing_or_write"] + 1 / 3 * s3["other_request"]
-    return looks, SECONDS * workers * rate("service_look") * each
+    return looks, SECONDS * workers * rate("service_look") * s3["other_request"]
 
 
 def store_lines(size: Size) -> Iterator[tuple[str, str, float]]:

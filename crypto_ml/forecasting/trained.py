@@ -51,8 +51,8 @@ class Trained:
         return str(self.bundle.manifest["about"]["plan"]["learner"])
 
 
-def about(plan: Plan, created_at: str) -> dict[str, Any]:
-    """What a bundle says of the run that made it: shown, and never hashed."""
+def about(plan: Plan, created_at: str, image: str | None = None) -> dict[str, Any]:
+    """What a bundle says of the run that made it: shown, and never hashed. image: None where that is not known."""
     return {
         "origin": "trained",
         "created_at": created_at,
@@ -60,6 +60,7 @@ def about(plan: Plan, created_at: str) -> dict[str, Any]:
         "libraries": _libraries(),
         "python": platform.python_version(),
         "processor": processor(),
+        "image": image,
     }
 
 

@@ -43,14 +43,15 @@ def train(
     label: str,
     manifest: Mapping[str, Any],
     created_at: str,
+    image: str | None = None,
     tell: Tell = tell_nobody,
 ) -> Trained:
     """Train a model on `rows` (as for `fit_scaler`) and put the bundle together.
 
     scaler: of the plan's target, from `fit_scaler` or `fit_pooled_scaler`. manifest: what identifies the training set,
-    kept in the bundle. label: what the version starts with. created_at: ISO 8601, shown. tell: who is told how far the
-    fit is. The same rows, split, scaler and plan give the same weights. Where pictures cannot be drawn the bundle has
-    none. Raises TooLittleHistory, NotInstalled.
+    kept in the bundle. label: what the version starts with. created_at: ISO 8601, shown. image: that in which this
+    runs, shown. tell: who is told how far the fit is. The same rows, split, scaler and plan give the same weights.
+    Where pictures cannot be drawn the bundle has none. Raises TooLittleHistory, NotInstalled.
     """
     require_training("Training")
     parts: dict[str, Any] = {
@@ -58,7 +59,7 @@ def train(
         "target": plan.target,
         "scaler": scaler,
         "slugs": slugs_of(rows),
-        "about": about(plan, created_at),
+        "about": about(plan, created_at, image),
     }
     kept_manifest = as_document(manifest)
     if isinstance(scaler, PooledScaler) != (plan.target == "relative_gap"):

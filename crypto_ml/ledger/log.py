@@ -43,6 +43,10 @@ class AppendOnlyLog:
             last = int(found.key.removeprefix(self._prefix).removesuffix(".json"))
         return last
 
+    def is_last(self, number: int) -> bool:
+        """Whether no entry follows this one; numbers have no gaps, so that one object says it."""
+        return self._store.head(self.key(number + 1)) is None
+
     def read(self, number: int) -> Entry:
         """One entry. Raises ObjectMissing."""
         document: dict[str, Any] = self._store.read_json(self.key(number))

@@ -163,6 +163,10 @@ class Registry:
         last = self._pointer.last()
         return self._read(last) if last else None
 
+    def is_last(self, pointer: int) -> bool:
+        """Whether nobody has moved the pointer since this entry."""
+        return self._pointer.is_last(pointer)
+
     def champions(self) -> Iterator[Champion]:
         """Every entry of the pointer, oldest first."""
         return map(self._read, self._pointer.entries())

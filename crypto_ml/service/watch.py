@@ -22,7 +22,11 @@ from crypto_ml.stages.requests import Asked, Reply, Serving, answer_requests
 from crypto_ml.stages.settled_requests import Settling
 
 LOOK_EVERY: Final = 1.0
-"""Seconds between two looks."""
+"""Seconds between two looks while requests come."""
+
+LOOK_WHEN_IDLE: Final = 5.0
+IDLE_AFTER: Final = 60.0
+"""Seconds without a request, from which on fewer looks do: each is three requests to the store, day and night."""
 
 SETTLE_EVERY: Final = 10.0
 """Seconds between two rounds of settling. Each is a file of the prediction log until upkeep puts them together, and the
@@ -47,13 +51,15 @@ class Watch:
         self._settling = Settling(deployment)
         self._ending = Event()
         self._looked_once = Event()
+        self._asked = Event()
+        self._last_asked = time.monotonic()
         self._serving: Serving | None = None
         self._failure = "it has only just started"
         self._looked = 0.0
         self._swept = -SWEEP_EVERY
         self._threads = [
-            Thread(target=self._repeat, args=(one, every), name=one.__name__, daemon=True)
-            for one, every in ((self._look, LOOK_EVERY), (self._settle, SETTLE_EVERY))
+            Thread(target=self._repeat, args=(one, rest), name=one.__name__, daemon=True)
+            for one, rest in ((self._look, self._rest), (self._settle, lambda: self._ending.wait(SETTLE_EVERY)))
         ]
 
     def start(self) -> None:
@@ -66,6 +72,7 @@ class Watch:
     def stop(self) -> None:
         """End, and settle what is left. What cannot be settled now is swept up by another worker."""
         self._ending.set()
+        self._asked.set()
         for thread in self._threads:
             thread.join()
         self._settle()
@@ -82,6 +89,8 @@ class Watch:
         """Answer requests together with what is served now; what is recorded is settled later. Raises what
         `answer_requests` raises, and Problem."""
         self._metrics.together.observe(len(asked))
+        self._last_asked = time.monotonic()
+        self._asked.set()
         now = datetime.now(UTC)
         replies = answer_requests(asked, self.serving, self._deployment, now=now, delivery=delivery, record=record)
         self._settling.note(replies)
@@ -143,10 +152,21 @@ class Watch:
             self._metrics.settle_failures.inc()
             log.warning("Answers could not be settled yet: %s", error, exc_info=not isinstance(error, CryptoMLError))
 
-    def _repeat(self, work: Callable[[], None], every: float) -> None:
+    def _rest(self) -> None:
+        """Until the next look. While nobody asks it comes later, and as soon as somebody does; a look that failed is
+        tried again as ever."""
+        self._asked.clear()
+        now = time.monotonic()
+        idle = now - self._last_asked > IDLE_AFTER and now - self._looked < LOOK_EVERY
+        if idle and not self._ending.is_set():
+            self._asked.wait(LOOK_WHEN_IDLE)
+        else:
+            self._ending.wait(LOOK_EVERY)
+
+    def _repeat(self, work: Callable[[], None], rest: Callable[[], object]) -> None:
         while not self._ending.is_set():
             work()
-            self._ending.wait(every)
+            rest()
 
 
 def _warm(serving: Serving, deployment: Deployment) -> None:

@@ -114,11 +114,11 @@ class Serving:
         )
 
     def is_current(self, deployment: Deployment) -> bool:
-        """Whether a deployment still serves with this. Raises what reading it raises."""
-        return (
-            deployment.champion().pointer == self.champion.pointer
-            and deployment.history.version() == self.history_version
-        )
+        """Whether a deployment still serves with this. Raises what asking the store raises.
+
+        Asked is for the two objects that would follow, which costs a twelfth of listing what there is.
+        """
+        return deployment.registry.is_last(self.champion.pointer) and deployment.history.is_newest(self.history_version)
 
 
 @dataclass(frozen=True, eq=False)

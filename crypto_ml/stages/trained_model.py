@@ -81,6 +81,7 @@ def train_week(
             label=week,
             manifest={**manifest, "tuning": tuning.manifest()} if tuning else manifest,
             created_at=now.astimezone(UTC).isoformat(),
+            image=settings.image,
             tell=logged(log, f"model of the week {week}, {plan.learner}"),
         )
 

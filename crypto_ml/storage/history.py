@@ -69,6 +69,10 @@ class MarketHistory:
         """The current version; None where nothing was ever appended."""
         return self.table.version()
 
+    def is_newest(self, version: int | None) -> bool:
+        """Whether nothing was appended since `version` (None: whether there is still nothing)."""
+        return self.table.is_newest(version)
+
     def count(self, version: int | None = None) -> int:
         """Rows at `version` (None: now), corrections included; read from the log, not from the data."""
         return self.table.count(version)

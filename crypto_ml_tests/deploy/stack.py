@@ -16,6 +16,7 @@ from typing import Any
 
 import docker
 import httpx
+import requests
 
 from crypto_ml.ledger.reports import Report, read_report
 from crypto_ml.storage.objects import ObjectStore
@@ -111,7 +112,7 @@ class Stack:
                 return False
             test = container.attrs["Config"]["Healthcheck"]["Test"]
             return bool(container.exec_run(test[1:]).exit_code == 0)
-        except (docker.errors.APIError, docker.errors.NotFound):
+        except (docker.errors.APIError, docker.errors.NotFound, requests.RequestException):
             return False
 
     def http(self, **named: Any) -> httpx.Client:

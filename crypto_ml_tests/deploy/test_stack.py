@@ -12,6 +12,7 @@ import docker
 import pytest
 
 from crypto_ml.ledger.deliveries import DeliveryLog
+from crypto_ml.ledger.registry import Registry
 from crypto_ml.sample import sample_upload
 from crypto_ml.storage import embedded
 from crypto_ml.storage.embedded import EmbeddedS3, ensure_bucket
@@ -42,8 +43,8 @@ def engine() -> Iterator[docker.DockerClient]:
     there = [one.name for one in client.containers.list(all=True) if one.name.startswith("crypto_ml_")]
     if there:
         pytest.skip(f"a stack is up on this host ({', '.join(there)}), and there can be one")
-    with client:
-        yield client
+    yield client
+    client.close()
 
 
 @pytest.fixture(scope="module")
@@ -128,6 +129,10 @@ def test_a_retrain_has_a_container_of_the_image_that_can_train_and_leaves_none(s
     assert stack.report("beside.csv").outcome == "PREDICTED"
     assert stack.ended(run_id) == "SUCCESS", stack.said(run_id)[-3000:]
     assert stack.tags(run_id)["dagster/image"] == stack.chosen("STACK_HEAVY_IMAGE")
+    registry = Registry(stack.store)
+    trained = [version for version in registry.versions() if version.startswith(WEEK)]
+    made_in = {registry.load(version).manifest["about"]["image"] for version in trained}
+    assert made_in == {stack.chosen("STACK_HEAVY_IMAGE")}
     until(lambda: not stack.run_containers(), "the container stays")
     logs = [one.key for one in connect(stack.store.bucket, "compute_logs").list() if run_id in one.key]
     assert logs, "what the training printed is not in S3"

@@ -17,6 +17,7 @@ def log(store: ObjectStore) -> AppendOnlyLog:
 
 def test_an_empty_log_has_no_last_entry(log: AppendOnlyLog) -> None:
     assert log.last() is None
+    assert log.is_last(0)
     assert log.last_number() == 0
     assert list(log.entries()) == []
     with pytest.raises(ObjectMissing):
@@ -30,6 +31,7 @@ def test_entries_come_back_in_order_and_after_a_number(log: AppendOnlyLog) -> No
     assert list(log.entries(after=9)) == written[9:]
     assert log.last() == written[-1]
     assert log.last_number(at_least=12) == 12
+    assert [number for number in range(13) if log.is_last(number)] == [12]
 
 
 def test_an_entry_is_never_replaced(log: AppendOnlyLog) -> None:

@@ -113,6 +113,8 @@ def test_an_append_with_an_id_that_was_used_adds_nothing_and_names_the_first_ver
     assert history.append(many(5), append_id="one", known_at=KNOWN) == first
     assert history.count() == 12
     assert history.version() == later
+    assert not history.is_newest(first)
+    assert history.is_newest(later)
 
 
 def appended_together(history: MarketHistory, ids: list[str]) -> list[int]:

@@ -74,6 +74,11 @@ class GrowingTable:
         with self.explained("open"):
             return self._opened.newest(self.store)
 
+    def is_newest(self, version: int | None) -> bool:
+        """Whether no commit follows `version` (None: whether there is none); they have no gaps, so that one object says
+        it."""
+        return self.store.head(commit_key(self.key, 0 if version is None else version + 1)) is None
+
     def at(self, version: int | None = None) -> TableState | None:
         """The table as of `version` (None: now); None where there is none. Raises TableRefused for an unknown one."""
         with self.explained("open"):

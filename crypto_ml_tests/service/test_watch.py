@@ -1,0 +1,43 @@
+"""How often a worker looks what serves."""
+
+import time
+import uuid
+
+import pytest
+
+from crypto_ml.storage.objects import connect
+from crypto_ml_tests.dropbox.site import until
+from crypto_ml_tests.forecasting.markets import market
+from crypto_ml_tests.service.asking import Asking
+from crypto_ml_tests.stages.road import upload
+
+RECORD = {"symbol": "K001", "date": "2018-03-25", "open": 1, "high": 1, "low": 1, "close": 1, "market": 1}
+
+
+def test_a_worker_that_nobody_asks_looks_less_often_and_at_once_when_somebody_does(
+    bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("crypto_ml.service.watch.LOOK_EVERY", 0.2)
+    monkeypatch.setattr("crypto_ml.service.watch.IDLE_AFTER", 1.0)
+    monkeypatch.setattr("crypto_ml.service.watch.LOOK_WHEN_IDLE", 600.0)
+    with Asking.on(connect(bucket, f"tests/{uuid.uuid4().hex}")) as asking:
+        until(lambda: rests(asking), "it goes on looking")
+        asking.road.drop(prices=upload(market({"K001": 5})))
+        asking.road.answer_new()
+        assert rests(asking)
+        asking.predict([RECORD])
+        version = asking.road.history.version()
+        until(lambda: asking.get("/v1/model")["history_version"] == version, "the new history is not seen")
+
+
+def rests(asking: Asking) -> bool:
+    """Whether it did not look for several times as long as it does where it is asked."""
+    before = looked(asking)
+    time.sleep(1.0)
+    return looked(asking) == before
+
+
+def looked(asking: Asking) -> str:
+    """When it looked last."""
+    lines = asking.client.get("/metrics").text.splitlines()
+    return next(line for line in lines if line.startswith("crypto_ml_looked_at_timestamp_seconds"))
