@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 log: Final = logging.getLogger(__name__)
 
+RESULTS_AHEAD: Final = 2
 SECONDS_TO_CONNECT: Final = 20.0
 SECONDS_WITHOUT_WORKERS: Final = 60.0
 SECONDS_BETWEEN_LOOKS: Final = 1.0
@@ -54,10 +55,13 @@ class ShardEndsWorkers(Refused):
 
 
 def compute_on_worker(asked: dict[str, Any]) -> dict[str, Any]:
-    """What is run on a worker of the cluster."""
+    """What is run on a worker of the cluster. Arrow gets as many threads as the worker has: more are others'."""
+    import pyarrow as pa
     from distributed import get_worker
 
-    return compute_message(asked, str(get_worker().address))
+    worker = get_worker()
+    pa.set_cpu_count(worker.state.nthreads)
+    return compute_message(asked, str(worker.address))
 
 
 def checked_address(address: str, *, unencrypted: bool) -> str:
@@ -94,6 +98,7 @@ class Cluster:
         require_cluster("A cluster")
         self.address = checked_address(address, unencrypted=unencrypted)
         self.dashboard: str | None = None
+        self.ahead = RESULTS_AHEAD
 
     @contextmanager
     def computing(
@@ -168,6 +173,8 @@ class _Feeding:
             for waiting in self.made.values():
                 if not waiting.done():
                     waiting.set_exception(error)
+        for waiting in self.made.values():  # nobody waits any more, but for who fetches ahead
+            waiting.cancel()
 
     def _fed(self, waiting: list[Shard]) -> None:
         running: dict[Any, Shard] = {}
