@@ -73,8 +73,8 @@ def main() -> None:
         f"cluster: parts take {more:.2f} times the processor time of one piece (at most {MOST_FOR_PARTS})\n"
         f"cluster: 2 workers are {times:.2f} times as fast as one process of one thread (target {LEAST_TIMES}), "
         f"{one.seconds / two.seconds:.2f} times as one with all cores, {found[-2].seconds / two.seconds:.2f} times as "
-        f"one worker; load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores, which the store and whoever puts "
-        "the parts together share\n"
+        f"one worker; load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores, which the store and whoever "
+        "puts the parts together share\n"
     )
     if more > MOST_FOR_PARTS:
         raise Missed(f"{MOST_FOR_PARTS} times the processor time of one piece in parts")

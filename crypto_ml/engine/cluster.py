@@ -11,6 +11,7 @@ A scheduler that is gone, or has no workers for a while, is a cluster that is lo
 everything stands that was computed.
 """
 
+import asyncio
 import ipaddress
 import logging
 import time
@@ -69,8 +70,14 @@ def checked_address(address: str, *, unencrypted: bool) -> str:
     try:
         parts = urlsplit(address)
         whole = parts.scheme in ("tls", "tcp") and parts.hostname and parts.port
+        named = "@" in parts.netloc
     except ValueError:
-        whole = None
+        whole, named = None, False
+    if named:  # which Dask has no use for, and logs would show
+        raise BadClusterAddress(
+            "CRYPTO_ML_CLUSTER has a name or a password before its host: who may join is said by certificates "
+            "(docs/cluster.md); give the address alone, like tls://HOST:8786"
+        )
     if not whole:
         raise BadClusterAddress(
             f"CRYPTO_ML_CLUSTER is {visible(address)}; it must be the address of a scheduler, like tls://HOST:8786"
@@ -137,12 +144,31 @@ class Cluster:
         from distributed import Client
 
         try:
+            # a client that does not get through is left half open, and is waited for when the process ends
+            with ThreadPoolExecutor(1) as beside:
+                beside.submit(asyncio.run, _answers(self.address)).result()
             return Client(self.address, timeout=SECONDS_TO_CONNECT, set_as_default=False, name="crypto_ml")
         except Exception as error:
             raise ClusterLost(
                 f"the cluster at {visible(self.address)} cannot be reached ({type(error).__name__}: "
                 f"{visible(str(error))}): start its scheduler, or look at address and certificates (docs/cluster.md)"
             ) from error
+
+
+async def _answers(address: str) -> None:
+    """Returns when a scheduler says who it is. Raises what keeps it from that."""
+    from distributed.comm import connect
+    from distributed.security import Security
+
+    security = Security().get_connection_args("client")
+    if address.startswith("tls:") and security["ssl_context"] is None:
+        raise ValueError("there are no certificates: set DASK_DISTRIBUTED__COMM__TLS__…")
+    comm = await connect(address, timeout=SECONDS_TO_CONNECT, **security)
+    try:
+        await comm.write({"op": "identity", "reply": True})
+        await asyncio.wait_for(comm.read(), SECONDS_TO_CONNECT)
+    finally:
+        comm.abort()
 
 
 def _nothing(shard: Shard) -> Outcome:

@@ -5,7 +5,7 @@ raises it as its own.
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -49,13 +49,18 @@ OutcomeOf = Callable[[Shard], Outcome]
 """Waits until a shard stands, or is about to be computed in this process; raises what kept it."""
 
 
+def compute_tables(work: Work, shard: Shard, deployment: Deployment) -> Iterable[pa.Table]:
+    """The tables of a shard, computed here. They raise what the function raises."""
+    return function_named(work.function)(work.asked, shard.asked, deployment)
+
+
 def compute(work: Work, shard: Shard, deployment: Deployment, path: Path, then: Callable[[], None]) -> Outcome:
     """Compute a shard here, as its result is read, which is written to a local file on the way. then: called when all
     of it is there. The tables raise what the function raises."""
     made = Outcome("this process")
 
     def tables() -> Iterator[pa.Table]:
-        found = written_along(function_named(work.function)(work.asked, shard.asked, deployment), path)
+        found = written_along(compute_tables(work, shard, deployment), path)
         while True:
             began = time.perf_counter()
             table = next(found, None)

@@ -17,10 +17,11 @@ from typing import Final, Protocol
 import pyarrow as pa
 
 from crypto_ml.deployment import Deployment
-from crypto_ml.engine.computing import Outcome, OutcomeOf, compute
-from crypto_ml.engine.results import keep, read_tables
+from crypto_ml.engine.computing import Outcome, OutcomeOf, compute, compute_tables
+from crypto_ml.engine.results import ShardDamaged, keep, keep_instead, read_tables, write_tables
 from crypto_ml.engine.work import Shard, Work
 from crypto_ml.forecasting.progress import Progress, Tell, tell_nobody
+from crypto_ml.storage.failures import ObjectMissing
 
 log: Final = logging.getLogger(__name__)
 
@@ -162,7 +163,14 @@ class Engine:
                 made = outcome_of(work.shards[number]) if key in lacking else None
                 if made and made.tables:
                     return _Fetched(made.tables, made)
-                store.download_whole(key, path := Path(name) / str(number))
+                path = Path(name) / str(number)
+                try:
+                    store.download_whole(key, path)
+                    return _Fetched(read_tables(path, store.uri(key)), made, path)
+                except (ShardDamaged, ObjectMissing) as error:
+                    log.warning("%s; it is computed again, in this process", error)
+                write_tables(compute_tables(work, work.shards[number], self._deployment), path)
+                keep_instead(path, key, store)
                 return _Fetched(read_tables(path, store.uri(key)), made, path)
 
             for shard, found in zip(

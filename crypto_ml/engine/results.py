@@ -26,7 +26,7 @@ MOST_AT_ONCE: Final = 64 << 20
 
 
 class ShardDamaged(Blocked):
-    """A stored result that is not as it was written."""
+    """A stored result that is not as it was written; it is to be computed again."""
 
 
 class _Hashing(io.RawIOBase):
@@ -65,17 +65,21 @@ def written_along(tables: Iterable[pa.Table], path: Path) -> Iterator[pa.Table]:
 
 
 def read_tables(path: Path, where: str) -> Iterator[pa.Table]:
-    """The tables of a result, one at a time. where: what it is called in a failure. Raises ShardDamaged."""
+    """The tables of a result, one at a time. where: what it is called in a failure. Raises ShardDamaged, at once."""
     with pa.memory_map(str(path)) as file:
         content = file.read_buffer()
-        size = max(content.size - DIGEST, 0)
-        whole = memoryview(content)
-        if content.size < DIGEST or hashlib.sha256(whole[:size]).digest() != bytes(whole[size:]):
-            raise ShardDamaged(f"{where} is not as it was written: delete it, and the next run computes it again")
+    size = max(content.size - DIGEST, 0)
+    whole = memoryview(content)
+    if content.size < DIGEST or hashlib.sha256(whole[:size]).digest() != bytes(whole[size:]):
+        raise ShardDamaged(f"{where} is not as it was written")
+
+    def tables() -> Iterator[pa.Table]:
         source = pa.BufferReader(content.slice(0, size))
         while source.tell() < size:
             with pa.ipc.open_stream(source) as stream:
                 yield stream.read_all()
+
+    return tables()
 
 
 def keep(path: Path, key: str, store: ObjectStore) -> int:
@@ -87,3 +91,8 @@ def keep(path: Path, key: str, store: ObjectStore) -> int:
         else:
             store.upload_file(path, key, create_only=True)
     return size
+
+
+def keep_instead(path: Path, key: str, store: ObjectStore) -> None:
+    """Store a result in the place of one that was damaged or is gone."""
+    store.upload_file(path, key, create_only=False)

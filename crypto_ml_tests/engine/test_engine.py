@@ -54,17 +54,39 @@ def test_a_run_that_ends_in_the_middle_leaves_what_it_computed_to_the_next(store
     assert [number for number, _ in begun(tmp_path)] == [0, 1, 2, 2]
 
 
-def test_a_damaged_result_is_named_and_comes_again_once_it_is_deleted(store: ObjectStore, tmp_path: Path) -> None:
+def test_a_result_that_was_damaged_or_is_gone_when_it_is_read_is_computed_again_and_stands(
+    store: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     engine, asked = Engine(deployment_on(store)), work(tmp_path, 2)
     squares(engine, asked)
     key = asked.key(asked.shards[1])
     content = store.read(key)
-    store.replace(key, content[:80] + bytes([content[80] ^ 1]) + content[81:])
-    with pytest.raises(ShardDamaged, match=f"{key} is not as it was written: delete it"):
-        squares(engine, asked)
-    store.client.delete_object(Bucket=store.bucket, Key=store.physical(key))
+    for damaged in (content[:80] + bytes([content[80] ^ 1]) + content[81:], content[:-1], b""):
+        store.replace(key, damaged)
+        assert squares(engine, asked, ran := Ran()) == [0.0, 1.0]
+        assert ran.stood == 2
+        assert store.read(key) == content
+    assert len(begun(tmp_path)) == 5
+    download = ObjectStore.download_whole
+
+    def swept_before(self: ObjectStore, wanted: str, path: Path) -> None:
+        if wanted == key:
+            store.client.delete_object(Bucket=store.bucket, Key=store.physical(key))
+            monkeypatch.undo()
+        download(self, wanted, path)
+
+    monkeypatch.setattr(ObjectStore, "download_whole", swept_before)
     assert squares(engine, asked) == [0.0, 1.0]
-    assert len(begun(tmp_path)) == 3
+    assert store.read(key) == content
+    assert len(begun(tmp_path)) == 6
+
+
+def test_a_damaged_file_is_named_before_any_table_of_it_comes(tmp_path: Path) -> None:
+    write_tables([pa.table({"a": [1]})], tmp_path / "result")
+    content = (tmp_path / "result").read_bytes()
+    (tmp_path / "result").write_bytes(content[:-1])
+    with pytest.raises(ShardDamaged, match="it is not as it was written"):
+        read_tables(tmp_path / "result", "it")
 
 
 def test_tables_of_any_schemas_come_back_as_they_were(tmp_path: Path) -> None:
