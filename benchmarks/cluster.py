@@ -64,7 +64,15 @@ def main() -> None:
         for workers in (1, 2):
             with _cluster(workers) as (machines, of_workers):
                 scored = partial(_scored, waiting, machines)
-                found.append(_told(waiting, f"{workers} workers of one thread", scored, store, of_workers))
+                found.append(
+                    _told(
+                        waiting,
+                        f"{workers} {'worker' if workers == 1 else 'workers'} of one thread",
+                        scored,
+                        store,
+                        of_workers,
+                    )
+                )
     if len({made.digest for made in found}) > 1:
         raise SystemExit("cluster: not all give the same bytes")
     two = found[-1]
@@ -85,9 +93,12 @@ def main() -> None:
 @contextmanager
 def _cluster(workers: int) -> Iterator[tuple[Cluster, Callable[[], float]]]:
     """A cluster, and the processor time of its workers."""
+    from dask import config
     from distributed import Client, LocalCluster
 
     with (
+        # it looks at every worker's stack a hundred times a second, which is dear where a second brings little
+        config.set({"distributed.worker.profile.enabled": False}),
         LocalCluster(
             n_workers=workers, threads_per_worker=1, host="127.0.0.1", dashboard_address=":0", memory_limit=0
         ) as local,

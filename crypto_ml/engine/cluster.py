@@ -15,7 +15,7 @@ import asyncio
 import ipaddress
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -146,13 +146,17 @@ class Cluster:
         try:
             # a client that does not get through is left half open, and is waited for when the process ends
             with ThreadPoolExecutor(1) as beside:
-                beside.submit(asyncio.run, _answers(self.address)).result()
+                beside.submit(asyncio.run, _in_time(_answers(self.address))).result()
             return Client(self.address, timeout=SECONDS_TO_CONNECT, set_as_default=False, name="crypto_ml")
         except Exception as error:
             raise ClusterLost(
                 f"the cluster at {visible(self.address)} cannot be reached ({type(error).__name__}: "
                 f"{visible(str(error))}): start its scheduler, or look at address and certificates (docs/cluster.md)"
             ) from error
+
+
+async def _in_time(answers: Coroutine[Any, Any, None]) -> None:
+    await asyncio.wait_for(answers, SECONDS_TO_CONNECT)  # Dask waits for ever for the first words of who took the call
 
 
 async def _answers(address: str) -> None:
@@ -166,7 +170,7 @@ async def _answers(address: str) -> None:
     comm = await connect(address, timeout=SECONDS_TO_CONNECT, **security)
     try:
         await comm.write({"op": "identity", "reply": True})
-        await asyncio.wait_for(comm.read(), SECONDS_TO_CONNECT)
+        await comm.read()
     finally:
         comm.abort()
 

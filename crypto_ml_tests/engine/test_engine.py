@@ -1,12 +1,14 @@
 """Results are written once and stand: what was computed is not computed again, and what is damaged is named."""
 
+import socket
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
 
 from crypto_ml.deployment import Deployment
-from crypto_ml.engine.cluster import BadClusterAddress, checked_address
+from crypto_ml.engine.cluster import BadClusterAddress, Cluster, ClusterLost, checked_address
 from crypto_ml.engine.computing import OtherSoftware, ShardFailed, compute_message, message, outcome
 from crypto_ml.engine.mapping import Engine, Ran
 from crypto_ml.engine.results import ShardDamaged, read_tables, write_tables
@@ -141,3 +143,34 @@ def test_what_is_no_address_of_a_scheduler_is_refused(address: str) -> None:
     ) as e:
         checked_address(address, unencrypted=True)
     assert "\x1b" not in str(e.value)
+
+
+def test_a_password_in_the_address_is_refused_and_not_repeated() -> None:
+    with pytest.raises(BadClusterAddress, match="certificates") as told:
+        checked_address("tls://somebody:geheim@scheduler.internal:8786", unencrypted=False)
+    assert "geheim" not in str(told.value)
+
+
+@pytest.mark.parametrize(
+    ("protocol", "why"), [("tcp", "TimeoutError|OSError: Timed out"), ("tls", "there are no certificates")]
+)
+def test_who_listens_and_never_answers_is_no_cluster_and_leaves_no_client_behind(
+    store: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, protocol: str, why: str
+) -> None:
+    from distributed import Client
+
+    made: list[str] = []
+    init = Client.__init__
+
+    def noted(self: Client, *words: Any, **named: Any) -> None:
+        made.append(protocol)
+        init(self, *words, **named)
+
+    monkeypatch.setattr(Client, "__init__", noted)
+    monkeypatch.setattr("crypto_ml.engine.cluster.SECONDS_TO_CONNECT", 1.0)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"{protocol}://127.0.0.1:{silent.getsockname()[1]}"
+        with pytest.raises(ClusterLost, match=why):
+            squares(Engine(deployment_on(store), Cluster(address)), work(tmp_path, 1))
+    assert not made
+    assert not begun(tmp_path)
