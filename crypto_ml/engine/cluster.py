@@ -11,10 +11,11 @@ A scheduler that is gone, or has no workers for a while, is a cluster that is lo
 everything stands that was computed.
 """
 
+import asyncio
 import ipaddress
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
 log: Final = logging.getLogger(__name__)
 
+RESULTS_AHEAD: Final = 2
 SECONDS_TO_CONNECT: Final = 20.0
 SECONDS_WITHOUT_WORKERS: Final = 60.0
 SECONDS_BETWEEN_LOOKS: Final = 1.0
@@ -54,10 +56,13 @@ class ShardEndsWorkers(Refused):
 
 
 def compute_on_worker(asked: dict[str, Any]) -> dict[str, Any]:
-    """What is run on a worker of the cluster."""
+    """What is run on a worker of the cluster. Arrow gets as many threads as the worker has: more are others'."""
+    import pyarrow as pa
     from distributed import get_worker
 
-    return compute_message(asked, str(get_worker().address))
+    worker = get_worker()
+    pa.set_cpu_count(worker.state.nthreads)
+    return compute_message(asked, str(worker.address))
 
 
 def checked_address(address: str, *, unencrypted: bool) -> str:
@@ -65,8 +70,14 @@ def checked_address(address: str, *, unencrypted: bool) -> str:
     try:
         parts = urlsplit(address)
         whole = parts.scheme in ("tls", "tcp") and parts.hostname and parts.port
+        named = "@" in parts.netloc
     except ValueError:
-        whole = None
+        whole, named = None, False
+    if named:  # which Dask has no use for, and logs would show
+        raise BadClusterAddress(
+            "CRYPTO_ML_CLUSTER has a name or a password before its host: who may join is said by certificates "
+            "(docs/cluster.md); give the address alone, like tls://HOST:8786"
+        )
     if not whole:
         raise BadClusterAddress(
             f"CRYPTO_ML_CLUSTER is {visible(address)}; it must be the address of a scheduler, like tls://HOST:8786"
@@ -94,6 +105,7 @@ class Cluster:
         require_cluster("A cluster")
         self.address = checked_address(address, unencrypted=unencrypted)
         self.dashboard: str | None = None
+        self.ahead = RESULTS_AHEAD
 
     @contextmanager
     def computing(
@@ -132,12 +144,35 @@ class Cluster:
         from distributed import Client
 
         try:
+            # a client that does not get through is left half open, and is waited for when the process ends
+            with ThreadPoolExecutor(1) as beside:
+                beside.submit(asyncio.run, _in_time(_answers(self.address))).result()
             return Client(self.address, timeout=SECONDS_TO_CONNECT, set_as_default=False, name="crypto_ml")
         except Exception as error:
             raise ClusterLost(
                 f"the cluster at {visible(self.address)} cannot be reached ({type(error).__name__}: "
                 f"{visible(str(error))}): start its scheduler, or look at address and certificates (docs/cluster.md)"
             ) from error
+
+
+async def _in_time(answers: Coroutine[Any, Any, None]) -> None:
+    await asyncio.wait_for(answers, SECONDS_TO_CONNECT)  # Dask waits for ever for the first words of who took the call
+
+
+async def _answers(address: str) -> None:
+    """Returns when a scheduler says who it is. Raises what keeps it from that."""
+    from distributed.comm import connect
+    from distributed.security import Security
+
+    security = Security().get_connection_args("client")
+    if address.startswith("tls:") and security["ssl_context"] is None:
+        raise ValueError("there are no certificates: set DASK_DISTRIBUTED__COMM__TLS__…")
+    comm = await connect(address, timeout=SECONDS_TO_CONNECT, **security)
+    try:
+        await comm.write({"op": "identity", "reply": True})
+        await comm.read()
+    finally:
+        comm.abort()
 
 
 def _nothing(shard: Shard) -> Outcome:
@@ -168,6 +203,8 @@ class _Feeding:
             for waiting in self.made.values():
                 if not waiting.done():
                     waiting.set_exception(error)
+        for waiting in self.made.values():  # nobody waits any more, but for who fetches ahead
+            waiting.cancel()
 
     def _fed(self, waiting: list[Shard]) -> None:
         running: dict[Any, Shard] = {}

@@ -5,15 +5,17 @@ raises it as its own.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
 
+import pyarrow as pa
+
 from crypto_ml.deployment import Deployment
-from crypto_ml.engine.results import keep, write_tables
+from crypto_ml.engine.results import keep, write_tables, written_along
 from crypto_ml.engine.work import Asked, Shard, Work, function_named, made_by
 from crypto_ml.errors import Blocked, CryptoMLError, Refused, Unavailable
 from crypto_ml.settings import Settings
@@ -32,22 +34,45 @@ class OtherSoftware(Blocked):
     """A worker that would compute with other code, libraries or processors than whoever asked."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Outcome:
-    """A shard that stands. seconds, size (bytes): what it took; worker: who computed it."""
+    """A shard that was computed. seconds, size (bytes): what it took; worker: who computed it. tables: where it is
+    computed in this process, its result as it comes; what it took is known when that has an end."""
 
     worker: str
-    seconds: float
-    size: int
+    seconds: float = 0.0
+    size: int = 0
+    tables: Iterator[pa.Table] | None = None
 
 
 OutcomeOf = Callable[[Shard], Outcome]
-"""Waits until a shard stands; raises what kept it."""
+"""Waits until a shard stands, or is about to be computed in this process; raises what kept it."""
 
 
-def compute(work: Work, shard: Shard, deployment: Deployment) -> Outcome:
-    """Compute a shard here and keep its result. Raises what the function raises."""
-    return _computed(work.function, work.asked, shard.asked, deployment, key=work.key(shard), worker="this process")
+def compute_tables(work: Work, shard: Shard, deployment: Deployment) -> Iterable[pa.Table]:
+    """The tables of a shard, computed here. They raise what the function raises."""
+    return function_named(work.function)(work.asked, shard.asked, deployment)
+
+
+def compute(work: Work, shard: Shard, deployment: Deployment, path: Path, then: Callable[[], None]) -> Outcome:
+    """Compute a shard here, as its result is read, which is written to a local file on the way. then: called when all
+    of it is there. The tables raise what the function raises."""
+    made = Outcome("this process")
+
+    def tables() -> Iterator[pa.Table]:
+        found = written_along(compute_tables(work, shard, deployment), path)
+        while True:
+            began = time.perf_counter()
+            table = next(found, None)
+            made.seconds += time.perf_counter() - began
+            if table is None:
+                break
+            yield table
+        made.size = path.stat().st_size
+        then()
+
+    made.tables = tables()
+    return made
 
 
 def message(work: Work, shard: Shard, deployment: Deployment) -> dict[str, Any]:

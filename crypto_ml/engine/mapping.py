@@ -5,7 +5,9 @@ to, and nothing else.
 """
 
 import logging
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,10 +17,11 @@ from typing import Final, Protocol
 import pyarrow as pa
 
 from crypto_ml.deployment import Deployment
-from crypto_ml.engine.computing import Outcome, OutcomeOf, compute
-from crypto_ml.engine.results import read_tables
+from crypto_ml.engine.computing import Outcome, OutcomeOf, compute, compute_tables
+from crypto_ml.engine.results import ShardDamaged, keep, keep_instead, read_tables, write_tables
 from crypto_ml.engine.work import Shard, Work
 from crypto_ml.forecasting.progress import Progress, Tell, tell_nobody
+from crypto_ml.storage.failures import ObjectMissing
 
 log: Final = logging.getLogger(__name__)
 
@@ -30,6 +33,10 @@ class Machines(Protocol):
     def dashboard(self) -> str | None:
         """Where one can look on; None where there is nothing to look at."""
 
+    @property
+    def ahead(self) -> int:
+        """So many results are fetched while another is used."""
+
     def computing(
         self, work: Work, shards: Sequence[Shard], deployment: Deployment, done: Callable[[], None]
     ) -> AbstractContextManager[OutcomeOf]:
@@ -37,9 +44,10 @@ class Machines(Protocol):
 
 
 class ThisProcess:
-    """Shards computed one after the other, each when it is asked for."""
+    """Shards computed one after the other, each while it is read, and kept while the next one is."""
 
     dashboard: str | None = None
+    ahead: int = 0
 
     @contextmanager
     def computing(
@@ -47,13 +55,29 @@ class ThisProcess:
     ) -> Iterator[OutcomeOf]:
         """See `Machines`."""
         del shards
+        begun: list[Path] = []
+        keeping: list[tuple[Path, Future[int]]] = []
+        with TemporaryDirectory(prefix="crypto_ml-computed-") as name, ThreadPoolExecutor(1) as beside:
 
-        def computed(shard: Shard) -> Outcome:
-            made = compute(work, shard, deployment)
-            done()
-            return made
+            def kept() -> None:
+                if keeping:
+                    path, sent = keeping.pop()
+                    sent.result()
+                    path.unlink()
+                    done()
 
-        yield computed
+            def computed(shard: Shard) -> Outcome:
+                key, path = work.key(shard), Path(name) / f"{len(begun)}"
+                begun.append(path)
+
+                def keep_it() -> None:
+                    kept()
+                    keeping.append((path, beside.submit(keep, path, key, deployment.store)))
+
+                return compute(work, shard, deployment, path, keep_it)
+
+            yield computed
+            kept()
 
 
 @dataclass
@@ -113,7 +137,7 @@ class Engine:
 
         ran: gets what it took. Raises ClusterLost (Unavailable), and what the function raises.
         """
-        store, ran = self._deployment.store, ran or Ran()
+        store, ran, machines = self._deployment.store, ran or Ran(), self._machines
         standing = {found.key for found in store.list(work.prefix)}
         missing = [shard for shard in work.shards if work.key(shard) not in standing]
         ran.shards, ran.stood = len(work.shards), len(work.shards) - len(missing)
@@ -127,17 +151,59 @@ class Engine:
         lacking = {work.key(shard) for shard in missing}
         with (
             TemporaryDirectory(prefix="crypto_ml-shards-") as name,
-            self._machines.computing(work, missing, self._deployment, done) as outcome_of,
+            ThreadPoolExecutor(1, "crypto_ml-shards") as beside,  # ended behind what it may wait for
+            machines.computing(work, missing, self._deployment, done) as outcome_of,
         ):
-            ran.dashboard = self._machines.dashboard
+            ran.dashboard = machines.dashboard
             if missing and ran.dashboard:
                 log.info("%s: %d shards on the cluster, %s", work.told, len(missing), ran.dashboard)
-            path = Path(name) / "result"
-            for shard in work.shards:
-                key = work.key(shard)
-                if key in lacking:
-                    ran.note(outcome_of(shard))
-                store.download_whole(key, path)
-                yield shard, read_tables(path, store.uri(key))
-                path.unlink()
+
+            def fetched(number: int) -> _Fetched:
+                key = work.key(work.shards[number])
+                made = outcome_of(work.shards[number]) if key in lacking else None
+                if made and made.tables:
+                    return _Fetched(made.tables, made)
+                path = Path(name) / str(number)
+                try:
+                    store.download_whole(key, path)
+                    return _Fetched(read_tables(path, store.uri(key)), made, path)
+                except (ShardDamaged, ObjectMissing) as error:
+                    log.warning("%s; it is computed again, in this process", error)
+                write_tables(compute_tables(work, work.shards[number], self._deployment), path)
+                keep_instead(path, key, store)
+                return _Fetched(read_tables(path, store.uri(key)), made, path)
+
+            for shard, found in zip(
+                work.shards, _ahead(fetched, len(work.shards), machines.ahead, beside), strict=True
+            ):
+                yield shard, found.tables
+                deque(found.tables, maxlen=0)  # what nobody asked for is computed and kept, too
+                if found.made:
+                    ran.note(found.made)
+                if found.path:
+                    found.path.unlink()
         log.info("%s: %s", work.told, ran)
+
+
+@dataclass(frozen=True)
+class _Fetched:
+    """A result. made: what it takes; None where it stood before. path: the local file that it is in, where it was
+    fetched."""
+
+    tables: Iterator[pa.Table]
+    made: Outcome | None
+    path: Path | None = None
+
+
+def _ahead(
+    fetched: Callable[[int], _Fetched], count: int, ahead: int, beside: ThreadPoolExecutor
+) -> Iterator[_Fetched]:
+    """Every result in order, some of them fetched before they are asked for."""
+    if not ahead:
+        yield from map(fetched, range(count))
+        return
+    coming: deque[Future[_Fetched]] = deque()
+    for number in range(count):
+        while len(coming) <= ahead and number + len(coming) < count:
+            coming.append(beside.submit(fetched, number + len(coming)))
+        yield coming.popleft().result()

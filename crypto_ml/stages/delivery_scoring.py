@@ -6,12 +6,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from crypto_ml.engine.mapping import Engine
-from crypto_ml.forecasting.answers import append_lines, append_table
+from crypto_ml.forecasting.answers import append_table, prediction_ids
 from crypto_ml.forecasting.bundle import ModelBundle
 from crypto_ml.forecasting.current import Order
 from crypto_ml.forecasting.fingerprint import ACCEPTED, RowsHash, Witness, hash_by_file, runs
@@ -31,7 +32,7 @@ from crypto_ml.ledger.registry import Champion
 from crypto_ml.settings import Settings
 from crypto_ml.stages.cleaned_features import Cleaned, download_named
 from crypto_ml.stages.progress import logged
-from crypto_ml.stages.scored_parts import Chunk, Lines, Together, cut, named_rows, scored_parts, work_of
+from crypto_ml.stages.scored_parts import Together, cut, scored_parts, work_of
 from crypto_ml.stages.scored_rows import Scoring
 from crypto_ml.stages.series_by_name import FromHistory, Series
 from crypto_ml.stages.spent import EARLIER_ROWS, FEATURES, part
@@ -140,15 +141,17 @@ def score_delivery(
     columns = predictions_of(bundle).names
     made_from = _MadeFrom(witness_of(bundle))
     whole = only is None and not accepted
-    chunks = _in_parts(cleaned, names, sources, stored, made_from) if whole else None
+    chunks = _in_parts(cleaned, sources, stored, made_from) if whole else None
     if chunks is None:
         rows_of_files = _of_file(accepted, only) if accepted else accepted_rows(stored, only)
         chunks = _in_one_piece(rows_of_files, sources, directory, made_from, uploads)
     logged_rows = PREDICTED_ROWS if bundle.rule is None else pa.schema([*PREDICTED_ROWS, *LOGGED_BESIDE])
     tell, answered = logged(log, f"delivery {cleaned.delivery}"), 0
-    with pq.ParquetWriter(directory / PREDICTED_PARQUET, logged_rows, compression="lz4") as predicted:
-        for chunk, lines in chunks:
-            _write(chunk, lines, names, scored, directory, columns=columns)
+    with pq.ParquetWriter(
+        directory / PREDICTED_PARQUET, logged_rows, compression="lz4", use_dictionary=["symbol"]
+    ) as predicted:
+        for chunk in chunks:
+            _write(chunk, names, scored, directory, columns=columns)
             answered += chunk.num_rows
             tell(Progress("scoring", answered, cleaned.accepted_rows if only is None else None, "rows"))
             made = chunk.filter(pc.not_equal(chunk["status"], SEED))
@@ -188,7 +191,7 @@ def _in_one_piece(
     directory: Path,
     made_from: _MadeFrom,
     uploads: set[str] | None,
-) -> Iterator[Chunk]:
+) -> Iterator[pa.Table]:
     """The predictions of accepted rows, in chunks."""
     with RowSorter(directory / "scoring") as sorter:
         for rows in rows_of_files:
@@ -197,12 +200,10 @@ def _in_one_piece(
         folded = FoldedSeries(directory / "folded")
         made_from.alike = add_earlier_rows(sorter, folded, sources, uploads)
         chunks = made_from.spacing.seen(made_from.changes.seen(sorter.chunk_tables()))
-        yield from ((chunk, None) for chunk in sources.scoring.scored(chunks, folded, made_from.witness))
+        yield from sources.scoring.scored(chunks, folded, made_from.witness)
 
 
-def _in_parts(
-    cleaned: Cleaned, names: Mapping[int, str], sources: Sources, stored: Path, made_from: _MadeFrom
-) -> Iterator[Chunk] | None:
+def _in_parts(cleaned: Cleaned, sources: Sources, stored: Path, made_from: _MadeFrom) -> Iterator[pa.Table] | None:
     """The same from parts that the engine computes; None where there is no engine, or the delivery cannot be cut."""
     engine = sources.engine
     if engine is None:
@@ -211,9 +212,9 @@ def _in_parts(
     if parts.whole:
         log.info("delivery %s is scored in one piece: %s", cleaned.delivery, parts.whole)
         return None
-    work = work_of(parts, names, sources.scoring, cleaned.accepted_key, told=f"scoring delivery {cleaned.delivery}")
+    work = work_of(parts, sources.scoring, cleaned.accepted_key, told=f"scoring delivery {cleaned.delivery}")
 
-    def put_together() -> Iterator[Chunk]:
+    def put_together() -> Iterator[pa.Table]:
         together, tell = Together(parts.series, sources.bundle.coins), logged(log, f"delivery {cleaned.delivery}")
         for rows_of_part, tables in scored_parts(engine, work, parts, stored, tell=tell):
             for rows in rows_of_part:
@@ -250,28 +251,30 @@ def add_earlier_rows(
     return sources.scoring.add_earlier_rows(sorter, folded, uploads)
 
 
+def named_rows(chunk: pa.Table, names: Mapping[int, str], columns: Sequence[str]) -> pa.Table:
+    """Scored rows in the columns of a file of predictions, each with its name."""
+    files, of_row = np.unique(chunk["file"].to_numpy(), return_inverse=True)
+    answers = pa.array([names.get(int(file)) for file in files], pa.string()).take(pa.array(of_row))
+    return chunk.append_column("prediction_id", prediction_ids(answers, chunk["line"])).select(columns)
+
+
 def _write(
     chunk: pa.Table,
-    lines: Lines | None,
     names: Mapping[int, str],
     scored: dict[int, Scored],
     directory: Path,
     *,
     columns: Sequence[str],
 ) -> None:
-    """Append scored rows to the predictions of their files, which have these columns; lines: what is appended to each
-    file, where somebody has made them already."""
+    """Append scored rows to the predictions of their files, which have these columns."""
     files = chunk["file"].to_numpy()
-    named = named_rows(chunk, names, columns) if lines is None else None
+    named = named_rows(chunk, names, columns)
     seeds = pc.equal(chunk["status"], SEED).to_numpy()
     by_own = pc.equal(chunk["scaled_by"], BY_OWN_ROWS).to_numpy()
     for number, rows in runs(files):
         count = rows.stop - rows.start
         file, table = scored.setdefault(number, Scored(directory / f"{number}.csv")), chunk.slice(rows.start, count)
-        if named is not None:
-            append_table(file.path, named.slice(rows.start, count))
-        elif lines is not None:
-            append_lines(file.path, pa.schema([pa.field(name, pa.null()) for name in columns]), lines[number])
+        append_table(file.path, named.slice(rows.start, count))
         of_seeds = seeds[rows]
         file.seed += int(of_seeds.sum())
         file.predicted += int((~of_seeds).sum())

@@ -6,6 +6,8 @@ know it. It is kept under an id that follows from everything that decides it, an
 """
 
 import logging
+import re
+from calendar import monthrange
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, date, datetime, timedelta
@@ -30,13 +32,14 @@ from crypto_ml.forecasting.folded import FoldedSeries
 from crypto_ml.forecasting.progress import Tell, tell_nobody
 from crypto_ml.forecasting.schema import OBSERVATION
 from crypto_ml.forecasting.scoring import SEED
-from crypto_ml.forecasting.sorting import ROWS, RowSorter
+from crypto_ml.forecasting.sorting import PART_HELD, ROWS, RowSorter
 from crypto_ml.ledger.code import code_version
 from crypto_ml.ledger.layout import CSV, rescoring_keys
 from crypto_ml.ledger.software import software
 from crypto_ml.stages.ranges import as_shards, ranges
 from crypto_ml.stages.scored_rows import Scoring
 from crypto_ml.storage.failures import AlreadyExists, ObjectMissing
+from crypto_ml.visible import visible
 
 FORMAT: Final = 1
 MOST_SYMBOLS: Final = 500
@@ -44,6 +47,8 @@ MOST_ROWS: Final = 200_000
 """Symbols, and rows of the days asked for, of a shard."""
 
 ONE_DAY: Final = timedelta(1)
+LAST_DAY: Final = date(9000, 1, 1)
+_DAYS: Final = re.compile("[0-9]{4}-[0-9]{2}(-[0-9]{2})?")
 FILE: Final = 0
 
 RESCORED: Final = pa.schema(
@@ -81,20 +86,23 @@ class Asked:
 
 def month_of(day: date) -> tuple[date, date]:
     """The first and the last day of a day's month."""
-    first = day.replace(day=1)
-    return first, (first + timedelta(31)).replace(day=1) - ONE_DAY
+    return day.replace(day=1), day.replace(day=monthrange(day.year, day.month)[1])
 
 
 def period(text: str) -> tuple[date, date]:
     """The first and the last day of `2018-03-01..2018-03-31`, `2018-03` or `2018-03-25`. Raises ValueError."""
     first, dots, last = text.partition("..")
     begins, ends = _days_of(first), _days_of(last if dots else first)
+    if ends[1] > LAST_DAY:
+        raise ValueError(f"{ends[1]} is behind the last day there is, {LAST_DAY}")
     if ends[1] < begins[0]:
         raise ValueError(f"{text} ends before it begins")
     return begins[0], ends[1]
 
 
 def _days_of(text: str) -> tuple[date, date]:
+    if not _DAYS.fullmatch(text):  # Python's own reading knows weeks, too, and would take one for its Monday
+        raise ValueError(f"{visible(text)} is neither a month nor a day")
     if len(text) == len("2018-03"):
         return month_of(date.fromisoformat(f"{text}-01"))
     day = date.fromisoformat(text)
@@ -130,6 +138,8 @@ def rescore(
 
     most_symbols: of a shard. Raises NothingToRescore, UnknownModel, and what `Engine.results` raises.
     """
+    if out and out.is_dir():
+        raise Refused(f"{visible(str(out))} is a folder; name a file in it for the predictions")
     if out and not out.resolve().parent.is_dir():
         raise Refused(f"there is no folder {out.resolve().parent}; make it, or name another for the predictions")
     store, history, settings = deployment.store, deployment.history, deployment.settings
@@ -202,7 +212,7 @@ def score_range(asked: AskedOfShards, shard: AskedOfShards, deployment: Deployme
         version=scoring.history_version,
         order=scoring.current,
     )
-    with TemporaryDirectory(prefix="crypto_ml-range-") as name, RowSorter(Path(name)) as sorter:
+    with TemporaryDirectory(prefix="crypto_ml-range-") as name, RowSorter(Path(name), PART_HELD) as sorter:
         for batch in rows:
             sorter.add(_of_one_file(pa.Table.from_batches([batch])))
         folded = FoldedSeries(Path(name) / "folded")

@@ -15,7 +15,6 @@ from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -23,15 +22,14 @@ import pyarrow.parquet as pq
 from crypto_ml.deployment import Deployment
 from crypto_ml.engine.mapping import Engine
 from crypto_ml.engine.work import Asked, Shard, Work, name_of
-from crypto_ml.forecasting.answers import csv_lines, needs_quotes, prediction_ids
+from crypto_ml.forecasting.answers import needs_quotes
 from crypto_ml.forecasting.features import FloatArray
-from crypto_ml.forecasting.fingerprint import Witness, runs
+from crypto_ml.forecasting.fingerprint import Witness
 from crypto_ml.forecasting.folded import FoldedSeries
 from crypto_ml.forecasting.progress import Tell
 from crypto_ml.forecasting.schema import OBSERVATION
-from crypto_ml.forecasting.scoring import predictions_of
 from crypto_ml.forecasting.series import LookAlikes
-from crypto_ml.forecasting.sorting import ROWS, RowSorter, begins_series
+from crypto_ml.forecasting.sorting import PART_HELD, ROWS, RowSorter, begins_series
 from crypto_ml.forecasting.spacing import Spacing
 from crypto_ml.forecasting.unit_changes import UnitChanges
 from crypto_ml.stages.scored_rows import Scoring, other_coins
@@ -41,24 +39,19 @@ ROWS_OF_A_PART: Final = 200_000
 """About as many rows has a part: a few seconds of work, so that a death costs no more."""
 
 WHAT: Final = b"what"
-SCORED, LINES = "scored", "lines"
-MADE_FROM, CONTEXT, STATES, NOTED = "made from", "context", "states", "noted"
+SCORED, MADE_FROM, CONTEXT, STATES, NOTED = "scored", "made from", "context", "states", "noted"
 
-Lines = Mapping[int, pa.Buffer]
-"""By the number of a file the lines of CSV that go on with its predictions."""
 
-Chunk = tuple[pa.Table, Lines | None]
-"""Some predictions (see `scoring.scored_by`), and their lines where somebody has made them."""
+_SERIES: Final = pa.schema([ROWS.field("file"), ROWS.field("symbol")])
 
 
 @dataclass(frozen=True)
 class Parts:
-    """How a delivery is cut: ranges of row groups, and the rows and files of each. series: a row of each series.
-    other: see `scored_rows.other_coins`. whole: why it is not cut, where it is not."""
+    """How a delivery is cut: ranges of row groups, and the rows of each. series: a row of each series. other: see
+    `scored_rows.other_coins`. whole: why it is not cut, where it is not."""
 
     groups: Sequence[tuple[int, int]]
     rows: Sequence[int]
-    files: Sequence[Sequence[int]]
     series: pa.Table
     other: Sequence[str]
     whole: str | None = None
@@ -69,10 +62,9 @@ def cut(accepted: Path, scoring: Scoring) -> Parts:
     series: list[pa.Table] = []
     other: set[str] = set()
     begins: list[bool] = []
-    files: list[list[int]] = []
     counts: list[int] = []
     quotes = False
-    with pq.ParquetFile(accepted) as stored:
+    with pq.ParquetFile(accepted, read_dictionary=["symbol", "slug"]) as stored:
         last: tuple[int, str] | None = None
         for number in range(stored.num_row_groups):
             names = stored.read_row_group(number, columns=["file", "symbol", "slug"])
@@ -80,9 +72,8 @@ def cut(accepted: Path, scoring: Scoring) -> Parts:
             first = (names["file"][0].as_py(), names["symbol"][0].as_py())
             begins.append(first != last)
             last = (names["file"][-1].as_py(), names["symbol"][-1].as_py())
-            some = names.select(["file", "symbol"]).filter(pa.array(begins_series(names)))
+            some = names.select(["file", "symbol"]).filter(pa.array(begins_series(names))).cast(_SERIES)
             series.append(some)
-            files.append(some["file"].unique().to_pylist())
             quotes |= needs_quotes(some["symbol"])
             told = names.filter(pc.is_valid(names["slug"])) if scoring.bundle.slugs else names.slice(0, 0)
             if told.num_rows:
@@ -101,7 +92,6 @@ def cut(accepted: Path, scoring: Scoring) -> Parts:
     return Parts(
         groups,
         [sum(counts[begin:end]) for begin, end in groups],
-        [sorted({file for some in files[begin:end] for file in some}) for begin, end in groups],
         pa.concat_tables(series),
         sorted(other),
         # of a table in which one text needs quotes all have them, so that its bytes depend on where it is cut
@@ -109,15 +99,12 @@ def cut(accepted: Path, scoring: Scoring) -> Parts:
     )
 
 
-def work_of(parts: Parts, names: Mapping[int, str], scoring: Scoring, accepted_key: str, *, told: str) -> Work:
-    """The parts of a delivery as work for an engine. names: of the answer to each file."""
-    counted = zip(parts.groups, parts.rows, parts.files, strict=True)
+def work_of(parts: Parts, scoring: Scoring, accepted_key: str, *, told: str) -> Work:
+    """The parts of a delivery as work for an engine."""
+    counted = zip(parts.groups, parts.rows, strict=True)
     shards = tuple(
-        Shard(
-            {"groups": list(groups), "names": {str(file): names[file] for file in files}},
-            f"part {number} of {len(parts.groups)} ({rows:,} rows)",
-        )
-        for number, (groups, rows, files) in enumerate(counted, 1)
+        Shard({"groups": list(groups)}, f"part {number} of {len(parts.groups)} ({rows:,} rows)")
+        for number, (groups, rows) in enumerate(counted, 1)
     )
     asked = {**scoring.asked(), "accepted": accepted_key, "other": list(parts.other)}
     return Work(name_of(score_part), asked, shards, told)
@@ -127,17 +114,13 @@ def score_part(asked: Asked, shard: Asked, deployment: Deployment) -> Iterator[p
     """One part scored: for each chunk what was seen and what was predicted, and in the end what was noted."""
     scoring = Scoring.of(asked, deployment)
     rows = _stored_rows(deployment.store, asked["accepted"], *shard["groups"])
-    names = {int(file): str(name) for file, name in shard["names"].items()}
-    yield from _with_evidence(rows, names, scoring, asked["other"])
+    yield from _with_evidence(rows, scoring, asked["other"])
 
 
-def _with_evidence(
-    rows: pa.Table, names: Mapping[int, str], scoring: Scoring, other: Sequence[str]
-) -> Iterator[pa.Table]:
+def _with_evidence(rows: pa.Table, scoring: Scoring, other: Sequence[str]) -> Iterator[pa.Table]:
     """Whole series of rows (ROWS) scored, as `Together.take` takes them."""
-    columns = predictions_of(scoring.bundle).names
     recorder, changes, spacing, seen = _Recorder(), UnitChanges(), Spacing(), set[str]()
-    with TemporaryDirectory(prefix="crypto_ml-part-") as name, RowSorter(Path(name)) as sorter:
+    with TemporaryDirectory(prefix="crypto_ml-part-") as name, RowSorter(Path(name), PART_HELD) as sorter:
         sorter.add(rows)
         folded = FoldedSeries(Path(name) / "folded")
         coins = scoring.coins(other)
@@ -147,7 +130,6 @@ def _with_evidence(
         chunks = spacing.seen(changes.seen(sorter.chunk_tables()))
         for chunk in scoring.scored(chunks, folded, recorder):
             yield from recorder.taken()
-            yield _called(LINES, _lines(named_rows(chunk, names, columns), chunk["file"].to_numpy()))
             yield _called(SCORED, chunk)
         yield from recorder.taken()
     noted = json.dumps({"changes": changes.noted(), "spacing": spacing.noted(), "seen": sorted(seen)})
@@ -162,8 +144,9 @@ class _Recorder:
 
     def see(self, rows: pa.Table, block: FloatArray, states: pa.Table | None = None) -> None:
         """See `fingerprint.Witness.see`."""
-        columns = {"file": rows["file"], **{str(k): pa.array(block[:, k]) for k in range(block.shape[1])}}
-        self._tables.append(_called(MADE_FROM, pa.table(columns)))
+        values = pa.array(np.ascontiguousarray(block).reshape(-1))
+        features = pa.FixedSizeListArray.from_arrays(values, block.shape[1])
+        self._tables.append(_called(MADE_FROM, pa.table({"file": rows["file"], "features": features})))
         if pc.any(rows["context"]).as_py():
             self._tables.append(_called(CONTEXT, rows.filter(rows["context"]).select(["file", *OBSERVATION])))
         if states is not None:
@@ -185,19 +168,16 @@ class Together:
         self.changes = UnitChanges()
         self.spacing = Spacing()
 
-    def take(self, tables: Iterator[pa.Table], witness: Witness) -> Iterator[Chunk]:
+    def take(self, tables: Iterator[pa.Table], witness: Witness) -> Iterator[pa.Table]:
         """The predictions of a part, each chunk when the witness has seen what it is made from."""
         waiting: dict[str, pa.Table] = {}
-        lines: Lines = {}
         for table in tables:
             what = _what(table)
-            if what in (MADE_FROM, LINES, NOTED) and waiting:
+            if what in (MADE_FROM, SCORED, NOTED) and waiting:
                 _show(waiting, witness)
                 waiting = {}
-            if what == LINES:
-                lines = {row["file"].as_py(): row["lines"].as_buffer() for row in _rows_of(table)}
-            elif what == SCORED:
-                yield table.replace_schema_metadata(None), lines
+            if what == SCORED:
+                yield table.replace_schema_metadata(None)
             elif what == NOTED:
                 noted = json.loads(table["noted"][0].as_py())
                 self.changes.add(noted["changes"])
@@ -235,28 +215,10 @@ def scored_parts(
             yield (stored.read_row_group(number) for number in range(begin, end)), tables
 
 
-def named_rows(chunk: pa.Table, names: Mapping[int, str], columns: Sequence[str]) -> pa.Table:
-    """Scored rows in the columns of a file of predictions, each with its name."""
-    files, of_row = np.unique(chunk["file"].to_numpy(), return_inverse=True)
-    answers = pa.array([names.get(int(file)) for file in files], pa.string()).take(pa.array(of_row))
-    return chunk.append_column("prediction_id", prediction_ids(answers, chunk["line"])).select(columns)
-
-
-def _lines(named: pa.Table, files: npt.NDArray[np.int32]) -> pa.Table:
-    """The lines of CSV of each file; no text in them needs quotes (see `cut`)."""
-    parts = [(file, named.slice(rows.start, rows.stop - rows.start)) for file, rows in runs(files)]
-    lines = pa.array([csv_lines(part, quoted=False).to_pybytes() for _, part in parts], pa.large_binary())
-    return pa.table({"file": pa.array([file for file, _ in parts], pa.int32()), "lines": lines})
-
-
-def _rows_of(table: pa.Table) -> Iterator[dict[str, Any]]:
-    return ({name: table[name][at] for name in table.column_names} for at in range(table.num_rows))
-
-
 def _show(waiting: Mapping[str, pa.Table], witness: Witness) -> None:
     made_from = waiting[MADE_FROM]
-    names = made_from.schema.names[1:]
-    block = np.column_stack([made_from[name].to_numpy() for name in names])
+    features = made_from["features"].combine_chunks()
+    block = features.flatten().to_numpy().reshape(len(features), features.type.list_size)
     states = waiting.get(STATES)
     witness.take(
         made_from["file"].to_numpy(),

@@ -1,12 +1,14 @@
 """Results are written once and stand: what was computed is not computed again, and what is damaged is named."""
 
+import socket
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
 
 from crypto_ml.deployment import Deployment
-from crypto_ml.engine.cluster import BadClusterAddress, checked_address
+from crypto_ml.engine.cluster import BadClusterAddress, Cluster, ClusterLost, checked_address
 from crypto_ml.engine.computing import OtherSoftware, ShardFailed, compute_message, message, outcome
 from crypto_ml.engine.mapping import Engine, Ran
 from crypto_ml.engine.results import ShardDamaged, read_tables, write_tables
@@ -54,17 +56,39 @@ def test_a_run_that_ends_in_the_middle_leaves_what_it_computed_to_the_next(store
     assert [number for number, _ in begun(tmp_path)] == [0, 1, 2, 2]
 
 
-def test_a_damaged_result_is_named_and_comes_again_once_it_is_deleted(store: ObjectStore, tmp_path: Path) -> None:
+def test_a_result_that_was_damaged_or_is_gone_when_it_is_read_is_computed_again_and_stands(
+    store: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     engine, asked = Engine(deployment_on(store)), work(tmp_path, 2)
     squares(engine, asked)
     key = asked.key(asked.shards[1])
     content = store.read(key)
-    store.replace(key, content[:80] + bytes([content[80] ^ 1]) + content[81:])
-    with pytest.raises(ShardDamaged, match=f"{key} is not as it was written: delete it"):
-        squares(engine, asked)
-    store.client.delete_object(Bucket=store.bucket, Key=store.physical(key))
+    for damaged in (content[:80] + bytes([content[80] ^ 1]) + content[81:], content[:-1], b""):
+        store.replace(key, damaged)
+        assert squares(engine, asked, ran := Ran()) == [0.0, 1.0]
+        assert ran.stood == 2
+        assert store.read(key) == content
+    assert len(begun(tmp_path)) == 5
+    download = ObjectStore.download_whole
+
+    def swept_before(self: ObjectStore, wanted: str, path: Path) -> None:
+        if wanted == key:
+            store.client.delete_object(Bucket=store.bucket, Key=store.physical(key))
+            monkeypatch.undo()
+        download(self, wanted, path)
+
+    monkeypatch.setattr(ObjectStore, "download_whole", swept_before)
     assert squares(engine, asked) == [0.0, 1.0]
-    assert len(begun(tmp_path)) == 3
+    assert store.read(key) == content
+    assert len(begun(tmp_path)) == 6
+
+
+def test_a_damaged_file_is_named_before_any_table_of_it_comes(tmp_path: Path) -> None:
+    write_tables([pa.table({"a": [1]})], tmp_path / "result")
+    content = (tmp_path / "result").read_bytes()
+    (tmp_path / "result").write_bytes(content[:-1])
+    with pytest.raises(ShardDamaged, match="it is not as it was written"):
+        read_tables(tmp_path / "result", "it")
 
 
 def test_tables_of_any_schemas_come_back_as_they_were(tmp_path: Path) -> None:
@@ -119,3 +143,34 @@ def test_what_is_no_address_of_a_scheduler_is_refused(address: str) -> None:
     ) as e:
         checked_address(address, unencrypted=True)
     assert "\x1b" not in str(e.value)
+
+
+def test_a_password_in_the_address_is_refused_and_not_repeated() -> None:
+    with pytest.raises(BadClusterAddress, match="certificates") as told:
+        checked_address("tls://somebody:geheim@scheduler.internal:8786", unencrypted=False)
+    assert "geheim" not in str(told.value)
+
+
+@pytest.mark.parametrize(
+    ("protocol", "why"), [("tcp", "TimeoutError|OSError: Timed out"), ("tls", "there are no certificates")]
+)
+def test_who_listens_and_never_answers_is_no_cluster_and_leaves_no_client_behind(
+    store: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, protocol: str, why: str
+) -> None:
+    from distributed import Client
+
+    made: list[str] = []
+    init = Client.__init__
+
+    def noted(self: Client, *words: Any, **named: Any) -> None:
+        made.append(protocol)
+        init(self, *words, **named)
+
+    monkeypatch.setattr(Client, "__init__", noted)
+    monkeypatch.setattr("crypto_ml.engine.cluster.SECONDS_TO_CONNECT", 1.0)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"{protocol}://127.0.0.1:{silent.getsockname()[1]}"
+        with pytest.raises(ClusterLost, match=why):
+            squares(Engine(deployment_on(store), Cluster(address)), work(tmp_path, 1))
+    assert not made
+    assert not begun(tmp_path)

@@ -265,6 +265,7 @@ def test_a_period_is_two_days_a_month_or_a_day() -> None:
     assert period("2018-02") == (date(2018, 2, 1), date(2018, 2, 28))
     assert period("2018-12..2019-01-05") == (date(2018, 12, 1), date(2019, 1, 5))
     assert period("2018-03-25") == (date(2018, 3, 25), date(2018, 3, 25))
-    for wrong in ("2018-03-25..2018-03-24", "March", "2018-13", ""):
+    assert period("8999-12") == (date(8999, 12, 1), date(8999, 12, 31))
+    for wrong in ("2018-03-25..2018-03-24", "March", "2018-13", "", "2018-W10", "20180325", "9999-12", "2018-03.."):
         with pytest.raises(ValueError):
             period(wrong)
