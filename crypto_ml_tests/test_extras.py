@@ -15,6 +15,7 @@ from crypto_ml.extras import (
     EXPERIMENTS,
     PAGE,
     SERVING,
+    TIMESTAMPS,
     TRAINING,
     TUNING,
     NotInstalled,
@@ -83,6 +84,7 @@ def test_the_page_says_which_extra_it_needs(monkeypatch: pytest.MonkeyPatch) -> 
         ("page", PAGE),
         ("experiments", EXPERIMENTS),
         ("cluster", CLUSTER),
+        ("timestamp", TIMESTAMPS),
     ],
 )
 def test_an_extra_brings_the_modules_that_are_asked_for(extra: str, modules: tuple[str, ...]) -> None:

@@ -195,7 +195,6 @@ def authority(place: Path) -> Iterator[str]:
 def test_time_stamps_of_an_authority_are_verified_and_tell_that_a_chain_was_made_anew(
     store: ObjectStore, tmp_path: Path
 ) -> None:
-    pytest.importorskip("rfc3161_client", reason="the extra `timestamp` is not installed")
     for number in (1, 2):
         store.create_json(f"receipts/deliveries/{number:08d}.json", {"noticed_at": NOW.isoformat(), "uploads": []})
         extend(store, NOW + timedelta(seconds=number))
