@@ -133,6 +133,26 @@ def test_a_heavy_run_that_a_webserver_cannot_end_is_ended_by_the_daemon(
     assert asked == ["the webserver's", "the other"]
 
 
+def test_a_heavy_run_that_was_cancelled_before_it_began_ends_all_the_same_and_one_after_it_does_not(
+    site: WarmSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(OtherLauncher, "without_a_way", {"the webserver's"})
+    with monkeypatch.context() as there:
+        there.setenv("WARM_TEST_CALLED", "the webserver's")
+        with dg.DagsterInstance.from_config(str(site.home)) as webserver:
+            run_id = site.launched("slow", {HEAVY_TAG: "true"})
+            assert webserver.run_coordinator.cancel_run(run_id)
+    until(lambda: "asleep" in site.said(run_id), "the run does not begin")
+    assert site.run(run_id).status == dg.DagsterRunStatus.STARTED, "who begins is to forget that it was cancelled"
+    again = site.launched("slow", {**site.run(run_id).tags})
+    until(lambda: "asleep" in site.said(again), "the run does not begin")
+    site.warm()
+    assert site.ended(run_id) == dg.DagsterRunStatus.CANCELED
+    assert site.run(again).status == dg.DagsterRunStatus.STARTED
+    assert site.launcher.terminate(again)
+    assert site.ended(again) == dg.DagsterRunStatus.CANCELED
+
+
 def test_nothing_about_a_run_that_is_not_heavy_is_asked_of_the_other_launcher(site: WarmSite) -> None:
     tried_again = {LAUNCHED_BY: "OtherLauncher", WORKER_TAG: replace(Process.of(1), began=-1).tag}
     for job in ("quick", "cold"):

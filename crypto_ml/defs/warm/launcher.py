@@ -46,7 +46,8 @@ LAUNCHED_BY: Final = f"{HIDDEN_TAG_PREFIX}crypto_ml/launched_by"
 """The tag of a run that another launcher than this one has launched: the name of its class."""
 
 LEFT_TO_DAEMON: Final = f"{HIDDEN_TAG_PREFIX}crypto_ml/left_to_daemon"
-"""The tag of a run that somebody cancelled who could not end it: a webserver may have no way to where runs are."""
+"""The tag of a run that somebody cancelled who could not end it: a webserver may have no way to where runs are. It has
+the run's own id, as one that is tried again has the tags of the one before."""
 
 LONGEST_END: Final = 2
 """Seconds for which runs that are under way are waited for when the daemon ends; they end by themselves all the same
@@ -164,8 +165,10 @@ class WarmRunLauncher(DefaultRunLauncher):
 
     def end_cancelled(self) -> None:
         """End runs that were cancelled by who could not end them; for the daemon. What fails is tried again."""
-        of_ours = dg.RunsFilter(statuses=[dg.DagsterRunStatus.CANCELING], tags={LEFT_TO_DAEMON: "true"})
-        cancelling = self._instance.get_runs(of_ours)
+        # one that was cancelled before it had begun has forgotten it by then
+        under_way = [dg.DagsterRunStatus.CANCELING, dg.DagsterRunStatus.STARTED]
+        found = self._instance.get_runs(dg.RunsFilter(statuses=under_way))
+        cancelling = [run for run in found if run.tags.get(LEFT_TO_DAEMON) == run.run_id]
         for run in cancelling:
             # once: interrupted again, it might not come to its end
             if run.run_id in self._interrupted:
@@ -250,7 +253,7 @@ class WarmRunLauncher(DefaultRunLauncher):
 
     def _leave(self, run: dg.DagsterRun) -> bool:
         """Leave it to the daemon to end a run that is being cancelled."""
-        self._instance.add_run_tags(run.run_id, {LEFT_TO_DAEMON: "true"})
+        self._instance.add_run_tags(run.run_id, {LEFT_TO_DAEMON: run.run_id})
         self._instance.report_engine_event("It cannot be ended from here: the daemon does.", run, cls=type(self))
         return True
 
