@@ -276,7 +276,7 @@ def test_the_commands_take_forecasts(road: Road, monkeypatch: pytest.MonkeyPatch
     row = ("--symbol", "BTC", "--date", "2018-01-13")
     code, text = run("trace", "forecasts/latest.csv", *row)
     assert code == 0
-    assert text.startswith("BTC 2018-01-13: pred_open ")
+    assert text.startswith("receipt  BTC 2018-01-13: pred_open ")
     code, text = run("trace", "forecasts/2018-01-13.csv", "--json")
     assert (code, json.loads(text)["forecast_id"]) == (0, stands(road.store))
     stored, content = road.store.fetch("forecasts/latest.csv")

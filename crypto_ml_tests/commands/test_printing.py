@@ -55,7 +55,7 @@ def answer_of(road: Road) -> str:
 
 def test_trace_and_corrections_and_replay_show_an_evil_key_on_one_line(road: Road) -> None:
     answer = answer_of(road)
-    assert any(line.startswith("upload ") and TOLD in line for line in printed("trace", answer))
+    assert any(" upload " in line and TOLD in line for line in printed("trace", answer))
     assert printed("corrections", answer)[0].startswith(f"uploads/{TOLD}.csv corrected 1")
     assert printed("replay", answer)[0] == "IDENTICAL"
     assert "no report" in printed("trace", f"uploads/{EVIL}gone.csv")[0]
@@ -117,4 +117,5 @@ def test_nothing_is_printed_past_the_one_place_that_prints() -> None:
         return any(ast.unparse(call) in ("click.echo", "click.secho", "print") for call in calls)
 
     printing = {path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py") if prints(path)}
-    assert printing == {"commands/printing.py", "cli.py"}
+    # what is exported beside an answer is a script by itself, with a place of its own that prints
+    assert printing == {"commands/printing.py", "cli.py", "audit/offline/check.py"}

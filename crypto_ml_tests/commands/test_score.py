@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 from datetime import date
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from crypto_ml.ledger.registry import Registry
 from crypto_ml.model_out import first_bundle
 from crypto_ml.sample import sample_upload
 from crypto_ml.storage.objects import ObjectStore
+from crypto_ml_tests.dropbox.site import until
 from crypto_ml_tests.forecasting.markets import model
 
 
@@ -166,8 +168,7 @@ def test_told_to_end_it_leaves_the_old_output_and_nothing_else(tmp_path: Path) -
     simulate_market(300, 2_000, 7, date(2015, 1, 1)).to_csv(upload, index=False)  # seconds, wherever it is interrupted
     out.write_text("before")
     with subprocess.Popen([*SCORE, upload, "-o", out], stderr=subprocess.PIPE, text=True) as process:
-        while process.poll() is None and not list(tmp_path.glob(".out.csv.*.part")):  # in the middle of its work
-            pass
+        until(lambda: process.poll() is not None or list(tmp_path.glob(".out.csv.*.part")), "nothing is written", 0.005)
         process.send_signal(signal.SIGTERM)
         _, said = process.communicate()
     assert process.returncode == 1
@@ -188,13 +189,16 @@ def test_an_output_that_is_no_file_is_refused(upload: Path, tmp_path: Path) -> N
 def test_the_unexpected_is_one_line_too_and_a_traceback_where_asked_for(
     upload: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("TMPDIR", str(tmp_path / "nowhere"))
+    def broken(*_: object, **__: object) -> str:
+        raise ZeroDivisionError("nobody thought of this")
+
+    monkeypatch.setattr(tempfile, "mkdtemp", broken)
     result = score(upload, "-o", tmp_path / "out.csv")
     assert result.exit_code == 1
     assert result.stderr.count("\n") == 1
     assert DEBUG in result.stderr
     monkeypatch.setenv(DEBUG, "1")
-    assert isinstance(score(upload, "-o", tmp_path / "out.csv").exception, FileNotFoundError)
+    assert isinstance(score(upload, "-o", tmp_path / "out.csv").exception, ZeroDivisionError)
 
 
 def test_a_pipe_is_scored_once_it_is_read_and_standard_output_is_no_file(upload: Path, tmp_path: Path) -> None:

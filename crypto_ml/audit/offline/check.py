@@ -420,7 +420,7 @@ def table(path: Path, name: str, columns: Mapping[str, str]) -> list[dict[str, A
     """A CSV of the folder."""
     if not path.exists():
         raise WrongError(f"{name} is not in the folder")
-    csv.field_size_limit(1 << 30)
+    usual = csv.field_size_limit(1 << 30)
     try:
         with path.open(encoding="utf-8", newline="") as file:
             return [
@@ -428,6 +428,8 @@ def table(path: Path, name: str, columns: Mapping[str, str]) -> list[dict[str, A
             ]
     except (ValueError, KeyError, TypeError, csv.Error) as error:
         raise WrongError(f"{name} is no table of rows ({error!r})") from error
+    finally:
+        csv.field_size_limit(usual)
 
 
 def read_rows(root: Path) -> Rows:
