@@ -11,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_s
 from crypto_ml.storage.objects import ObjectStore
 from crypto_ml_tests.dropbox.histories import KEYS, Body, Box, bodies
 
-HISTORIES = 2_000 if os.environ.get("HYPOTHESIS_PROFILE") == "nightly" else 60
+HISTORIES = 2_000 if os.environ.get("HYPOTHESIS_PROFILE") == "nightly" else 40
 STEPS = 14
 
 some_key = st.sampled_from(KEYS)
