@@ -147,13 +147,8 @@ def _number(made: Forecast, reference: Reference) -> int:
     raise UnknownAnswer(f"{named} knows no symbol {reference.symbol}")
 
 
-def told(found: ForecastTrace, store: ObjectStore) -> Iterator[str]:
-    """A trace in lines for people, from the number back to the approval."""
-    yield from (line for _, line in lines(found, store))
-
-
 def lines(found: ForecastTrace, store: ObjectStore) -> Iterator[Line]:
-    """The lines of a trace, each behind the part that it shows."""
+    """A trace in lines for people, from the number back to the approval, each behind the part that it shows."""
     receipt, row = found.receipt, found.row
     if row:
         yield "number", f"{row.symbol} {row.target_date}: pred_open {row.pred_open!r}, as of {row.as_of}"

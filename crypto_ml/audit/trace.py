@@ -325,13 +325,8 @@ def _told_rows(found: Trace, place: ObjectStore) -> Iterator[Line]:
     yield "rows", f"  rows          {rows.received} received, {rows.accepted} accepted, {rows.refused} refused"
 
 
-def told(found: Trace, store: ObjectStore) -> Iterator[str]:
-    """A trace in lines for people, from the number back to the approval."""
-    yield from (line for _, line in lines(found, store))
-
-
 def lines(found: Trace, store: ObjectStore) -> Iterator[Line]:
-    """The lines of a trace, each behind the part that it shows."""
+    """A trace in lines for people, from the number back to the approval, each behind the part that it shows."""
     receipt, row = found.receipt, found.row
     place = addresses_of(receipt.inputs.delivery, store)
     if row:

@@ -26,7 +26,7 @@ LOOK_EVERY: Final = 1.0
 
 LOOK_WHEN_IDLE: Final = 5.0
 IDLE_AFTER: Final = 60.0
-"""Seconds without a request, from which on fewer looks do: each is three requests to the store, day and night."""
+"""Seconds without a request, from which on fewer looks do: each is two requests to the store, day and night."""
 
 SETTLE_EVERY: Final = 10.0
 """Seconds between two rounds of settling. Each is a file of the prediction log until upkeep puts them together, and the

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from jsonschema import Draft202012Validator
 
 from crypto_ml.audit.forecast_replay import replay
-from crypto_ml.audit.forecast_trace import told, trace
+from crypto_ml.audit.forecast_trace import lines, trace
 from crypto_ml.audit.references import UnknownAnswer, resolve
 from crypto_ml.cli import main
 from crypto_ml.forecasting.features import feature_block
@@ -85,7 +85,7 @@ def test_a_number_shows_the_rows_it_was_made_from_with_their_upload_line_and_tim
     own = trace(resolve("forecasts/latest.csv", road.store, symbol="NEW", day=TARGET), road.store).row
     assert own is not None
     assert (own.scaled_by, len(own.earlier_rows)) == ("own rows", 12)
-    text = "\n".join(told(found, road.store))
+    text = "\n".join(line for _, line in lines(found, road.store))
     for said in ("uploads/second.csv", "read at version 2", "first start", "1 without a row", "stands unchanged"):
         assert said in text
     assert json.dumps(found.document(), default=str)

@@ -9,7 +9,7 @@ from crypto_ml.audit.corrections import corrections
 from crypto_ml.audit.references import UnknownAnswer, resolve
 from crypto_ml.audit.replay import NOT_SETTLED, replay
 from crypto_ml.audit.retractions import used
-from crypto_ml.audit.trace import told, trace
+from crypto_ml.audit.trace import lines, trace
 from crypto_ml.audit.used_by import told_of
 from crypto_ml.ledger.requests import pack_key
 from crypto_ml.ledger.settlements import record_sweep
@@ -106,14 +106,14 @@ def test_every_prediction_is_traced_to_what_was_asked_and_nothing_is_told_of_tha
             assert found.row.scaled_by == ("model" if row["symbol"] == "BTC" else "own rows")
     reference = resolve(replies[1].predictions["prediction_id"][0].as_py(), road.store)
     found = trace(reference, road.store)
-    lines = "\n".join(told(found, road.store))
+    text = "\n".join(line for _, line in lines(found, road.store))
     pack = road.store.uri(pack_key(replies[1].delivery))
     assert found.document()["pack"] == pack_key(replies[1].delivery)
-    assert "  as received   record 2, as line 3: {" in lines
-    assert "request         records.json  sha256 " in lines
-    assert "the rows of requests do not become part of it" in lines
-    assert f"_report.json in {pack}" in lines or f".report.json in {pack}" in lines
-    for address in (word.rstrip(",") for word in lines.split() if word.startswith("s3://")):
+    assert "  as received   record 2, as line 3: {" in text
+    assert "request         records.json  sha256 " in text
+    assert "the rows of requests do not become part of it" in text
+    assert f"_report.json in {pack}" in text or f".report.json in {pack}" in text
+    for address in (word.rstrip(",") for word in text.split() if word.startswith("s3://")):
         assert road.store.head(address.removeprefix(road.store.uri(""))), address
     for name in (found.receipt.upload.key, found.receipt.published["predictions"].key):
         assert resolve(name, road.store).answer_id == replies[1].answer_id

@@ -12,7 +12,8 @@ import dagster as dg
 import psutil
 import pytest
 
-from crypto_ml.defs.warm.records import MOST_HELD
+from crypto_ml.defs.warm.dagster_launching import SQLITE_STORAGES
+from crypto_ml.defs.warm.records import MOST_HELD, write_at_once
 from crypto_ml_tests.dropbox.site import until
 
 RUNS = MOST_HELD + 4
@@ -72,6 +73,20 @@ def writer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Writer]:
             yield Writer(process, home, process.stdout.readline().split())
         finally:
             process.kill()
+
+
+def test_all_of_dagsters_databases_have_one_engine_each_whatever_is_asked_of_them(tmp_path: Path) -> None:
+    (tmp_path / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
+    write_at_once()
+    asked = [storage.create_engine for storage in SQLITE_STORAGES]
+    with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
+        for _ in range(3):
+            assert instance.get_runs() == [] and instance.all_instigator_state() == []
+            assert instance.all_asset_keys() == []
+    kept = [[key for key in engines._kept if str(tmp_path) in key] for engines in asked]
+    # an instance asks twice of the event log's database, once with a limit of time
+    assert [len({key.split()[0] for key in keys}) for keys in kept] == [1, 1, 1]
+    assert sum(map(len, kept)) <= 4
 
 
 def test_as_many_databases_are_kept_open_as_are_in_use(writer: Writer) -> None:

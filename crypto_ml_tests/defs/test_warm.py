@@ -228,14 +228,15 @@ def test_changed_code_is_what_the_next_run_is_made_of(site: WarmSite) -> None:
 
 
 DAEMON = """
-import sys, time
+import signal, sys
 import dagster as dg
+from crypto_ml_tests.dropbox.site import until
 with dg.DagsterInstance.from_config(sys.argv[1]) as instance:
     launcher = instance.run_launcher
     launcher.keep_warm()
-    while not launcher._nursery.ready: time.sleep(0.02)
+    until(lambda: launcher._nursery.ready, "no warm process")
     print(launcher._nursery.process.pid, flush=True)
-    time.sleep(600)
+    signal.pause()
 """
 
 

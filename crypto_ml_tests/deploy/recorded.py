@@ -75,10 +75,11 @@ class Recorded:
         self.endpoint = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
         self._ready.set()
         self._loop.run_forever()
-        for task in asyncio.all_tasks(self._loop):
+        under_way = asyncio.all_tasks(self._loop)
+        for task in under_way:
             task.cancel()
         server.close()
-        self._loop.run_until_complete(asyncio.sleep(0))
+        self._loop.run_until_complete(asyncio.gather(*under_way, return_exceptions=True))
         self._loop.close()
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from crypto_ml.audit.references import Reference
 from crypto_ml.audit.replay import replay
-from crypto_ml.audit.trace import told, trace
+from crypto_ml.audit.trace import lines, trace
 from crypto_ml.ledger.formats import pointer_v1, pointer_v2
 from crypto_ml.ledger.formats.reading import RecordDamaged, RecordTooNew, read_record
 from crypto_ml.ledger.receipts import read_receipt
@@ -81,8 +81,8 @@ def test_an_answer_given_with_an_entry_of_any_known_format_is_traced_and_comes_o
     answer = str(road.report("prices")["answer_id"])
     receipt = read_receipt(answer, store)
     assert receipt.champion == {"pointer": 1, **document}
-    lines = list(told(trace(Reference(answer), store), store))
-    assert f"approval        entry 1, {document['action']} by {document['by']}: {document['why']}" in lines
+    said = [line for _, line in lines(trace(Reference(answer), store), store)]
+    assert f"approval        entry 1, {document['action']} by {document['by']}: {document['why']}" in said
     assert str(replay(answer, store)) == "IDENTICAL"
 
 

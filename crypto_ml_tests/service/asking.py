@@ -1,6 +1,7 @@
 """The application, asked as a client would: over HTTP, with everything below it real."""
 
 import json
+import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -134,3 +135,17 @@ def numbers(predictions: Sequence[Mapping[str, Any]]) -> list[tuple[Any, ...]]:
     """What is predicted, without the names of the answer."""
     names = ("symbol", "index", "date", "pred_open", "val_open", "status")
     return [tuple(row[name] for name in names) for row in predictions]
+
+
+def told_to(address: tuple[str, int], *pieces: bytes) -> bytes:
+    """All that is answered to some bytes until the connection is closed; at most what fits before that is sent."""
+    with socket.create_connection(address, timeout=30) as connection:
+        answer = b""
+        try:
+            for piece in pieces:
+                connection.sendall(piece)
+            while some := connection.recv(1 << 16):
+                answer += some
+        except (BrokenPipeError, ConnectionResetError):
+            pass
+        return answer

@@ -11,7 +11,7 @@ import pytest
 
 from crypto_ml.service.draining import MOST_HEAD_BYTES
 from crypto_ml_tests.dropbox.site import until
-from crypto_ml_tests.service.asking import served_until_told
+from crypto_ml_tests.service.asking import served_until_told, told_to
 
 GET = b"GET / HTTP/1.1\r\nHost: localhost\r\n"
 POST = b"POST / HTTP/1.1\r\nHost: localhost\r\n"
@@ -34,20 +34,6 @@ def address() -> Iterator[tuple[str, int]]:
             yield httpx.URL(url).host, int(httpx.URL(url).port or 0)
 
 
-def told(address: tuple[str, int], *pieces: bytes) -> bytes:
-    """All that is answered to some bytes until the connection is closed; at most what fits before that is sent."""
-    with socket.create_connection(address, timeout=30) as connection:
-        answer = b""
-        try:
-            for piece in pieces:
-                connection.sendall(piece)
-            while some := connection.recv(1 << 16):
-                answer += some
-        except (BrokenPipeError, ConnectionResetError):
-            pass
-        return answer
-
-
 @pytest.mark.parametrize(
     ("status", "kind", "pieces"),
     [
@@ -62,7 +48,7 @@ def told(address: tuple[str, int], *pieces: bytes) -> bytes:
 def test_what_is_no_request_is_refused_as_a_problem(
     status: int, kind: str, pieces: list[bytes], address: tuple[str, int]
 ) -> None:
-    head, _, body = told(address, *pieces).partition(b"\r\n\r\n")
+    head, _, body = told_to(address, *pieces).partition(b"\r\n\r\n")
     document = json.loads(body)
     assert head.startswith(b"HTTP/1.1 %d " % status)
     assert b"content-type: application/problem+json" in head and b"connection: close" in head
@@ -87,16 +73,16 @@ def test_a_line_without_an_end_is_cut_off(begun: bytes, address: tuple[str, int]
 
 
 def test_a_connection_on_which_nothing_comes_is_closed(address: tuple[str, int]) -> None:
-    assert told(address) == b""
+    assert told_to(address) == b""
 
 
 def test_the_rest_of_a_body_is_not_waited_for_once_it_is_answered(address: tuple[str, int]) -> None:
-    answer = told(address, POST + b"Content-Length: 1000\r\n\r\nabc")
+    answer = told_to(address, POST + b"Content-Length: 1000\r\n\r\nabc")
     assert answer.startswith(b"HTTP/1.1 200 ") and answer.endswith(b"xx")
 
 
 def test_requests_one_behind_the_other_are_all_answered(address: tuple[str, int]) -> None:
-    answer = told(address, (GET + b"\r\n") * 50 + GET + b"Connection: close\r\n\r\n")
+    answer = told_to(address, (GET + b"\r\n") * 50 + GET + b"Connection: close\r\n\r\n")
     assert answer.count(b"HTTP/1.1 200 ") == 51
 
 
@@ -104,7 +90,7 @@ def test_an_upgrade_is_not_made_and_the_request_is_answered(address: tuple[str, 
     asked = (
         b"Connection: Upgrade, close\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: eA==\r\n"
     )
-    assert told(address, GET + asked + b"\r\n").startswith(b"HTTP/1.1 200 ")
+    assert told_to(address, GET + asked + b"\r\n").startswith(b"HTTP/1.1 200 ")
 
 
 def test_who_takes_nothing_of_an_answer_loses_the_connection(address: tuple[str, int]) -> None:

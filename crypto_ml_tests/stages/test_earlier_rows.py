@@ -186,6 +186,16 @@ def test_a_file_that_leaves_no_day_out_asks_for_none_of_the_days_it_replaces_and
     rows = market({"BTC": 400, "NEW": 400})
     hole = (rows["symbol"] == "BTC") & (rows["date"] == rows["date"].iloc[200])
     for asked, read in ((rows, 0), (rows[~hole], 400 - 1)):
-        series = InMemory(history_rows(rows))
-        folded_before(series, asked.assign(file=0), relative_model())
-        assert series.rows_read == read
+        for changed in (frozenset[str](), frozenset({"BTC", "NEW"})):
+            series = InMemory(history_rows(rows))
+            series.changed = changed
+            folded_before(series, asked.assign(file=0), relative_model())
+            assert series.rows_read == read
+
+
+def test_a_file_of_late_days_asks_for_few_days_of_series_whose_past_has_changed() -> None:
+    rows = market({"BTC": 400, "NEW": 400})
+    series = InMemory(history_rows(rows))
+    series.changed = frozenset({"BTC"})
+    folded_before(series, rows[rows["date"] >= rows["date"].iloc[390]].assign(file=0), relative_model())
+    assert series.rows_read == 45

@@ -101,16 +101,17 @@ def _is_traced(store: ObjectStore, prediction: str, said: dict[str, Any], shrink
     named = resolve(prediction, store)
     if named.is_forecast:
         forecast = forecast_trace.trace(named, store)
-        made, lines = forecast.document()["row"]["made_of"], "\n".join(forecast_trace.told(forecast, store))
+        made, lines = forecast.document()["row"]["made_of"], forecast_trace.lines(forecast, store)
     else:
         found = tracing.trace(named, store)
-        made, lines = found.document()["row"]["made_of"], "\n".join(tracing.told(found, store))
+        made, lines = found.document()["row"]["made_of"], tracing.lines(found, store)
+    text = "\n".join(line for _, line in lines)
     assert {name: made[name] for name in BESIDE.names} == {name: said[name] for name in BESIDE.names}
     assert said["pred_open"] == made["last_close"] * (1 + made["recent_gap"] * made["served"])
     assert (made["shrink"], made["cap"], made["quantile"], made["level"], made["gaps"]) == (shrink, 0.05, 4.5, 0.95, 20)
-    assert "made from     22 earlier rows, scaled by model" in lines
-    assert "at 95%: last close · exp(±4.5" in lines
-    assert ("so no network was asked" in lines) == (shrink == 0)
+    assert "made from     22 earlier rows, scaled by model" in text
+    assert "at 95%: last close · exp(±4.5" in text
+    assert ("so no network was asked" in text) == (shrink == 0)
 
 
 def test_without_bounds_files_of_a_running_sum_have_their_columns_empty_and_another_level_is_another_answer(

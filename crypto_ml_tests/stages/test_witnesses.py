@@ -30,6 +30,20 @@ NOW = datetime.now(UTC)
 
 
 @contextmanager
+def served(handler: type[BaseHTTPRequestHandler]) -> Iterator[int]:
+    """The port of a server that answers so."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    thread = Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield server.server_port
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+@contextmanager
 def endpoint() -> Iterator[tuple[str, list[bytes]]]:
     """A server that keeps each line it is told, and gives back all of them to whoever knows the password."""
     lines: list[bytes] = []
@@ -59,15 +73,8 @@ def endpoint() -> Iterator[tuple[str, list[bytes]]]:
         def log_message(self, *_: object) -> None:
             """Nothing."""
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield f"http://auditor:{SECRET}@127.0.0.1:{server.server_port}/heads", lines
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    with served(Handler) as port:
+        yield f"http://auditor:{SECRET}@127.0.0.1:{port}/heads", lines
 
 
 def forged(store: ObjectStore) -> None:
@@ -181,15 +188,8 @@ def authority(place: Path) -> Iterator[str]:
         def log_message(self, *_: object) -> None:
             """Nothing."""
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield f"rfc3161+http://127.0.0.1:{server.server_port}/tsr?ca={quote(str(place))}/ca.pem"
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    with served(Handler) as port:
+        yield f"rfc3161+http://127.0.0.1:{port}/tsr?ca={quote(str(place))}/ca.pem"
 
 
 def test_time_stamps_of_an_authority_are_verified_and_tell_that_a_chain_was_made_anew(

@@ -166,6 +166,7 @@ class Market:
         for symbol, first_day in changed.items():
             counting = of_series(current, [symbol])["date"]
             assert not len(counting) or first_day <= pc.min(counting).as_py()
+            assert first_day in of_series(given, [symbol])["date"].to_pylist()
         assert in_order(cache.rows(symbols=symbols, version=version).read_all()).equals(given)
         since, before = DAY + timedelta(days=7), DAY + timedelta(days=41)
         some = cache.rows(["date", "open"], symbols=symbols, since=since, before=before, version=version).read_all()
