@@ -58,10 +58,16 @@ def bucket(s3_environment: dict[str, str]) -> str:
     return name
 
 
+@pytest.fixture(scope="session")
+def whole_bucket(bucket: str) -> ObjectStore:
+    """The bucket through the one client that most tests share: to make one takes longer than many a test."""
+    return connect(bucket)
+
+
 @pytest.fixture
-def store(bucket: str) -> ObjectStore:
+def store(whole_bucket: ObjectStore) -> ObjectStore:
     """An empty store: a fresh random prefix of the bucket."""
-    return connect(bucket, f"tests/{uuid.uuid4().hex}")
+    return whole_bucket.below(f"tests/{uuid.uuid4().hex}")
 
 
 @pytest.fixture(scope="session")

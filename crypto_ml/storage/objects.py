@@ -16,12 +16,15 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import boto3
+import botocore.session
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, NoCredentialsError
+from botocore.utils import parse_timestamp
 
 from crypto_ml.errors import Refused
 from crypto_ml.storage.failures import (
@@ -38,7 +41,7 @@ from crypto_ml.storage.failures import (
 )
 from crypto_ml.storage.limits import LONGEST_KEY
 from crypto_ml.storage.multipart import may_be, send_in_parts, step_of
-from crypto_ml.storage.quick import QuickClient
+from crypto_ml.storage.quick import NOTHING, QuickClient
 from crypto_ml.storage.settling import settled
 
 if TYPE_CHECKING:
@@ -48,6 +51,9 @@ if TYPE_CHECKING:
 
 QUICK_BYTES: Final = 4 << 20
 """The largest object that is read or written by the quick client, in one request and in memory."""
+
+NO_VERSION: Final = "null"
+"""The version that a bucket with suspended versioning overwrites: it pins nothing."""
 
 ORDER: Final = "crypto-ml-order"
 """Name of the metadata entry that `put_newest` goes by."""
@@ -130,6 +136,12 @@ class ObjectStore:
 
     def fetch(self, key: str) -> tuple[StoredObject, bytes]:
         """The object under `key` with its bytes, both from one answer. Raises: ObjectMissing."""
+        if self.quick and (found := self.quick.fetch(self.physical(key), QUICK_BYTES)):
+            if found == NOTHING:
+                raise self._missing(key)
+            version = None if found.version_id == NO_VERSION else found.version_id
+            size = len(found.content)
+            return StoredObject(key, size, found.etag, found.last_modified, version, found.metadata), found.content
         with named_failures(self.client, "read", self.uri(key), {404: self._missing(key)}):
             answer = self.client.get_object(Bucket=self.bucket, Key=self.physical(key))
             return self._object_of(key, answer), answer["Body"].read()
@@ -389,8 +401,7 @@ class ObjectStore:
             size=answer["ContentLength"],
             etag=answer["ETag"].strip('"'),
             last_modified=answer["LastModified"].astimezone(UTC),
-            # "null" is the version that a bucket with suspended versioning overwrites: it pins nothing
-            version_id=None if version == "null" else version,
+            version_id=None if version == NO_VERSION else version,
             metadata=answer.get("Metadata", {}),
         )
 
@@ -409,10 +420,23 @@ def rendered(document: Any) -> bytes:
     return json.dumps(document, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False).encode() + b"\n"
 
 
+def time_of(said: Any) -> datetime:
+    """A time in an answer, aware of its zone, as the SDK reads it; who tries every way of writing one, which is most of
+    what a listing costs."""
+    for read in (datetime.fromisoformat, parsedate_to_datetime):
+        with suppress(AttributeError, TypeError, ValueError):
+            found = read(said)
+            if found.tzinfo is not None:
+                return found
+    return parse_timestamp(said)
+
+
 def connect(bucket: str, prefix: str = "") -> ObjectStore:
     """The store that the AWS SDK's own variables, profile or role lead to. Raises: StoreRefused without a region."""
     try:
-        session = boto3.session.Session()
+        core = botocore.session.Session()
+        core.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=time_of)
+        session = boto3.session.Session(botocore_session=core)
         if session.region_name is None:
             raise StoreNotUsable("No AWS region is set: set AWS_DEFAULT_REGION, or choose a profile that names one.")
         # how often to try is left to AWS_MAX_ATTEMPTS

@@ -9,10 +9,11 @@ region are those of the SDK's client. The client's threads do not survive a fork
 import os
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from threading import Lock
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from botocore.exceptions import NoCredentialsError
 
@@ -32,6 +33,25 @@ REST: Final = 60.0
 """Seconds in which the SDK alone is used, after so many requests in a row without any answer."""
 
 PRECONDITION_FAILED: Final = "status code: 412"
+
+NOTHING: Final = "nothing"
+NO_SUCH_KEY: Final = "<Code>NoSuchKey</Code>"
+
+OF_HTTP: Final = frozenset(
+    {"Cache-Control", "Content-Disposition", "Content-Encoding", "Content-Language", "Content-Type", "Storage-Class"}
+)
+"""Attributes of an answer that are no metadata of the object: that has names in small letters."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An object as one answer had it. etag: without quotes. version_id: as the store says, None in a bucket without."""
+
+    content: bytes
+    etag: str
+    last_modified: datetime
+    version_id: str | None
+    metadata: dict[str, str]
 
 
 class QuickClient:
@@ -62,6 +82,29 @@ class QuickClient:
             return None
         self._silences = 0
         return content
+
+    def fetch(self, key: str, at_most: int) -> Answer | Literal["nothing"] | None:
+        """What is under a key now, unless it has more bytes than `at_most`; `NOTHING` where the bucket has none."""
+        store = self._for(key)
+        if store is None:
+            return None
+        from obstore import get
+        from obstore.exceptions import BaseError
+
+        try:
+            answer = get(store, key)
+            found, described = answer.meta, answer.attributes
+            if found["size"] > at_most or not found["e_tag"]:
+                return None
+            metadata = {str(name): str(value) for name, value in described.items() if name not in OF_HTTP}
+            content = bytes(answer.bytes())
+        except FileNotFoundError as failure:  # a bucket that is not there is the SDK's to tell of
+            return NOTHING if NO_SUCH_KEY in str(failure) else None
+        except (BaseError, OSError, ValueError) as failure:
+            self._note(failure)
+            return None
+        self._silences = 0
+        return Answer(content, found["e_tag"].strip('"'), found["last_modified"], found["version"], metadata)
 
     def put(self, key: str, body: bytes, condition: Mapping[str, str], described: Mapping[str, Any]) -> str | None:
         """The ETag of the object as it was written; `LOST` where the condition did not hold. With None it may have been

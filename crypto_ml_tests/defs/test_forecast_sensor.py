@@ -17,7 +17,7 @@ from crypto_ml.ledger.layout import LATEST_FORECAST
 from crypto_ml.sample import sample_upload
 from crypto_ml.storage.tables.commits import Commit
 from crypto_ml_tests.in_process_dagster import InProcessDagster
-from crypto_ml_tests.storage.tables.test_commits import requests
+from crypto_ml_tests.storage.asked import operations_of
 
 LINES = sample_upload().decode().splitlines()
 DAYS = sorted({line.split(",")[3] for line in LINES[1:]})
@@ -131,14 +131,14 @@ def test_a_look_costs_what_is_new(dagster: InProcessDagster) -> None:
     for number in range(4):
         drop(dagster, f"part{number}", DAYS[number * 10 : number * 10 + 10])
     dagster.run("daily_forecast")
-    with requests(dagster.store) as made:
+    with operations_of(dagster.store) as made:
         look(dagster.store, None)
     assert sorted(made) == ["HeadObject", "ListObjectsV2"]
     drop(dagster, "older", DAYS[:1])
-    with requests(dagster.store) as made:
+    with operations_of(dagster.store) as made:
         progress = look(dagster.store, None)
     assert sorted(made) == ["GetObject", "HeadObject", "ListObjectsV2"]
-    with requests(dagster.store) as made:
+    with operations_of(dagster.store) as made:
         assert look(dagster.store, progress.cursor) == progress
     assert sorted(made) == ["HeadObject", "ListObjectsV2"]
 

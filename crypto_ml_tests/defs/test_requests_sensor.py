@@ -19,7 +19,7 @@ from crypto_ml.ledger.requests import first_of, new_delivery, pack_key
 from crypto_ml.ledger.settlements import LATE, SettledDelivery, Settlement, record_settlement
 from crypto_ml.settings import Settings
 from crypto_ml.storage.objects import ObjectStore
-from crypto_ml_tests.storage.tables.test_commits import requests
+from crypto_ml_tests.storage.asked import operations_of
 
 NOW = datetime(2026, 11, 1, 12, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
@@ -97,7 +97,7 @@ def test_a_tick_tells_of_all_that_is_new_as_one_event_in_which_an_auditor_finds_
     assert found["first"] < found["last"]
     instance.report_runless_asset_event(made)
     assert look(result.cursor).asset_events == []
-    with requests(store) as sent:
+    with operations_of(store) as sent:
         assert follow(store, result.cursor, instance, datetime.now(UTC)).names == []
     assert sent == ["ListObjectsV2"]
 

@@ -76,7 +76,7 @@ def test_a_server_that_ends_at_once_is_reported_with_its_log(tmp_path: Path, mon
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     (tmp_path / "ministack").mkdir()
     (tmp_path / "ministack" / "__init__.py").write_text("")
-    (tmp_path / "ministack" / "__main__.py").write_text("raise SystemExit('no room on this machine')")
+    (tmp_path / "ministack" / "app.py").write_text("raise SystemExit('no room on this machine')")
     with pytest.raises(EmbeddedS3NotStarted, match="no room on this machine"):
         EmbeddedS3(tmp_path / "data").start()
 

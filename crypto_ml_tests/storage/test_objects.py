@@ -4,12 +4,13 @@ import hashlib
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC
+from datetime import UTC, datetime
 from pathlib import Path
 from threading import Barrier
 from typing import Any
 
 import pytest
+from botocore.utils import parse_timestamp
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -23,7 +24,7 @@ from crypto_ml.storage.failures import (
     StoreRefused,
     StoreUnavailable,
 )
-from crypto_ml.storage.objects import ORDER, ObjectStore, connect
+from crypto_ml.storage.objects import ORDER, QUICK_BYTES, ObjectStore, connect, time_of
 
 ODD_KEYS = [
     "a b",
@@ -42,6 +43,7 @@ ODD_KEYS = [
     "quote\"'<>",
     "~tilde/back\\slash",
 ]
+WORD = st.text("abcXYZ019 ._-/=", min_size=1, max_size=12).map(str.strip).filter(bool)
 
 
 def outcomes(writers: int, write: Callable[[int], object]) -> list[object]:
@@ -169,6 +171,9 @@ def test_a_version_id_pins_the_bytes_that_a_replacement_hides(s3_environment: di
     assert headed.version_id
     versioned.replace("upload", b"second")
     assert versioned.read_pinned(headed) == b"first"
+    found = connect(versioned.bucket).fetch("upload")
+    assert found == versioned.fetch("upload")
+    assert found[0] == versioned.head("upload")
 
 
 def test_a_download_is_the_bytes_and_says_their_hash(store: ObjectStore, tmp_path: Path) -> None:
@@ -387,9 +392,52 @@ def test_what_is_small_and_has_a_plain_name_takes_one_request_of_the_quick_clien
         assert store.put_newest("answer", b"answer", "00000001")
         (listed,) = store.list("uploads/")
         assert store.read_pinned(listed) == b"one"
+        assert store.read(listed.key) == b"one"
+        with pytest.raises(ObjectMissing):
+            store.read("uploads/nothing")
     headed = store.head(listed.key)
     assert headed
     assert headed.metadata["run"] == "7"
+
+
+@given(
+    key=st.sampled_from(ODD_KEYS) | st.text(st.characters(exclude_categories=("Cs", "Cc")), min_size=1, max_size=40),
+    body=st.binary(max_size=60),
+    metadata=st.dictionaries(st.from_regex(r"[a-z0-9]([a-z0-9-]{0,8}[a-z0-9])?", fullmatch=True), WORD, max_size=3),
+    content_type=st.sampled_from([None, "text/csv", "application/json"]),
+)
+def test_both_clients_tell_the_same_of_an_object(
+    store: ObjectStore, key: str, body: bytes, metadata: dict[str, str], content_type: str | None
+) -> None:
+    store.replace(key, body, metadata=metadata, content_type=content_type)
+    by_sdk_alone = ObjectStore(store.client, store.bucket, store.prefix)
+    (found, content), (told, said) = store.fetch(key), by_sdk_alone.fetch(key)
+    assert (found, found.metadata, content) == (told, told.metadata, said)
+    assert (found, content, dict(found.metadata) | metadata) == (store.head(key), body, found.metadata)
+
+
+def test_what_is_too_large_for_the_quick_client_is_fetched_by_the_sdk(store: ObjectStore) -> None:
+    body = bytes(QUICK_BYTES + 1)
+    store.replace("large", body)
+    assert store.quick
+    assert store.quick.fetch(store.physical("large"), QUICK_BYTES) is None
+    assert store.read("large") == body
+
+
+@pytest.mark.parametrize(
+    ("said", "meant"),
+    [
+        ("2026-11-22T10:00:00.123Z", datetime(2026, 11, 22, 10, 0, 0, 123_000, UTC)),
+        ("Sun, 22 Nov 2026 10:00:00 GMT", datetime(2026, 11, 22, 10, tzinfo=UTC)),
+        ("2026-11-22T12:00:00+02:00", datetime(2026, 11, 22, 10, tzinfo=UTC)),
+        ("20261122T100000Z", datetime(2026, 11, 22, 10, tzinfo=UTC)),
+        ("1795341600", datetime(2026, 11, 22, 10, tzinfo=UTC)),
+        ("Sun Nov 22 10:00:00 2026 UTC", datetime(2026, 11, 22, 10, tzinfo=UTC)),
+    ],
+)
+def test_a_time_is_read_as_the_sdk_reads_it(said: str, meant: datetime) -> None:
+    assert time_of(said) == parse_timestamp(said) == meant
+    assert time_of(said).tzinfo is not None
 
 
 def test_a_process_that_was_forked_is_answered_too(store: ObjectStore) -> None:

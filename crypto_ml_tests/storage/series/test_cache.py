@@ -21,6 +21,7 @@ from crypto_ml.storage.series.cache import SeriesCache
 from crypto_ml.storage.series.reading import DEFINITION, Sizes
 from crypto_ml.storage.series.sorted_parts import of_series
 from crypto_ml.storage.tables.growing import GrowingTable, TableRefused
+from crypto_ml_tests.storage.asked import operations_of
 
 DAY = date(2018, 1, 1)
 KNOWN = datetime(2026, 1, 1, tzinfo=UTC)
@@ -217,10 +218,9 @@ def test_series_come_out_of_the_cache_as_the_history_has_them_whatever_became_of
 
 def requests_of(market: Market, symbols: Sequence[str]) -> int:
     """How many requests the book of some series takes a process that has read nothing yet."""
-    client, asked, version = market.store.client, [], market.version
-    client.meta.events.register("before-send.s3", lambda **_: asked.append(1), unique_id="counted")
-    market.another().book(symbols, version)
-    client.meta.events.unregister("before-send.s3", unique_id="counted")
+    version = market.version
+    with operations_of(market.store) as asked:
+        market.another().book(symbols, version)
     return len(asked)
 
 

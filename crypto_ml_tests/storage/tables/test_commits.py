@@ -1,8 +1,6 @@
 """The log alone tells which days came with which version, and reading on costs what is new."""
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, date, datetime
 
 import pyarrow as pa
@@ -14,6 +12,7 @@ from crypto_ml.storage.history import SCHEMA, MarketHistory
 from crypto_ml.storage.objects import ObjectStore
 from crypto_ml.storage.tables.commits import Commit, commits_after
 from crypto_ml_tests.forecasting.markets import market
+from crypto_ml_tests.storage.asked import operations_of
 
 KNOWN_AT = datetime(2018, 2, 1, tzinfo=UTC)
 
@@ -27,19 +26,6 @@ def append(history: MarketHistory, days: list[int], append_id: str) -> None:
         if field.name not in table.column_names:
             table = table.append_column(field, pa.nulls(table.num_rows, field.type))
     history.append(table.select(SCHEMA.names).cast(SCHEMA), append_id=append_id, known_at=KNOWN_AT)
-
-
-@contextmanager
-def requests(store: ObjectStore) -> Iterator[list[str]]:
-    """The operations that are asked of the store meanwhile."""
-    asked: list[str] = []
-
-    def note(event_name: str, **_: object) -> None:
-        asked.append(event_name.rpartition(".")[2])
-
-    store.client.meta.events.register("before-call.s3", note)
-    yield asked
-    store.client.meta.events.unregister("before-call.s3", note)
 
 
 @pytest.fixture
@@ -87,10 +73,10 @@ def test_a_version_that_does_not_tell_its_days_may_have_brought_any(history: Mar
 
 
 def test_reading_on_costs_one_listing_and_the_new_versions(history: MarketHistory) -> None:
-    with requests(history.store) as asked:
+    with operations_of(history.store) as asked:
         commits_after(3, 10, history.store)
     assert asked == ["ListObjectsV2"]
     append(history, [5], "one more")
-    with requests(history.store) as asked:
+    with operations_of(history.store) as asked:
         commits_after(3, 10, history.store)
     assert sorted(asked) == ["GetObject", "ListObjectsV2"]

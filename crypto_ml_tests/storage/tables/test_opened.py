@@ -1,14 +1,13 @@
 """A table that is kept open is looked at for what is new, and seen as it is now whoever wrote it."""
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 
 import pyarrow as pa
 import pytest
 
 from crypto_ml.storage.objects import ObjectStore, connect
 from crypto_ml.storage.tables.growing import GrowingTable, TableRefused
+from crypto_ml_tests.storage.asked import operations_of
 
 SCHEMA = pa.schema([pa.field("line", pa.int64(), nullable=False)])
 
@@ -31,19 +30,6 @@ def another_process(store: ObjectStore) -> GrowingTable:
     return table_of(connect(store.bucket, store.prefix))
 
 
-@contextmanager
-def requests(store: ObjectStore) -> Iterator[list[str]]:
-    """The operations that are asked of the store's own client meanwhile."""
-    asked: list[str] = []
-
-    def note(event_name: str, **_: object) -> None:
-        asked.append(event_name.rpartition(".")[2])
-
-    store.client.meta.events.register("before-call.s3", note)
-    yield asked
-    store.client.meta.events.unregister("before-call.s3", note)
-
-
 def test_what_others_append_is_seen_and_a_version_stays_what_it_was(store: ObjectStore) -> None:
     ours, others = table_of(store), another_process(store)
     assert lines(ours) == []
@@ -61,10 +47,10 @@ def test_a_look_without_news_is_one_listing_and_a_version_read_before_is_not_ask
     table = table_of(store)
     version = table.append(rows(1), append_id="one")
     table.count()
-    with requests(store) as asked:
+    with operations_of(store) as asked:
         table_of(store).count()
     assert asked == ["ListObjectsV2"]
-    with requests(store) as asked:
+    with operations_of(store) as asked:
         table_of(store).count(version)
     assert asked == []
 
@@ -89,7 +75,7 @@ def test_with_other_credentials_the_table_is_opened_anew(store: ObjectStore, mon
     table.append(rows(1), append_id="one")
     given = store.delta_options()
     monkeypatch.setattr(store, "delta_options", lambda: given | {"aws_session_token": "renewed"})
-    with requests(store) as asked:
+    with operations_of(store) as asked:
         assert lines(table, 1) == [1]
     assert table.append(rows(2), append_id="two") == 2
     assert asked == []  # no handle was left to ask for its news: delta-rs opened the table
