@@ -1,5 +1,7 @@
 """What earlier releases wrote is traced, replayed and served by this one."""
 
+import uuid
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import pytest
@@ -19,10 +21,31 @@ from crypto_ml_tests.golden.make import RETRACTED
 from crypto_ml_tests.stages.road import Road
 
 
-@pytest.fixture(params=releases())
-def golden(request: pytest.FixtureRequest, store: ObjectStore) -> Golden:
-    """A store as a release left it."""
-    return restore(request.param, store)
+@dataclass(frozen=True)
+class Left:
+    """What a release left, and what is known of it."""
+
+    golden: Golden
+    store: ObjectStore
+
+
+@pytest.fixture(scope="module", params=releases())
+def left(request: pytest.FixtureRequest, whole_bucket: ObjectStore) -> Left:
+    """A store as a release left it; the last test alone adds to it."""
+    store = whole_bucket.below(f"tests/{uuid.uuid4().hex}")
+    return Left(restore(request.param, store), store)
+
+
+@pytest.fixture
+def golden(left: Left) -> Golden:
+    """What is known of the release."""
+    return left.golden
+
+
+@pytest.fixture
+def store(left: Left) -> ObjectStore:
+    """The store as the release left it."""
+    return left.store
 
 
 def test_every_answer_is_traced_and_comes_out_again(golden: Golden, store: ObjectStore) -> None:
@@ -64,6 +87,17 @@ def test_every_forecast_that_has_a_receipt_is_traced_and_comes_out_again(golden:
         )
 
 
+def test_what_was_taken_back_stays_void_and_its_answer_comes_out_again(golden: Golden, store: ObjectStore) -> None:
+    answers = [answer for answer, known in golden.answers.items() if known["upload"] == "uploads/wrong.csv"]
+    assert bool(answers) == (golden.release not in {"0.1.0", "0.2.0"})
+    for answer in answers:
+        history = MarketHistory(store)
+        assert history.scan(["symbol"], symbols=[RETRACTED]).read_all().num_rows > 0
+        assert history.current_rows(["symbol"], symbols=[RETRACTED]).num_rows == 0
+        (retraction,) = trace(Reference(answer), store).retracted.values()
+        assert (retraction.by, retraction.why) == ("data team", "a coin that there is not")
+
+
 def test_the_champion_and_the_history_go_on_serving_and_the_evidence_is_chained_and_whole(
     golden: Golden, store: ObjectStore
 ) -> None:
@@ -86,14 +120,3 @@ def test_the_champion_and_the_history_go_on_serving_and_the_evidence_is_chained_
     assert str(replay(receipt.answer_id, store)) == "IDENTICAL"
     extend(store, datetime.now(UTC))
     assert verify(store, state=verified.state).findings == ()
-
-
-def test_what_was_taken_back_stays_void_and_its_answer_comes_out_again(golden: Golden, store: ObjectStore) -> None:
-    answers = [answer for answer, known in golden.answers.items() if known["upload"] == "uploads/wrong.csv"]
-    assert bool(answers) == (golden.release not in {"0.1.0", "0.2.0"})
-    for answer in answers:
-        history = MarketHistory(store)
-        assert history.scan(["symbol"], symbols=[RETRACTED]).read_all().num_rows > 0
-        assert history.current_rows(["symbol"], symbols=[RETRACTED]).num_rows == 0
-        (retraction,) = trace(Reference(answer), store).retracted.values()
-        assert (retraction.by, retraction.why) == ("data team", "a coin that there is not")
