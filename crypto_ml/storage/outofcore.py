@@ -1,5 +1,6 @@
 """SQL over a stream of Arrow batches, with memory bounded whatever the stream's length."""
 
+import atexit
 import os
 import tempfile
 import uuid
@@ -70,12 +71,13 @@ def queried(query: str, known: pa.RecordBatchReader, schema: pa.Schema, **beside
 
 
 def _close_idle() -> None:
-    """Before a fork, which a database's threads do not survive."""
+    """Before a fork, which a database's threads do not survive; and before the end, at which DuckDB would complain."""
     while _idle:
         _idle.pop().close()
 
 
 os.register_at_fork(before=_close_idle)
+atexit.register(_close_idle)
 
 
 class _Read:
