@@ -89,7 +89,8 @@ class State:
 class Verified:
     """What a look found. began: when the first link was made; what is in links taken in by the first look was there
     before. waiting: records that no link names yet. records, objects, bytes_read: how many were read.
-    known: how many records are in the chain. notes: what is no fault, and worth knowing."""
+    known: how many records are in the chain. versions_compared: whether the bucket keeps versions, and they were looked
+    at. notes: what is no fault, and worth knowing. state: for the next look, None where what was read is not right."""
 
     findings: Sequence[Finding]
     notes: Sequence[str]
@@ -101,6 +102,7 @@ class Verified:
     objects: int
     bytes_read: int
     waiting: int
+    versions_compared: bool = False
     state: State | None = field(default=None, repr=False)
 
     @property

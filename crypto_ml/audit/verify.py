@@ -1,7 +1,8 @@
 """The whole record held against the chain of evidence: every link, every record it names, what those vouch for.
 
-What S3 itself says is believed: when an object was written (LastModified) cannot be chosen by whoever writes it. What a
-record claims about its own time is held against that.
+What S3 itself says is believed: whoever writes an object cannot choose when it was written (LastModified), and of what
+was replaced or deleted the versions stay, where the bucket keeps them. What a record claims about its own time is
+held against that.
 
 A record or an object that was read and found right is not read again as long as S3 says that it was not written since
 (`verified.State`). What that state says only saves time; whoever does not trust where it was kept verifies without it.
@@ -16,6 +17,7 @@ from typing import Any, Final
 
 from crypto_ml.audit.published import Standing
 from crypto_ml.audit.verified import USUAL, Finding, NoChain, State, Tolerance, Verified
+from crypto_ml.audit.versions import Versions
 from crypto_ml.audit.vouching import Claim, Said, repeated_otherwise, said_by
 from crypto_ml.digest import sha256_of
 from crypto_ml.errors import CryptoMLError, Unavailable
@@ -24,14 +26,19 @@ from crypto_ml.forecasting.progress import Progress, Tell, tell_nobody
 from crypto_ml.ledger.chain import EvidenceChain, Head, Stored, is_record, moment, records_listed
 from crypto_ml.ledger.formats.chain_v1 import Record
 from crypto_ml.ledger.formats.reading import RecordDamaged
-from crypto_ml.ledger.layout import ANSWERED, ANSWERS, FORECAST_RECEIPTS, FORECASTS, MODELS, PREDICTIONS, RAW
+from crypto_ml.ledger.layout import ANSWERED, ANSWERS, CHAIN, FORECAST_RECEIPTS, FORECASTS, MODELS, PREDICTIONS, RAW
 from crypto_ml.storage.failures import ObjectChanged, ObjectMissing
 from crypto_ml.storage.objects import ObjectStore, StoredObject
+from crypto_ml.storage.probe import PROBES
 
 AT_ONCE: Final = 16
 RECORDED_IN: Final = ("receipts/", RAW, MODELS)
+COMMITS: Final = ("market_history/_delta_log/0", ".json")
+WRITTEN_ONCE_IN: Final = (*RECORDED_IN, "market_history/")
+"""Where nothing is ever replaced or deleted, but for what `_is_written_once` leaves out."""
+
 VOUCHED_ONLY: Final = (
-    ("market_history/_delta_log/0", ".json"),
+    COMMITS,
     (f"{MODELS}bundles/", ""),
     (PREDICTIONS, ".csv"),
     (FORECASTS, ".csv"),
@@ -76,6 +83,10 @@ class _Look:
     began_with: str | None = None
     complete: str | None = None
     bytes_read: int = 0
+    versions: Versions = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.versions = Versions(self.store)
 
     def verified(self, since: int | datetime | None) -> Verified:
         head, began, count = self._walk()
@@ -92,15 +103,18 @@ class _Look:
         if first is None:
             self._published(standing, waiting)
             self._unvouched(standing)
-        state = self._state(head, standing) if first is None else None
+        # what versions say is listed anew each time, and no state has it
+        state = self._state(head, standing) if first is None and not self.findings else None
+        self._hold_against_versions(since)
         if self.rewritten:
             self.notes.append(
                 f"{len(self.rewritten)} records were written again since, with the same bytes: {self.rewritten[0]}, "
                 "as a copy or a restored backup is"
             )
+        self.notes += [self.versions.note] if self.versions.note else []
         return Verified(
             tuple(self.findings), tuple(self.notes), head, began, count, len(self.records), len(said), looked,
-            self.bytes_read, len(waiting), None if self.findings else state,
+            self.bytes_read, len(waiting), self.versions.compared, state,
         )  # fmt: skip
 
     def wrong_with(self, kind: str, key: str, what: str, link: int | None = None) -> None:
@@ -116,7 +130,10 @@ class _Look:
                 self.places.add(place)
                 for key in [key for key in self.there if key.startswith(place)]:
                     del self.there[key]
-                self.there |= {found.key: found for found in self.store.list(place)}
+                once = place in WRITTEN_ONCE_IN
+                self.there |= (
+                    self.versions.listed(place) if once else {found.key: found for found in self.store.list(place)}
+                )
         return self.there
 
     def _walk(self) -> tuple[Head, str, int]:
@@ -429,6 +446,25 @@ class _Look:
                     self.wrong_with(
                         "extra", found.key, f"nothing vouches for it, and S3 says that it was written {written}"
                     )
+
+    def _hold_against_versions(self, since: int | datetime | None) -> None:
+        """What is written once was neither replaced nor deleted, as far as S3 has kept that."""
+        begin: datetime | None = since if isinstance(since, datetime) else None
+        if isinstance(since, int) and since - 1 in self.times:
+            begin = datetime.fromisoformat(self.times[since - 1])
+        for place in WRITTEN_ONCE_IN:
+            self._listed([place])
+        for key, what in self.versions.wrong(self._is_written_once, begin):
+            number = key.removeprefix(CHAIN).removesuffix(".json")
+            self.wrong_with("versions", key, what, int(number) if number.isdecimal() else None)
+
+    def _is_written_once(self, key: str) -> bool:
+        if key.startswith(PROBES):
+            return False
+        if key.startswith(RECORDED_IN) or key in self.objects:
+            return True
+        begin, ending = COMMITS
+        return key.startswith(begin) and key.endswith(ending)
 
     def _is_explained(self, found: StoredObject, standing: Standing) -> bool:
         try:

@@ -20,7 +20,12 @@ def compared(found: Verified, store: ObjectStore, settings: Settings) -> Verifie
             wrong, note = [Finding("witness", witness.name, f"it could not be asked: {error}")], None
         findings += wrong
         notes += [note] if note else []
-    return replace(found, findings=tuple(findings), notes=tuple(notes), state=None if len(findings) else found.state)
+    return replace(
+        found,
+        findings=tuple(findings),
+        notes=tuple(notes),
+        state=found.state if len(findings) == len(found.findings) else None,
+    )
 
 
 def _held_against(witness: Witness, store: ObjectStore) -> tuple[list[Finding], str | None]:

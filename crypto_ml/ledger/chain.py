@@ -24,6 +24,7 @@ from crypto_ml.ledger.layout import ANSWERED, CHAIN, MODELS, RAW, TRAINING_SETS,
 from crypto_ml.ledger.log import AppendOnlyLog
 from crypto_ml.storage.failures import AlreadyExists
 from crypto_ml.storage.objects import ObjectStore, StoredObject, rendered
+from crypto_ml.storage.probe import PROBES
 
 AT_ONCE: Final = 16
 RECORDED_BELOW: Final = (
@@ -39,7 +40,7 @@ RECORDED_BELOW: Final = (
 )
 """Below these stand all records, and nothing else but what `is_record` leaves out."""
 
-NO_RECORDS: Final = (CHAIN, "receipts/.probe/")
+NO_RECORDS: Final = (CHAIN, PROBES)
 """The chain itself, and what a process writes and removes again to see whether the store keeps claims."""
 
 

@@ -72,6 +72,10 @@ class StoreNotUsable(StoreRefused, Blocked):
     """
 
 
+class VersionsNotListed(StoreRefused):
+    """The store does not say which versions there are of its objects, or not to these credentials."""
+
+
 class StoreNotTrusted(Blocked):
     """The store does not do what its answers say, so nothing may rely on it."""
 

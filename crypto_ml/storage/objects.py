@@ -34,6 +34,7 @@ from crypto_ml.storage.failures import (
     ObjectMissing,
     StoreNotUsable,
     StoreRefused,
+    VersionsNotListed,
     named_failures,
     no_bucket,
     not_of_s3,
@@ -72,6 +73,22 @@ class StoredObject:
     last_modified: datetime
     version_id: str | None = None
     metadata: Mapping[str, str] = field(default_factory=dict, compare=False)
+
+
+@dataclass(frozen=True)
+class StoredVersion:
+    """A version of an object, or its deletion: logical key, bytes, ETag without quotes, UTC time, whether it is the
+    newest of its key.
+
+    version_id: None of what was written while the bucket kept no versions. etag: None of a deletion.
+    """
+
+    key: str
+    size: int
+    etag: str | None
+    last_modified: datetime
+    version_id: str | None
+    latest: bool
 
 
 class ObjectStore:
@@ -127,6 +144,34 @@ class ObjectStore:
                         size=entry["Size"],
                         etag=entry["ETag"].strip('"'),
                         last_modified=entry["LastModified"].astimezone(UTC),
+                    )
+
+    def versions(self, prefix: str = "") -> Iterator[StoredVersion]:
+        """Every version below `prefix` that the bucket has, deletions among them; in a bucket that keeps none, every
+        object once. By pages in the order of the keys; within one, deletions come last.
+
+        Raises: VersionsNotListed, StoreUnavailable, StoreRefused, also between two pages.
+        """
+        where = self.uri(prefix)
+        no_right = VersionsNotListed(
+            f"The store does not let these credentials list the versions of {where}: grant s3:ListBucketVersions."
+        )
+        unknown = VersionsNotListed(f"The store does not know how to list the versions of {where}: use one that does.")
+        with named_failures(self.client, "list", where, {403: no_right, 405: unknown, 501: unknown}):
+            pages = self.client.get_paginator("list_object_versions")
+            for page in pages.paginate(Bucket=self.bucket, Prefix=self.physical(prefix)):
+                if "IsTruncated" not in page:
+                    raise not_of_s3("listing", where)
+                for entry in (*page.get("Versions", []), *page.get("DeleteMarkers", [])):
+                    found: Any = entry
+                    version = found["VersionId"]
+                    yield StoredVersion(
+                        key=found["Key"].removeprefix(self.prefix),
+                        size=found.get("Size", 0),
+                        etag=found["ETag"].strip('"') if "ETag" in found else None,
+                        last_modified=found["LastModified"].astimezone(UTC),
+                        version_id=None if version == "null" else version,
+                        latest=found["IsLatest"],
                     )
 
     def head(self, key: str) -> StoredObject | None:

@@ -10,12 +10,16 @@ import uuid
 from collections.abc import Callable
 from datetime import datetime
 from email.utils import parsedate_to_datetime
+from typing import Final
 
 from botocore.exceptions import BotoCoreError, ClientError
 
 from crypto_ml.errors import CryptoMLError
 from crypto_ml.storage.failures import AlreadyExists, Conflict, StoreNotTrusted, code_of, named_failures
 from crypto_ml.storage.objects import ObjectStore
+
+PROBES: Final = "receipts/.probe/"
+"""Below it stands, for a moment, what is written and removed again to see what the store does."""
 
 log = logging.getLogger(__name__)
 
@@ -28,10 +32,10 @@ ADVICE = (
 def probe_conditional_writes(store: ObjectStore) -> None:
     """Return if the bucket is there and writable, and conditional writes are kept; raise otherwise.
 
-    Writes one object with a random name under `receipts/.probe/` and deletes it again.
+    Writes one object with a random name under `PROBES` and deletes it again.
     Raises: StoreNotTrusted, StoreRefused, StoreUnavailable.
     """
-    key = f"receipts/.probe/{uuid.uuid4().hex}"
+    key = f"{PROBES}{uuid.uuid4().hex}"
     try:
         etag = store.create(key, b"first")
         if not etag:

@@ -128,6 +128,8 @@ def site(whole_site: Site) -> Iterator[Site]:
 def test_work_of_every_kind_is_whole_and_what_was_verified_is_not_read_again(site: Site) -> None:
     assert site.before.findings == ()
     assert (site.before.links, site.before.waiting) == (5, 0)
+    (note,) = site.before.notes
+    assert (site.before.versions_compared, "the bucket keeps none" in note) == (False, True)
     everything = {found.key for found in site.store.list() if not found.key.startswith(("uploads/", "cache/"))}
     seen = {*site.state.records, *site.state.objects, *site.state.stood}
     assert {key.partition("/")[0] for key in everything - seen} <= {"receipts", "prediction_log"}
