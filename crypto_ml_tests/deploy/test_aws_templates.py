@@ -10,6 +10,7 @@ import yaml
 from dagster._core.instance.ref import InstanceRef
 from dagster_shared.serdes import serialize_value
 
+from crypto_ml.ledger import layout
 from crypto_ml_tests.deploy.account import Account, environment
 from scripts.deploy_aws import (
     FOLDER,
@@ -127,6 +128,19 @@ def test_only_the_approver_is_given_the_pointer_and_only_the_trainer_is_handed_t
     assert [name for name, text in roles.items() if "iam:PassRole" in text] == ["Answerer"]
     passes = [one for one in statements("Answerer") if "iam:PassRole" in one["Action"]]
     assert [one["Resource"] for one in passes] == [[{"GetAtt": "Trainer.Arn"}, {"GetAtt": "Starter.Arn"}]]
+
+
+def test_the_bucket_lets_nobody_remove_a_record_of_any_kind_and_whoever_verifies_see_its_versions() -> None:
+    kinds = {said for name, said in vars(layout).items() if name.isupper() and str(said).startswith("receipts/")}
+    assert len(kinds) > 15
+    protected = {}
+    for one in read("storage")["Resources"]["BucketPolicy"]["Properties"]["PolicyDocument"]["Statement"]:
+        statement = one["If"][-1] if "If" in one else one
+        protected[statement["Sid"]] = set(re.findall(r"\$\{Prefix\}(receipts/[a-z]+/)", str(statement["Resource"])))
+    assert protected["EvidenceIsNotRemoved"] == kinds
+    assert protected["EvidenceIsWrittenOnce"] == kinds - {layout.ANSWERED}
+    for role in ("Answerer", "Auditor"):
+        assert "s3:ListBucketVersions" in [action for one in statements(role) for action in one["Action"]]
 
 
 def statements(role: str) -> list[Any]:
