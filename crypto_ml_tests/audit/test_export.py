@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from hypothesis import strategies as st
 from pydantic import SecretStr
 
 from crypto_ml.audit.export import CannotExport, export
-from crypto_ml.audit.offline.check import WrongError, check
+from crypto_ml.audit.offline.check import WrongError, check, check_sums, opened
 from crypto_ml.audit.references import resolve
 from crypto_ml.cli import main
 from crypto_ml.digest import sha256_of, sha256_of_file
@@ -257,3 +258,19 @@ def test_the_command_makes_a_folder_and_writes_into_none_that_has_something(
     with pytest.raises(CannotExport):
         reference = resolve(named[0], store, symbol="BTC", day=date(2018, 2, 1))
         export(reference, store, Settings(), tmp_path / "it", datetime.now(UTC))
+
+
+def test_what_is_only_hashed_is_not_read_into_memory(tmp_path: Path) -> None:
+    size = 24 << 20
+    with (tmp_path / "large").open("wb") as file:
+        file.truncate(size)
+    said = {"format": 1, "kind": "file", "objects": [{"key": "raw/uploads/large", "file": "large"}]}
+    (tmp_path / "answer.json").write_text(json.dumps(said))
+    sum_up(tmp_path)
+    tracemalloc.start()
+    try:
+        opened(tmp_path, check_sums(tmp_path)).vouch("raw/uploads/large", sha256_of_file(tmp_path / "large"), "a test")
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert most < size / 4

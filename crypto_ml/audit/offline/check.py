@@ -31,6 +31,7 @@ FORMAT = 1
 SUMS = "SHA256SUMS"
 PACK_SEAL = b"crypto_ml pack, format 1, sha256 "
 MOST_UNPACKED = 2 << 30
+BLOCK = 1 << 20
 CLOCKS = timedelta(minutes=15)
 LONGEST_RUN = timedelta(hours=2)
 
@@ -53,6 +54,15 @@ def sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
+def sha256_of_file(path: Path) -> str:
+    """The sha256 of a file of any size, in hexadecimal; a block of it is in memory at a time."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
 def told(step: str, what: str) -> None:
     """One line for people; text from outside never steers the terminal."""
     print("".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in f"{step:<10} {what}"), flush=True)
@@ -60,12 +70,14 @@ def told(step: str, what: str) -> None:
 
 @dataclass
 class Folder:
-    """The folder: what it says of itself, and the stored objects in it by their keys."""
+    """The folder: what it says of itself, and the stored objects in it by their keys: their hashes, the files that they
+    are in, and the bytes of those that are in a pack."""
 
     root: Path
     said: dict[str, Any]
+    objects: dict[str, str]
     files: dict[str, str]
-    objects: dict[str, bytes]
+    packed: dict[str, bytes] = field(default_factory=dict)
     vouched: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -76,6 +88,15 @@ class Folder:
         """The file that an object is in."""
         return self.files.get(key, f"{key} in the pack")
 
+    def content(self, key: str) -> bytes:
+        """The bytes of an object, which is small or is computed with: what is only hashed is not read whole."""
+        if key not in self.objects:
+            raise WrongError(f"{key} is not in the folder")
+        content = self.packed[key] if key in self.packed else (self.root / self.files[key]).read_bytes()
+        if sha256(content) != self.objects[key]:
+            raise WrongError(f"{self.name(key)} was altered while it was checked")
+        return content
+
     def vouch(self, key: str, expected: str, by: str, *, needed: bool = True) -> None:
         """Hold an object against the hash that something in the folder has of it."""
         self.vouched[key] = by
@@ -83,14 +104,12 @@ class Folder:
             if needed:
                 raise WrongError(f"{key} is not in the folder, and {by} names it")
             return
-        if sha256(self.objects[key]) != expected:
+        if self.objects[key] != expected:
             raise WrongError(f"{self.name(key)} is not what {by} says that {key} was: its sha256 is another")
 
     def document(self, key: str) -> Any:
         """An object as JSON."""
-        if key not in self.objects:
-            raise WrongError(f"{key} is not in the folder")
-        return parsed(self.objects[key], self.name(key))
+        return parsed(self.content(key), self.name(key))
 
 
 def parsed(content: bytes, name: str) -> Any:
@@ -101,8 +120,8 @@ def parsed(content: bytes, name: str) -> Any:
         raise WrongError(f"{name} is no JSON ({error})") from error
 
 
-def check_sums(root: Path) -> list[str]:
-    """Hold every file of the folder against SHA256SUMS; their names."""
+def check_sums(root: Path) -> dict[str, str]:
+    """Hold every file of the folder against SHA256SUMS; their names, and the sha256 of each."""
     try:
         lines = (root / SUMS).read_text("utf-8").splitlines(keepends=True)
     except (OSError, ValueError) as error:
@@ -119,37 +138,36 @@ def check_sums(root: Path) -> list[str]:
     if strange := sorted(name for name, path in paths.items() if path.is_symlink()):
         raise WrongError(f"{strange[0]} is a link, and leads out of what was exported")
     there = set(paths) - {SUMS}
-    altered = [name for name in sorted(there & named.keys()) if sha256(paths[name].read_bytes()) != named[name]]
+    altered = [name for name in sorted(there & named.keys()) if sha256_of_file(paths[name]) != named[name]]
     gone, more = sorted(named.keys() - there), sorted(there - named.keys())
     wrong = [f"{name} was altered" for name in altered] + [f"{name} is gone" for name in gone]
     wrong += [f"{name} was not exported" for name in more]
     if wrong:
         raise WrongError(f"{'; '.join(wrong)} ({SUMS} has other hashes)")
-    return list(named)
+    return named
 
 
-def opened(root: Path, named: Sequence[str]) -> Folder:
+def opened(root: Path, named: Mapping[str, str]) -> Folder:
     """The folder, with every object in it."""
     said = parsed((root / "answer.json").read_bytes(), "answer.json")
     if not isinstance(said, dict) or said.get("format") != FORMAT:
         raise WrongError(
             f"answer.json is not of format {FORMAT}, which this script checks; take the one of its release"
         )
-    files: dict[str, str] = {}
-    objects: dict[str, bytes] = {}
+    folder = Folder(root, said, {}, {})
     for one in said["objects"]:
         if one["file"] not in named:
             raise WrongError(f"answer.json names {one['file']!r}, which is no file of this folder")
-        files[one["key"]] = one["file"]
-        objects[one["key"]] = (root / one["file"]).read_bytes()
-    folder = Folder(root, said, files, objects)
+        folder.files[one["key"]] = one["file"]
+        folder.objects[one["key"]] = named[one["file"]]
     if said["kind"] == "request":
-        (pack,) = [key for key in objects if key.startswith("receipts/requests/")]
+        (pack,) = [key for key in folder.objects if key.startswith("receipts/requests/")]
         folder.vouched[pack] = "its seal"
-        for key, content in unpacked(objects[pack], files[pack]).items():
-            if key in objects:
-                raise WrongError(f"{files[key]} is in the pack as well")
-            objects[key] = content
+        folder.packed = unpacked(folder.content(pack), folder.files[pack])
+        for key, content in folder.packed.items():
+            if key in folder.objects:
+                raise WrongError(f"{folder.files[key]} is in the pack as well")
+            folder.objects[key] = sha256(content)
             folder.vouched[key] = "the pack"
     return folder
 
@@ -181,7 +199,7 @@ def check_receipt(folder: Folder) -> tuple[str, dict[str, Any]]:
         if key == alone:
             found = key, folder.document(key)
         elif not forecast and key.startswith(f"{prefix}{answer.partition('-')[0]}/"):
-            together = _together(folder.objects[key], folder.name(key))
+            together = _together(folder.content(key), folder.name(key))
             if answer in together:
                 found = key, together[answer]
     if found is None:
@@ -358,12 +376,15 @@ def _check_bundle(folder: Folder, receipt: Mapping[str, Any]) -> None:
 def _check_upload(folder: Folder, receipt: Mapping[str, Any]) -> None:
     """The bytes that were received."""
     expected = receipt["inputs"]["upload_sha256"]
-    if expected is not None and sha256(upload_bytes(folder, receipt)) != expected:
+    _, key = upload_file(folder, receipt)
+    found = sha256(upload_bytes(folder, receipt)) if _is_together(key) else folder.objects[key]
+    if expected not in (None, found):
         raise WrongError("the bytes of the upload are not those that the receipt names")
 
 
-def upload_bytes(folder: Folder, receipt: Mapping[str, Any]) -> bytes:
-    """The upload as it was received; small ones of a delivery are kept one behind the other."""
+def upload_file(folder: Folder, receipt: Mapping[str, Any]) -> tuple[Mapping[str, Any], str]:
+    """What was recorded of the upload as it was received, and the key that it is under; small ones of a delivery are
+    kept one behind the other."""
     received_key = receipt["evidence"]["received"]["key"]
     received = folder.document(received_key)
     own = [one for one in received["files"] if one["upload"] == receipt["upload"]]
@@ -373,10 +394,21 @@ def upload_bytes(folder: Folder, receipt: Mapping[str, Any]) -> bytes:
     if together is None or file.get("begin") is None:
         key = f"raw/uploads/{file['sha256']}"
         folder.vouch(key, file["sha256"], folder.name(received_key))
-        return folder.objects[key]
+        return file, key
     key = f"raw/together/{received['delivery']}/{together}"
     folder.vouch(key, together, folder.name(received_key))
-    return folder.objects[key][file["begin"] : file["begin"] + file["upload"]["size"]]
+    return file, key
+
+
+def upload_bytes(folder: Folder, receipt: Mapping[str, Any]) -> bytes:
+    """The upload as it was received."""
+    file, key = upload_file(folder, receipt)
+    content = folder.content(key)
+    return content[file["begin"] : file["begin"] + file["upload"]["size"]] if _is_together(key) else content
+
+
+def _is_together(key: str) -> bool:
+    return key.startswith("raw/together/")
 
 
 def _check_outcome(folder: Folder, key: str, receipt: Mapping[str, Any]) -> None:
@@ -585,7 +617,7 @@ def check_numbers(folder: Folder, receipt: Mapping[str, Any], rows: Rows, states
             manifest=folder.document(f"{place}bundle.json"),
             scaler=folder.document(f"{place}scaler.json"),
             rule=folder.document(f"{place}serving.json") if f"{place}serving.json" in folder.objects else None,
-            network=folder.objects[f"{place}network.onnx"],
+            network=folder.content(f"{place}network.onnx"),
             recovery=receipt["inputs"].get("recovery", "one_step"),
             level=float(receipt["inputs"].get("interval_level") or settings.get("interval_level", "0.90")),
         )
@@ -600,7 +632,7 @@ def check_numbers(folder: Folder, receipt: Mapping[str, Any], rows: Rows, states
             f"{len(made.rows):,} computed; what was published is not in the folder, and they are held against nothing"
         )
     expected = as_forecast(made.rows, folder, receipt) if what == "forecast" else as_predictions(made.rows, folder)
-    farthest = _compared(expected, folder.objects[published[what]["key"]], folder.name(published[what]["key"]))
+    farthest = _compared(expected, folder.content(published[what]["key"]), folder.name(published[what]["key"]))
     if farthest:
         return f"{len(expected):,} come out again within {farthest} ulp of a float32, as on another processor"
     return f"{len(expected):,} come out again to the last bit"
@@ -701,7 +733,7 @@ def check(root: Path, *, hashes_only: bool = False, witness: Path | None = None)
         raise WrongError(f"the folder does not say what such a folder says ({error!r})") from error
 
 
-def _checked(root: Path, named: Sequence[str], *, hashes_only: bool, witness: Path | None) -> str:
+def _checked(root: Path, named: Mapping[str, str], *, hashes_only: bool, witness: Path | None) -> str:
     folder = opened(root, named)
     key, receipt = check_receipt(folder)
     told("receipt", f"{folder.answer_id}: its seal and its name follow from what it says")
