@@ -58,7 +58,7 @@ class State:
     """What was verified before. head: the last link then. records: those that its chain names; links: in which one;
     times: when each link was made. objects: key → sha256, ETag and LastModified of what records vouch for. published:
     what may stand where answers are published; stood: what did, as objects. began_with, complete: up to which moment
-    the first look and the last one at everything took in what there was."""
+    the first look and the last one at everything took in what there was. first_look: the number of its last link."""
 
     head: Head
     records: Mapping[str, Record]
@@ -69,6 +69,7 @@ class State:
     stood: Mapping[str, tuple[str, str, str]]
     began_with: str | None = None
     complete: str | None = None
+    first_look: int = 0
     format: int = STATE_FORMAT
 
     def rendered(self) -> bytes:

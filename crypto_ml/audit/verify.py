@@ -11,7 +11,7 @@ A record or an object that was read and found right is not read again as long as
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -25,6 +25,7 @@ from crypto_ml.forecasting.ahead import ahead
 from crypto_ml.forecasting.progress import Progress, Tell, tell_nobody
 from crypto_ml.ledger.chain import EvidenceChain, Head, Stored, is_record, moment, records_listed
 from crypto_ml.ledger.formats.chain_v1 import Record
+from crypto_ml.ledger.formats.outcomes_v1 import may_be_replaced
 from crypto_ml.ledger.formats.reading import RecordDamaged
 from crypto_ml.ledger.layout import ANSWERED, ANSWERS, CHAIN, FORECAST_RECEIPTS, FORECASTS, MODELS, PREDICTIONS, RAW
 from crypto_ml.storage.failures import ObjectChanged, ObjectMissing
@@ -39,6 +40,7 @@ WRITTEN_ONCE_IN: Final = (*RECORDED_IN, "market_history/")
 
 VOUCHED_ONLY: Final = (
     COMMITS,
+    (COMMITS[0], ".checkpoint.parquet"),
     (f"{MODELS}bundles/", ""),
     (PREDICTIONS, ".csv"),
     (FORECASTS, ".csv"),
@@ -73,7 +75,7 @@ class _Look:
     records: dict[str, Record] = field(default_factory=dict)
     links: dict[str, int] = field(default_factory=dict)
     times: dict[int, str] = field(default_factory=dict)
-    taken_in: set[str] = field(default_factory=set)
+    first_look: int = 0
     objects: dict[str, tuple[str, str, str]] = field(default_factory=dict)
     stood: dict[str, tuple[str, str, str]] = field(default_factory=dict)
     there: dict[str, StoredObject] = field(default_factory=dict)
@@ -140,7 +142,7 @@ class _Look:
         """Every link behind those that were verified before, held against the one before it."""
         chain = EvidenceChain(self.store)
         listed = chain.listed()
-        if not listed and self.state is None:
+        if not listed and self.state is None and not self._were_there(CHAIN):
             raise NoChain(
                 "no evidence was chained here yet: the asset evidence_chain does it, or `crypto-ml verify --extend`"
             )
@@ -165,6 +167,11 @@ class _Look:
             self.wrong_with("chain", chain.key(1), "every link is gone")
         return Head(number, str(previous), at), began, len(listed)
 
+    def _were_there(self, prefix: str) -> bool:
+        """Whether S3 has kept anything below a prefix that is not there any more."""
+        self._listed([prefix])
+        return self.versions.of_what_is_gone(prefix)
+
     def _go_on(self, chain: EvidenceChain, listed: Sequence[StoredObject]) -> Head | None:
         """The head up to which everything was verified before, where it still stands; else everything is read."""
         if self.state is None:
@@ -183,6 +190,7 @@ class _Look:
             self.complete = self.state.complete
             self.stood = dict(self.state.stood)
             self.times = dict(self.state.times)
+            self.first_look = self.state.first_look
             return head
         self.state = None
         return None
@@ -204,8 +212,11 @@ class _Look:
             self.wrong_with("chain", found.key, wrong, link.number)
         for record in link.records:
             self._note(record, link.number)
-        if link.taken_in:
-            self.taken_in.update(record.key for record in link.records)
+        if link.taken_in and self.complete:
+            what = "it says that it took in what was there before the chain began, and that had been taken in"
+            self.wrong_with("chain", found.key, what, link.number)
+        elif link.taken_in:
+            self.first_look = link.number
         if link.complete and link.seen_until:
             self.complete = link.seen_until
             self.began_with = self.began_with or link.seen_until
@@ -213,6 +224,12 @@ class _Look:
 
     def _note(self, record: Record, number: int) -> None:
         before = self.records.get(record.key)
+        if record.open and not record.key.startswith(ANSWERED):
+            self.wrong_with("chain", record.key, f"link {number} says that it may be replaced, and no such record may")
+            record = replace(record, open=False)
+        elif before and (before.sha256, before.open) == (record.sha256, not record.open):
+            self.wrong_with("chain", record.key, f"link {number} says otherwise than before whether it may be replaced")
+            record = before
         if before and before.sha256 != record.sha256 and not before.open:
             self.wrong_with(
                 "changed", record.key, f"it was changed between link {self.links[record.key]} and link {number}",
@@ -282,6 +299,8 @@ class _Look:
                     self.wrong_with("changed", key, what)
                     continue
                 self.bytes_read += len(content)
+                if record.open != (key.startswith(ANSWERED) and may_be_replaced(content)):
+                    self.wrong_with("chain", key, "its link says otherwise than its bytes whether it may be replaced")
                 if moment(found.last_modified) != record.written:
                     self.rewritten.append(key)
                 try:
@@ -300,10 +319,10 @@ class _Look:
         entries: dict[str, Any] = {}
         for key, one in said.items():
             record = self.records[key]
-            if key not in self.taken_in:
-                for claim in one.claims:
-                    if wrong := self._disagrees(claim, datetime.fromisoformat(record.written)):
-                        self.wrong_with("backdated", key, wrong)
+            copied = self.links[key] <= self.first_look
+            for claim in one.claims:
+                if wrong := self._disagrees(claim, datetime.fromisoformat(record.written), copied=copied):
+                    self.wrong_with("backdated", key, wrong)
             for vouched, sha256 in one.records.items():
                 known = self.records.get(vouched)
                 if known is None and vouched not in listed:
@@ -329,12 +348,13 @@ class _Look:
             return False
         return True
 
-    def _disagrees(self, claim: Claim, written: datetime) -> str | None:
-        """Where a claim about a time cannot be, by when S3 says that it was written; the sentence, else None."""
+    def _disagrees(self, claim: Claim, written: datetime, *, copied: bool = False) -> str | None:
+        """Where a claim about a time cannot be, by when S3 says that it was written; the sentence, else None. copied:
+        it may have been written again long after."""
         claimed = datetime.fromisoformat(claim.at)
         if claimed > written + self.tolerance.clocks:
             return f"it says that {claim.what} {claim.at}, and S3 that it was written before, {moment(written)}"
-        if claimed < written - self.tolerance.clocks - self.tolerance.longest_run:
+        if not copied and claimed < written - self.tolerance.clocks - self.tolerance.longest_run:
             return f"it says that {claim.what} {claim.at}, and S3 that it was written only {moment(written)}"
         return None
 
@@ -483,4 +503,5 @@ class _Look:
             self.stood,
             self.began_with,
             self.complete,
+            self.first_look,
         )

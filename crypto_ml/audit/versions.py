@@ -90,6 +90,10 @@ class Versions:
             )
         return None
 
+    def of_what_is_gone(self, prefix: str) -> bool:
+        """Whether there are versions below a prefix of what was deleted or replaced."""
+        return any(key.startswith(prefix) for key in self._several)
+
     def wrong(self, is_written_once: Callable[[str], bool], since: datetime | None) -> Iterator[tuple[str, str]]:
         """Keys of what is written once and was deleted or written again, with what S3 has of it. since: only where
         anything of that came since then."""

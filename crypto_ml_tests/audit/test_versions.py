@@ -147,6 +147,7 @@ def test_a_chain_made_anew_as_a_whole_is_noticed_by_its_versions(kept: Kept) -> 
     previous, keys = None, [found.key for found in chain.listed()]
     for key in keys:
         kept.delete(key)
+    assert {one.key for one in kept.look().findings} == set(keys), "gone is another thing than never made"
     for link in links:
         forged = replace(link, previous=previous, deliveries=link.deliveries + 1)
         chain.append(forged)

@@ -251,6 +251,7 @@ def check_chain(root: Path) -> Chain | None:
         return None
     chain = Chain({}, {}, {}, set())
     before: tuple[int, str, str] | None = None
+    begun = False
     for path in paths:
         content = path.read_bytes()
         link = parsed(content, f"chain/{path.name}")
@@ -263,11 +264,15 @@ def check_chain(root: Path) -> Chain | None:
             )
         if before and datetime.fromisoformat(link["at"]) < datetime.fromisoformat(before[2]):
             raise WrongError(f"chain/{path.name} says that it is older than the link before it")
+        if link.get("taken_in") and begun:
+            raise WrongError(f"chain/{path.name} says that the chain began with it, and it began before")
+        begun = begun or bool(link.get("complete"))
         before = number, sha256(content), link["at"]
         chain.hashes[number], chain.times[number] = before[1], before[2]
         for record in link["records"]:
             known = chain.records.get(record["key"])
-            if known and known[1]["sha256"] != record["sha256"] and not known[1].get("open"):
+            may_change = known and known[1].get("open") and record["key"].startswith("receipts/answered/")
+            if known and known[1]["sha256"] != record["sha256"] and not may_change:
                 raise WrongError(f"{record['key']} was changed between link {known[0]} and link {number}")
             if known is None or known[1]["sha256"] != record["sha256"]:
                 chain.records[record["key"]] = number, record
@@ -285,12 +290,12 @@ def check_anchor(folder: Folder, chain: Chain, key: str, receipt: Mapping[str, A
     number, record = chain.records[key]
     folder.vouch(key, record["sha256"], f"link {number}")
     claimed = receipt["timings"]["made_at" if folder.said["kind"] == "forecast" else "answered_at"]
-    if key not in chain.taken_in:
-        written, at = datetime.fromisoformat(record["written"]), datetime.fromisoformat(claimed)
-        if at > written + CLOCKS or at < written - CLOCKS - LONGEST_RUN:
-            raise WrongError(
-                f"the receipt says that it is of {claimed}, and S3 that it was written {record['written']}"
-            )
+    written, at = datetime.fromisoformat(record["written"]), datetime.fromisoformat(claimed)
+    taken_in = key in chain.taken_in
+    if at > written + CLOCKS or (not taken_in and at < written - CLOCKS - LONGEST_RUN):
+        raise WrongError(f"the receipt says that it is of {claimed}, and S3 that it was written {record['written']}")
+    if taken_in:
+        told("chain", f"began with link {number}: that the receipt is of {claimed} only it says itself, and of before")
     return number
 
 
