@@ -8,9 +8,13 @@ whether they are those that there were, `verify` looks at.
 import csv
 import hashlib
 import io
+import re
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict, dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final, Literal
@@ -25,18 +29,26 @@ from crypto_ml.audit.trace import EarlierRow, Line, Trace
 from crypto_ml.audit.verified import USUAL
 from crypto_ml.digest import sha256_of
 from crypto_ml.errors import Refused
-from crypto_ml.ledger.chain import EvidenceChain, moment
+from crypto_ml.forecasting.ahead import ahead
+from crypto_ml.ledger.chain import AT_ONCE, EvidenceChain, moment
 from crypto_ml.ledger.formats.chain_v1 import Link
 from crypto_ml.ledger.formats.forecast_v1 import ForecastReceipt
 from crypto_ml.ledger.formats.receipt_v2 import Receipt
-from crypto_ml.ledger.layout import APPENDS, forecast_receipt_key, retraction_key
+from crypto_ml.ledger.layout import (
+    ANSWERS,
+    APPENDS,
+    FORECAST_RECEIPTS,
+    REQUESTS,
+    forecast_receipt_key,
+    retraction_key,
+)
 from crypto_ml.ledger.registry import champion_in
-from crypto_ml.ledger.requests import pack_key
+from crypto_ml.ledger.requests import pack_key, time_of
 from crypto_ml.stages.delivery_scoring import score_delivery
 from crypto_ml.stages.evidence_chain import LATE
 from crypto_ml.stages.next_opens import forecast, last_days_of
-from crypto_ml.storage.failures import ObjectMissing
-from crypto_ml.storage.objects import ObjectStore, StoredObject
+from crypto_ml.storage.failures import ObjectMissing, VersionsNotListed
+from crypto_ml.storage.objects import ObjectStore, StoredObject, StoredVersion
 
 By = Literal["chain", "receipt", "nothing", "ALTERED"]
 MOST_ROWS: Final = 200_000
@@ -57,6 +69,11 @@ class Held:
 class EvidenceAltered(Refused):
     """A trace of which some part is not what was recorded."""
 
+
+FEW: Final = 4
+OF_A_DELIVERY: Final = re.compile(rf"(?:{ANSWERS}|{APPENDS})(\d{{8}})[-/]")
+OF_A_REQUEST: Final = re.compile(rf"{REQUESTS}(\d{{18}})\.zip")
+OF_A_DAY: Final = re.compile(rf"{FORECAST_RECEIPTS}(\d{{4}}-\d\d-\d\d)-")
 
 Holding = Mapping[str, Held]
 """By the parts of a trace: `receipt`, `upload`, `rows`, `model`, `approval`, `published`, and of one row `number` and
@@ -97,16 +114,19 @@ class Links:
     def hold(self, key: str, claimed: str | None = None) -> Held:
         """A record as it stands, by the first link that names it. claimed: the time that the record gives itself.
 
-        Links are looked at from when S3 says that the record was written on, or it says so itself, then all others.
+        A record that was changed may be named by a later link as well, as it is now. So links are looked at in order,
+        from what its key says of when it can have come first: its delivery, its moment, its day. Else from when S3 says
+        that it was written, or it says so itself. All others are looked at after these.
         """
         found = self._store.head(key)
         if found is None:
             return Held("ALTERED", f"{self._store.uri(key)} is gone")
-        since = min([found.last_modified, *([datetime.fromisoformat(claimed)] if claimed else [])]) - LATE
-        late = [number for number, one in enumerate(self._listed) if one.last_modified >= since]
-        early = range(late[0] if late else len(self._listed))
+        if len(versions := list(self._store_versions(key))) > 1:
+            times = ", ".join(moment(one.last_modified) for one in versions)
+            return Held("ALTERED", f"{self._store.uri(key)} is written once, and S3 has versions of {times}")
+        begin = self._begin(key, min([found.last_modified, *([datetime.fromisoformat(claimed)] if claimed else [])]))
         sha256 = sha256_of(self._store.read(key))
-        for number in (*late, *reversed(early)):
+        for number in self._in_memory((*range(begin, len(self._listed)), *reversed(range(begin)))):
             link, content_sha256 = self._link(self._listed[number])
             record = next((record for record in link.records if record.key == key), None)
             if record is None:
@@ -119,6 +139,38 @@ class Links:
                 return Held("ALTERED", f"link {link.number}, which names it, is not the one that the next link names")
             return Held("chain", f"link {link.number} of {link.at} has the sha256 of {self._store.uri(key)}")
         return self._of_no_link(key, found, claimed)
+
+    def _begin(self, key: str, written: datetime) -> int:
+        """The place of the link from which on a record is looked for."""
+        if delivery := OF_A_DELIVERY.match(key):
+            number = int(delivery[1])
+            begin = bisect_left(self._listed, number, key=lambda one: self._link(one)[0].deliveries)
+            # of a look that made several links, receipts come before their deliveries
+            while 0 < begin < len(self._listed) and self._at(begin - 1) == self._at(begin):
+                begin -= 1
+            return begin
+        if request := OF_A_REQUEST.match(key):
+            written = min(written, time_of(request[1]))
+        elif day := OF_A_DAY.match(key):  # no day is forecast before the day before it
+            written = min(written, datetime.fromisoformat(day[1]).replace(tzinfo=UTC) - timedelta(days=1))
+        since = written - LATE
+        return next((place for place, one in enumerate(self._listed) if one.last_modified >= since), len(self._listed))
+
+    def _in_memory(self, places: Sequence[int]) -> Iterator[int]:
+        """The places of links, each when it was read: most records are in one of the first few, and for others many
+        links are read at once."""
+        yield from places[:FEW]
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            for place, _ in ahead(lambda one: (one, self._link(self._listed[one])), places[FEW:], pool, AT_ONCE):
+                yield place
+
+    def _at(self, number: int) -> str:
+        return self._link(self._listed[number])[0].at
+
+    def _store_versions(self, key: str) -> Iterator[StoredVersion]:
+        """What S3 has kept of a record, where it keeps that and says so."""
+        with suppress(VersionsNotListed):
+            yield from (one for one in self._store.versions(key) if one.key == key)
 
     def _of_no_link(self, key: str, found: StoredObject, claimed: str | None) -> Held:
         written = moment(found.last_modified)

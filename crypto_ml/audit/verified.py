@@ -49,7 +49,8 @@ class Finding:
     since: str | None = None
 
     def __str__(self) -> str:
-        since = f" (link {self.link} of {self.since})" if self.link is not None else ""
+        of = f" of {self.since}" if self.since else ""
+        since = f" (link {self.link}{of})" if self.link is not None else ""
         return f"{self.kind}: {self.key}: {self.what}{since}"
 
 

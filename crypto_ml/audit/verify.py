@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from crypto_ml.audit.published import Standing
-from crypto_ml.audit.verified import USUAL, Finding, NoChain, State, Tolerance, Verified
+from crypto_ml.audit.verified import USUAL, Finding, NoChain, State, Tolerance, Verified, counted
 from crypto_ml.audit.versions import Versions
 from crypto_ml.audit.vouching import Claim, Said, repeated_otherwise, said_by
 from crypto_ml.digest import sha256_of
@@ -24,10 +24,22 @@ from crypto_ml.errors import CryptoMLError, Unavailable
 from crypto_ml.forecasting.ahead import ahead
 from crypto_ml.forecasting.progress import Progress, Tell, tell_nobody
 from crypto_ml.ledger.chain import EvidenceChain, Head, Stored, is_record, moment, records_listed
+from crypto_ml.ledger.deliveries import delivery_id, delivery_key, number_in
 from crypto_ml.ledger.formats.chain_v1 import Record
 from crypto_ml.ledger.formats.outcomes_v1 import may_be_replaced
 from crypto_ml.ledger.formats.reading import RecordDamaged
-from crypto_ml.ledger.layout import ANSWERED, ANSWERS, CHAIN, FORECAST_RECEIPTS, FORECASTS, MODELS, PREDICTIONS, RAW
+from crypto_ml.ledger.layout import (
+    ANSWERED,
+    ANSWERS,
+    CHAIN,
+    DELIVERIES,
+    FORECAST_RECEIPTS,
+    FORECASTS,
+    MODELS,
+    PREDICTIONS,
+    RAW,
+    answered_key,
+)
 from crypto_ml.storage.failures import ObjectChanged, ObjectMissing
 from crypto_ml.storage.objects import ObjectStore, StoredObject
 from crypto_ml.storage.probe import PROBES
@@ -76,6 +88,7 @@ class _Look:
     links: dict[str, int] = field(default_factory=dict)
     times: dict[int, str] = field(default_factory=dict)
     first_look: int = 0
+    deliveries: int = 0
     objects: dict[str, tuple[str, str, str]] = field(default_factory=dict)
     stood: dict[str, tuple[str, str, str]] = field(default_factory=dict)
     there: dict[str, StoredObject] = field(default_factory=dict)
@@ -110,8 +123,8 @@ class _Look:
         self._hold_against_versions(since)
         if self.rewritten:
             self.notes.append(
-                f"{len(self.rewritten)} records were written again since, with the same bytes: {self.rewritten[0]}, "
-                "as a copy or a restored backup is"
+                f"{counted(len(self.rewritten), 'record')} written again since, with the same bytes: "
+                f"{self.rewritten[0]}, as a copy or a restored backup is"
             )
         self.notes += [self.versions.note] if self.versions.note else []
         return Verified(
@@ -191,6 +204,7 @@ class _Look:
             self.stood = dict(self.state.stood)
             self.times = dict(self.state.times)
             self.first_look = self.state.first_look
+            self.deliveries = max((number_in(key) for key in self.records if key.startswith(DELIVERIES)), default=0)
             return head
         self.state = None
         return None
@@ -212,6 +226,11 @@ class _Look:
             self.wrong_with("chain", found.key, wrong, link.number)
         for record in link.records:
             self._note(record, link.number)
+            if record.key.startswith(DELIVERIES):
+                self.deliveries = max(self.deliveries, number_in(record.key))
+        if link.deliveries != self.deliveries:
+            what = f"it counts {link.deliveries} deliveries, and its records and those before it {self.deliveries}"
+            self.wrong_with("chain", found.key, what, link.number)
         if link.taken_in and self.complete:
             what = "it says that it took in what was there before the chain began, and that had been taken in"
             self.wrong_with("chain", found.key, what, link.number)
@@ -338,6 +357,29 @@ class _Look:
             except (ObjectMissing, RecordDamaged) as error:
                 self.wrong_with("inconsistent", key, f"the entry of the champion pointer that it repeats: {error}")
             standing.add(one)
+        self._hold_receipts_against_outcomes(said, listed)
+
+    def _hold_receipts_against_outcomes(self, said: Mapping[str, Said], listed: Mapping[str, StoredObject]) -> None:
+        """Every receipt of a file is of a delivery that there was; those that its outcomes do not name are told."""
+        outcomes = {one.delivery: one for one in said.values() if one.delivery}
+        unnamed = []
+        for key, one in said.items():
+            for published in one.published if key.startswith(ANSWERS) else ():
+                number = published.delivery
+                entry = delivery_key(delivery_id(number))
+                if entry not in listed and entry not in self.records:
+                    self.wrong_with("extra", key, f"it answers an upload of delivery {number}, and there was none")
+                elif (closed := answered_key(delivery_id(number))) in listed and closed not in self.wrong:
+                    if number not in outcomes:
+                        outcomes[number] = said_by(closed, self.store.read(closed), self.store.uri(closed))
+                    answered = outcomes[number].answered.get(published.upload)
+                    if answered is None or answered[0] != published.answer:
+                        unnamed.append(key)
+        if unnamed:
+            self.notes.append(
+                f"{counted(len(unnamed), 'receipt')} that no outcome names, as of a run that died, or of a delivery "
+                f"that was answered again: {unnamed[0]}; `crypto-ml replay` says whether its numbers come out"
+            )
 
     def _has_receipt(self, answer: str) -> bool:
         from crypto_ml.ledger.receipts import read_receipt

@@ -1,12 +1,16 @@
 """The chain of evidence held against what its witnesses were told: whether it is the one that there was."""
 
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from datetime import datetime
+from itertools import pairwise
 
 from crypto_ml.audit.verified import Finding, Verified, counted
 from crypto_ml.errors import CryptoMLError
 from crypto_ml.ledger.chain import EvidenceChain
+from crypto_ml.ledger.formats.witnessed_v1 import WitnessedHead
 from crypto_ml.settings import Settings
-from crypto_ml.stages.witnesses import Witness, witnesses
+from crypto_ml.stages.witnesses import EVERY, Witness, witnesses
 from crypto_ml.storage.objects import ObjectStore
 
 
@@ -44,9 +48,17 @@ def _held_against(witness: Witness, store: ObjectStore) -> tuple[list[Finding], 
             continue
         findings.append(Finding("witness", key, what, head.number, head.at))
     if not heads:
-        return findings, f"{witness.name} was never told of this chain"
+        what = "it was never told of this chain, or has lost it: it vouches for nothing; evidence_chain tells it again"
+        return [Finding("witness", witness.name, what)], None
+    return findings, "; ".join(_said(witness, sorted(heads, key=lambda head: head.number), len(there)))
+
+
+def _said(witness: Witness, heads: Sequence[WitnessedHead], links: int) -> Iterator[str]:
+    """What a witness knows, and between which links it was told nothing: those could have been others then."""
     last = heads[-1]
-    return (
-        findings,
-        f"{witness.name} knows {counted(len(heads), 'link')} of this chain, the last is {last.number} of {last.at}",
-    )
+    yield f"{witness.name} knows {counted(len(heads), 'link')} of this chain, the last is {last.number} of {last.at}"
+    if links > last.number:
+        yield f"of the {counted(links - last.number, 'link')} since then it knows nothing"
+    for before, behind in pairwise(heads):
+        if datetime.fromisoformat(behind.at) - datetime.fromisoformat(before.at) > 2 * EVERY:
+            yield f"it was told nothing between link {before.number} of {before.at} and {behind.number} of {behind.at}"

@@ -78,6 +78,12 @@ def delivery_id(number: int) -> str:
     return f"{number:08d}"
 
 
+def number_in(key: str) -> int:
+    """The number of the delivery that is recorded under a key; 0 where none can be."""
+    name = key.removeprefix(DELIVERIES).removesuffix(".json")
+    return int(name) if name.isdecimal() else 0
+
+
 def weight(upload: Upload) -> int:
     """The bytes an upload may come to: of gzip, as many as it may expand to before it is refused. From about 330 kB of
     gzip on a file is alone, and some hundred files of 1 kB still go together."""

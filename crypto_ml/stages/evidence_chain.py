@@ -14,7 +14,7 @@ from crypto_ml.forecasting.ahead import ahead
 from crypto_ml.forecasting.progress import Progress, Tell, tell_nobody
 from crypto_ml.ledger.chain import AT_ONCE, EvidenceChain, Head, Stored, moment, record_of, records_listed
 from crypto_ml.ledger.clock import not_before
-from crypto_ml.ledger.deliveries import delivery_id
+from crypto_ml.ledger.deliveries import delivery_id, number_in
 from crypto_ml.ledger.formats.chain_v1 import Link, Record
 from crypto_ml.ledger.layout import (
     ALARMS,
@@ -178,7 +178,8 @@ def _links(
     with ThreadPoolExecutor(AT_ONCE) as pool:
         for place, piece in enumerate(pieces, 1):
             records = [record for record in ahead(lambda one: _record(one, store), piece, pool, AT_ONCE) if record]
-            deliveries = max([deliveries, *map(_delivery, records)])
+            numbers = [number_in(record.key) for record in records if record.key.startswith(DELIVERIES)]
+            deliveries = max([deliveries, *numbers])
             closes = complete and place == len(pieces)
             link = Link(
                 number + 1, previous, not_before(now, *before), records,
@@ -194,8 +195,3 @@ def _record(listed: StoredObject, store: ObjectStore) -> Record | None:
         return record_of(listed, store.read_pinned(listed))
     except ObjectChanged:  # replaced or gone since it was listed: the next look sees what became of it
         return None
-
-
-def _delivery(record: Record) -> int:
-    name = record.key.removeprefix(DELIVERIES)
-    return int(name.removesuffix(".json")) if name != record.key else 0

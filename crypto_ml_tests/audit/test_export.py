@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from pydantic import SecretStr
 
 from crypto_ml.audit.export import CannotExport, export
-from crypto_ml.audit.offline.check import WrongError, check, check_sums, opened
+from crypto_ml.audit.offline.check import WrongError, check, check_chain, check_sums, opened
 from crypto_ml.audit.references import resolve
 from crypto_ml.cli import main
 from crypto_ml.digest import sha256_of, sha256_of_file
@@ -258,6 +258,29 @@ def test_the_command_makes_a_folder_and_writes_into_none_that_has_something(
     with pytest.raises(CannotExport):
         reference = resolve(named[0], store, symbol="BTC", day=date(2018, 2, 1))
         export(reference, store, Settings(), tmp_path / "it", datetime.now(UTC))
+
+
+@pytest.mark.parametrize("excuse", ["open", "taken_in"])
+def test_no_link_in_a_folder_excuses_a_change_or_begins_the_chain_again(tmp_path: Path, excuse: str) -> None:
+    record = {"key": "receipts/answers/1.json", "sha256": "0", "written": "2026-01-01T00:00:00+00:00"}
+    first = {"number": 1, "format": 1, "previous": None, "at": "2026-01-01", "complete": True, "records": [record]}
+    record |= {"open": excuse == "open"}
+    (tmp_path / "chain").mkdir()
+    content = json.dumps(first).encode()
+    other = {**record, "sha256": "1" if excuse == "open" else "0"}
+    second = {
+        **first,
+        "number": 2,
+        "previous": sha256_of(content),
+        "records": [other],
+        "taken_in": excuse == "taken_in",
+    }
+    for number, link in ((1, content), (2, json.dumps(second).encode())):
+        (tmp_path / f"chain/{number:08d}.json").write_bytes(link)
+    with pytest.raises(
+        WrongError, match="was changed between link 1 and link 2" if excuse == "open" else "began before"
+    ):
+        check_chain(tmp_path)
 
 
 def test_what_is_only_hashed_is_not_read_into_memory(tmp_path: Path) -> None:

@@ -12,11 +12,13 @@ from uuid import uuid4
 import pytest
 from click.testing import CliRunner, Result
 
+from crypto_ml.audit import held
 from crypto_ml.audit.verified import Finding, State, Tolerance, Verified
 from crypto_ml.audit.verify import verify
 from crypto_ml.cli import main
-from crypto_ml.ledger.chain import EvidenceChain
-from crypto_ml.ledger.formats.chain_v1 import Link
+from crypto_ml.digest import sha256_of
+from crypto_ml.ledger.chain import EvidenceChain, record_of
+from crypto_ml.ledger.formats.chain_v1 import Link, Record
 from crypto_ml.ledger.receipts import SEAL, sealed
 from crypto_ml.stages.evidence_chain import extend
 from crypto_ml.storage.objects import ObjectStore, StoredObject, connect, rendered
@@ -283,7 +285,8 @@ def test_the_command_says_what_is_wrong_and_since_when_and_remembers_what_was_ri
 
 def test_what_nothing_vouches_for_is_noticed(site: Site) -> None:
     commit = "market_history/_delta_log/00000000000000000009.json"
-    for key in (commit, "predictions/rumour_preds.csv", "forecasts/2031-01-01.csv"):
+    checkpoint = "market_history/_delta_log/00000000000000000002.checkpoint.parquet"
+    for key in (commit, checkpoint, "predictions/rumour_preds.csv", "forecasts/2031-01-01.csv"):
         site.store.create(key, b"{}")
     site.store.replace(
         "predictions/rumour_retracted.json", b"{}"
@@ -300,7 +303,8 @@ def test_what_nothing_vouches_for_is_noticed(site: Site) -> None:
     assert site.kinds(anew=False) == {}
     extend(site.store, datetime.now(UTC), everything=True)
     assert set(site.kinds(anew=False).values()) == {"extra"}
-    assert set(site.kinds(anew=False)) == {commit, "predictions/rumour_preds.csv", "forecasts/2031-01-01.csv"}
+    extra = {commit, checkpoint, "predictions/rumour_preds.csv", "forecasts/2031-01-01.csv"}
+    assert set(site.kinds(anew=False)) == extra
 
 
 def test_the_document_names_a_test_for_each_row_of_who_could_change_what() -> None:
@@ -331,8 +335,7 @@ def test_links_that_are_swapped_deleted_truncated_or_changed_are_noticed(site: S
     assert "chain" in {found.kind for found in site.look()}
     chained(0, 1, 2, 3, 4)
     site.store.replace(keys[1], contents[1].replace(b'"deliveries": 2', b'"deliveries": 3'))
-    (found,) = site.look()
-    assert (found.kind, found.key) == ("chain", keys[2])
+    assert {(found.kind, found.key) for found in site.look()} == {("chain", keys[1]), ("chain", keys[2])}
     # of a chain whose end is gone, the rest is right: whoever verified it before, or a witness, knows of the end
     assert chained(0, 1, 2) == set()
     assert [one.what for one in site.look(anew=False)] == ["link 5 was verified before, and is gone"]
@@ -351,6 +354,48 @@ def test_a_chain_made_anew_that_says_it_is_old_is_known_by_when_s3_says_it_was_w
     site.forge([replace(link, at="2026-01-01T00:00:00+00:00") for link in site.links()])
     assert {found.kind for found in site.look()} == {"chain"}
     assert all("was written only" in found.what for found in site.look())
+
+
+def test_a_forged_link_excuses_no_change_and_no_backdating(site: Site) -> None:
+    receipt, pointer = site.receipt("third"), "models/champion/dev/00000002.json"
+    chain = EvidenceChain(site.store)
+
+    def link(*records: Record, taken_in: bool = False) -> None:
+        head = chain.head()
+        assert head
+        now = datetime.now(UTC).isoformat()
+        forged = Link(head.number + 1, head.sha256, now, records, taken_in=taken_in, deliveries=4)
+        assert chain.append(forged)
+
+    def record(key: str, **said: bool) -> Record:
+        found, content = site.store.fetch(key)
+        return replace(record_of(found, content), **said)  # type: ignore[arg-type]
+
+    link(record(receipt, open=True), record("receipts/answered/00000004.json", open=True))
+    site.edit(receipt, lambda document: document["timings"].update(answered_at=datetime.now(UTC).isoformat()))
+    site.edit(pointer, lambda document: document.update(by="eve"))
+    site.store.create_json("receipts/retractions/9.0.json", sealed({"at": "2024-01-01T00:00:00+00:00"}))
+    link(record(receipt, open=True), record(pointer), record("receipts/retractions/9.0.json"), taken_in=True)
+    kinds = {(found.kind, found.key) for found in site.look()}
+    assert kinds >= {
+        ("chain", receipt), ("changed", receipt), ("changed", pointer), ("chain", "receipts/answered/00000004.json"),
+        ("chain", chain.key(7)), ("backdated", "receipts/retractions/9.0.json"),
+    }  # fmt: skip
+
+
+def test_a_receipt_of_a_delivery_that_never_was_is_noticed_and_one_that_no_outcome_names_is_told(site: Site) -> None:
+    forged = site.store.read_json(site.receipt("third"))
+    keys = []
+    for delivery in ("00000099", "00000004"):
+        forged["inputs"] |= {"delivery": delivery, "recovery": "cumulative"}
+        inputs = sha256_of(json.dumps(forged["inputs"], sort_keys=True).encode())
+        forged["answer_id"] = f"{delivery}-{inputs[:16]}"
+        keys.append(f"receipts/answers/{forged['answer_id']}.json")
+        site.store.create_json(keys[-1], sealed(forged))
+    site.extend()
+    found = verify(site.store, tolerance=AT_ONCE)
+    assert ("extra", keys[0]) in {(one.kind, one.key) for one in found.findings}
+    assert any("1 receipt that no outcome names" in note and keys[1] in note for note in found.notes)
 
 
 def test_what_was_given_up_may_be_answered_and_nothing_else_may_change(site: Site) -> None:
@@ -461,14 +506,26 @@ def test_a_trace_shows_no_backdated_answer_other_image_or_run_as_true(site: Site
 
 
 def test_a_trace_shows_no_other_approver_as_true(site: Site, named: list[str]) -> None:
-    pointer = "models/champion/dev/00000002.json"
+    pointer, receipt = "models/champion/dev/00000002.json", site.receipt("third")
     site.edit(pointer, lambda document: document.update(by="eve"))
-    site.edit(site.receipt("third"), lambda document: document["champion"].update(by="eve"))
+    site.edit(receipt, lambda document: document["champion"].update(by="eve"))
     done = traced(site, *named)
     assert done.exit_code == 1
     assert marked(done)["approval"] == {"ALTERED"}
     site.edit(site.receipt("third"), lambda document: document["champion"].update(by="ann"))
     assert "approval" in json.loads(traced(site, *named, "--json").stdout.partition("\nError")[0])["verified"]
+
+
+def test_a_trace_takes_no_later_link_for_the_first_that_named_a_record(
+    site: Site, named: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(held, "LATE", timedelta(0))  # as if an hour had passed
+    site.edit(site.receipt("third"), lambda said: said["timings"].update(answered_at=datetime.now(UTC).isoformat()))
+    site.extend()
+    done = traced(site, *named)
+    assert done.exit_code == 1
+    assert marked(done)["answer"] == {"ALTERED"}
+    assert "link 4 of " in done.stderr
 
 
 @pytest.mark.parametrize("what", ["accepted", "history", "upload", "predictions"])

@@ -9,6 +9,7 @@ from uuid import uuid4
 
 import pytest
 
+from crypto_ml.audit.held import Links
 from crypto_ml.audit.verified import Finding, Tolerance, Verified
 from crypto_ml.audit.verify import verify
 from crypto_ml.ledger.chain import EvidenceChain
@@ -128,6 +129,7 @@ def test_what_was_replaced_and_put_back_is_noticed_by_its_versions(
     assert {(one.key, one.kind) for one in look.findings} == {(key, "versions") for key in keys}
     for one in look.findings:
         assert all(f"(version {version})" in one.what for version in kept.versions(one.key))
+    assert Links(kept.store).hold(POINTER).by == "ALTERED"
     assert look.state is not None, "what was read is right, and need not be read again"
 
 
@@ -149,7 +151,7 @@ def test_a_chain_made_anew_as_a_whole_is_noticed_by_its_versions(kept: Kept) -> 
         kept.delete(key)
     assert {one.key for one in kept.look().findings} == set(keys), "gone is another thing than never made"
     for link in links:
-        forged = replace(link, previous=previous, deliveries=link.deliveries + 1)
+        forged = replace(link, previous=previous, complete=False, seen_until=None)
         chain.append(forged)
         previous = chain.sha256_of(forged)
     assert [(one.key, one.kind) for one in kept.look().findings] == [(key, "versions") for key in keys]

@@ -84,7 +84,7 @@ def forged(store: ObjectStore) -> None:
     for found in chain.listed():
         store.client.delete_object(Bucket=store.bucket, Key=store.physical(found.key))
     for link in links:
-        made = replace(link, previous=previous, records=link.records[1:])
+        made = replace(link, previous=previous, records=link.records[1:], deliveries=0)
         chain.append(made)
         previous = chain.sha256_of(made)
 
@@ -121,6 +121,18 @@ def test_a_chain_made_anew_as_a_whole_is_noticed_by_each_kind_of_witness_and_by_
         found = compared(verify(store), store, settings)
         assert found.whole
         assert sum("knows 2 links of this chain" in note for note in found.notes) == 3
+        file = tmp_path / "heads.jsonl"
+        kept = file.read_bytes()
+        early, late = (json.loads(line) for line in kept.splitlines())
+        early["at"] = (NOW - timedelta(days=7)).isoformat()
+        file.write_text(f"{json.dumps(early)}\n{json.dumps(late)}\n")
+        extend(store, NOW, everything=True)
+        (note,) = [note for note in compared(verify(store), store, settings).notes if note.startswith("witness 1")]
+        assert "of the 1 link since then it knows nothing; it was told nothing between link 2 of " in note
+        file.write_bytes(b"")
+        (emptied,) = compared(verify(store), store, settings).findings
+        assert (emptied.kind, "it vouches for nothing" in emptied.what) == ("witness", True)
+        file.write_bytes(kept)
         forged(store)
         assert verify(store).whole
         wrong = compared(verify(store), store, settings)
