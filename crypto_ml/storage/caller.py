@@ -18,24 +18,26 @@ from botocore.parsers import ResponseParserError
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
-Kind = Literal["aws", "os"]
+Kind = Literal["aws", "sts", "os"]
 
 OF_AWS: Final = (".amazonaws.com", ".amazonaws.com.cn")
-CHECKED_BY: Final[Mapping[str, str]] = {"aws": "AWS says", "os": "run as"}
+CHECKED_BY: Final[Mapping[str, str]] = {"aws": "AWS says", "sts": "a server says", "os": "run as"}
 LONGEST: Final = 512
 """Characters of a name that are kept: an ARN has fewer."""
 
 
 @dataclass(frozen=True)
 class Caller:
-    """kind: who says so; `aws`: the ARN that the credentials belong to; `os`: user@host of the process."""
+    """kind: who says so; `aws`: the ARN that the credentials belong to; `sts`: the same, of a server that is not of AWS
+    and is named with it, for a store that is not either; `os`: user@host of the process."""
 
     kind: Kind
     name: str
 
 
 def caller(client: "S3Client") -> Caller:
-    """Who acts. AWS is asked where the client's store is its own, or the SDK's settings name who else speaks for it.
+    """Who acts. AWS is asked where the client's store is its own, and for another store whoever else the SDK's settings
+    name. For a store of AWS nobody else is: whoever acts chooses the settings.
 
     Where it does not answer within some seconds, or there is none to ask, the operating system's user: a decision
     waits for nobody.
@@ -43,8 +45,12 @@ def caller(client: "S3Client") -> Caller:
     with suppress(BotoCoreError, ClientError, ResponseParserError, ValueError):
         config = Config(connect_timeout=2, read_timeout=5, retries={"total_max_attempts": 2})
         asked = boto3.session.Session().client("sts", region_name=client.meta.region_name, config=config)
-        if _is_of_aws(client.meta.endpoint_url) or not _is_of_aws(asked.meta.endpoint_url):
+        server = asked.meta.endpoint_url
+        if _is_of_aws(client.meta.endpoint_url) and _is_of_aws(server):
             return Caller("aws", asked.get_caller_identity()["Arn"][:LONGEST])
+        if not _is_of_aws(client.meta.endpoint_url) and not _is_of_aws(server):
+            name = f"{urlsplit(server).hostname}: {asked.get_caller_identity()['Arn']}"
+            return Caller("sts", name[:LONGEST])
     return Caller("os", f"{_user()}@{socket.gethostname()}"[:LONGEST])
 
 

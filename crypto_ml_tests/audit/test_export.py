@@ -262,7 +262,11 @@ def test_the_command_makes_a_folder_and_writes_into_none_that_has_something(
 
 @pytest.mark.parametrize("excuse", ["open", "taken_in"])
 def test_no_link_in_a_folder_excuses_a_change_or_begins_the_chain_again(tmp_path: Path, excuse: str) -> None:
-    record = {"key": "receipts/answers/1.json", "sha256": "0", "written": "2026-01-01T00:00:00+00:00"}
+    record: dict[str, object] = {
+        "key": "receipts/answers/1.json",
+        "sha256": "0",
+        "written": "2026-01-01T00:00:00+00:00",
+    }
     first = {"number": 1, "format": 1, "previous": None, "at": "2026-01-01", "complete": True, "records": [record]}
     record |= {"open": excuse == "open"}
     (tmp_path / "chain").mkdir()

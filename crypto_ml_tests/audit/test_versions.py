@@ -190,7 +190,7 @@ def test_credentials_that_may_not_list_versions_verify_all_else_and_are_told_wha
         return SimpleNamespace(status_code=403), refusal
 
     store = connect(kept.store.bucket, kept.store.prefix)
-    store.client.meta.events.register("before-call.s3.ListObjectVersions", refuse)
+    store.client.meta.events.register("before-call.s3.ListObjectVersions", refuse)  # type: ignore[arg-type]
     put_back(kept, POINTER)
     found = verify(store, tolerance=AT_ONCE)
     assert (found.findings, found.versions_compared) == ((), False)

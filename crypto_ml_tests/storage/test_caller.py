@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
+import boto3
 import pytest
 
 from crypto_ml.commands.local_dagster import free_port
@@ -54,13 +55,15 @@ def test_the_user_is_whom_the_process_runs_as_whatever_a_variable_calls_it(
     assert caller(store.client) == PROCESS
 
 
-def test_aws_says_whose_the_credentials_are_and_where_it_does_not_answer_the_user_counts(
+def test_a_server_says_whose_the_credentials_are_and_where_none_answers_the_user_counts(
     store: ObjectStore, sts: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL_STS", sts)
     found = caller(store.client)
-    assert found.kind == "aws"
-    assert found.name.startswith("arn:aws:")
+    assert found.kind == "sts"
+    assert found.name.startswith("127.0.0.1: arn:aws:"), "what is not AWS is not called so"
+    of_aws = boto3.client("s3", endpoint_url="https://s3.us-east-1.amazonaws.com")
+    assert caller(of_aws) == PROCESS, "whoever promotes does not choose who says who that is"
     for nobody in (os.environ["AWS_ENDPOINT_URL_S3"], "http://127.0.0.1:9"):
         monkeypatch.setenv("AWS_ENDPOINT_URL_STS", nobody)
         assert caller(store.client) == PROCESS
