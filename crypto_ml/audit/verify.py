@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from crypto_ml.audit.notices import wrong_notices
 from crypto_ml.audit.published import Standing
 from crypto_ml.audit.verified import USUAL, Finding, NoChain, State, Tolerance, Verified, counted
 from crypto_ml.audit.versions import Versions
@@ -117,6 +118,8 @@ class _Look:
         looked = self._objects(said)
         if first is None:
             self._published(standing, waiting)
+            for key, what in wrong_notices(self._listed([PREDICTIONS]), over, self.store):
+                self.wrong_with("published", key, what)
             self._unvouched(standing)
         # what versions say is listed anew each time, and no state has it
         state = self._state(head, standing) if first is None and not self.findings else None

@@ -21,6 +21,7 @@ from crypto_ml.ledger.chain import EvidenceChain, record_of
 from crypto_ml.ledger.formats.chain_v1 import Link, Record
 from crypto_ml.ledger.receipts import SEAL, sealed
 from crypto_ml.stages.evidence_chain import extend
+from crypto_ml.stages.retraction import Decision, retract
 from crypto_ml.storage.objects import ObjectStore, StoredObject, connect, rendered
 from crypto_ml_tests.dropbox.site import until
 from crypto_ml_tests.forecasting.markets import market, model
@@ -288,10 +289,8 @@ def test_what_nothing_vouches_for_is_noticed(site: Site) -> None:
     checkpoint = "market_history/_delta_log/00000000000000000002.checkpoint.parquet"
     for key in (commit, checkpoint, "predictions/rumour_preds.csv", "forecasts/2031-01-01.csv"):
         site.store.create(key, b"{}")
-    site.store.replace(
-        "predictions/rumour_retracted.json", b"{}"
-    )  # beside what an upload was answered with, any number
-    written = site.store.head("predictions/rumour_retracted.json")
+    site.store.replace("predictions/rumour.json", b"{}")  # of no answer, any number
+    written = site.store.head("predictions/rumour.json")
     assert written is not None
 
     def one_came_later() -> bool:  # S3 has whole seconds
@@ -396,6 +395,19 @@ def test_a_receipt_of_a_delivery_that_never_was_is_noticed_and_one_that_no_outco
     found = verify(site.store, tolerance=AT_ONCE)
     assert ("extra", keys[0]) in {(one.kind, one.key) for one in found.findings}
     assert any("1 receipt that no outcome names" in note and keys[1] in note for note in found.notes)
+
+
+def test_a_notice_of_a_retraction_that_is_gone_or_that_nobody_decided_is_noticed(site: Site) -> None:
+    notice, later = "predictions/third_retracted.json", datetime.now(UTC) + timedelta(hours=3)
+    retract(Decision("uploads/third.csv", "ann", "wrong prices"), site.store, site.road.history, datetime.now(UTC))
+    site.extend()
+    assert verify(site.store, tolerance=AT_ONCE, now=later).findings == ()
+    content = site.store.read(notice)
+    site.delete(notice)
+    site.store.replace("predictions/first_retracted.json", content)
+    found = {one.key: one.what for one in verify(site.store, tolerance=AT_ONCE, now=later).findings}
+    assert set(found) == {notice, "predictions/first_retracted.json"}
+    assert "receipts/retractions/00000004.0.json" in found[notice]
 
 
 def test_what_was_given_up_may_be_answered_and_nothing_else_may_change(site: Site) -> None:
