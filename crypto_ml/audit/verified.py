@@ -35,6 +35,8 @@ class Tolerance:
 
 
 USUAL: Final = Tolerance()
+RESTORED: Final = Tolerance(longest_run=timedelta(days=36_525))
+"""Of a store that was put back from a copy: S3 says when that was, and no more."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,9 @@ class State:
     """What was verified before. head: the last link then. records: those that its chain names; links: in which one;
     times: when each link was made. objects: key → sha256, ETag and LastModified of what records vouch for. published:
     what may stand where answers are published; stood: what did, as objects. began_with, complete: up to which moment
-    the first look and the last one at everything took in what there was. first_look: the number of its last link."""
+    the first look and the last one at everything took in what there was. first_look: the number of its last link.
+    first_written: of records that were written again with the same bytes, and taken in again, when S3 says that they
+    were first."""
 
     head: Head
     records: Mapping[str, Record]
@@ -71,6 +75,7 @@ class State:
     began_with: str | None = None
     complete: str | None = None
     first_look: int = 0
+    first_written: Mapping[str, str] = field(default_factory=dict)
     format: int = STATE_FORMAT
 
     def rendered(self) -> bytes:

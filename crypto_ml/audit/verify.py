@@ -89,6 +89,7 @@ class _Look:
     links: dict[str, int] = field(default_factory=dict)
     times: dict[int, str] = field(default_factory=dict)
     first_look: int = 0
+    first_written: dict[str, str] = field(default_factory=dict)
     deliveries: int = 0
     objects: dict[str, tuple[str, str, str]] = field(default_factory=dict)
     stood: dict[str, tuple[str, str, str]] = field(default_factory=dict)
@@ -207,6 +208,7 @@ class _Look:
             self.stood = dict(self.state.stood)
             self.times = dict(self.state.times)
             self.first_look = self.state.first_look
+            self.first_written = dict(self.state.first_written)
             self.deliveries = max((number_in(key) for key in self.records if key.startswith(DELIVERIES)), default=0)
             return head
         self.state = None
@@ -260,6 +262,8 @@ class _Look:
             return
         if before is None or before.sha256 != record.sha256:
             self.links[record.key] = number
+        elif before.written != record.written:  # taken in again, as what was put back from a backup is
+            self.first_written.setdefault(record.key, before.written)
         self.records[record.key] = record
 
     def _first_link(self, since: int | datetime | None) -> int | None:
@@ -343,7 +347,8 @@ class _Look:
             record = self.records[key]
             copied = self.links[key] <= self.first_look
             for claim in one.claims:
-                if wrong := self._disagrees(claim, datetime.fromisoformat(record.written), copied=copied):
+                written = self.first_written.get(key, record.written)
+                if wrong := self._disagrees(claim, datetime.fromisoformat(written), copied=copied):
                     self.wrong_with("backdated", key, wrong)
             for vouched, sha256 in one.records.items():
                 known = self.records.get(vouched)
@@ -549,4 +554,5 @@ class _Look:
             self.began_with,
             self.complete,
             self.first_look,
+            self.first_written,
         )

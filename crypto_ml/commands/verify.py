@@ -29,8 +29,9 @@ class EvidenceWrong(Refused):
 @click.option("--full", is_flag=True, help="Read everything again, also what was found right before.")
 @click.option("--extend", "take_in", is_flag=True, help="First take in what came since the last link.")
 @click.option("--witness", is_flag=True, help="Also ask the witnesses of CRYPTO_ML_WITNESSES.")
+@click.option("--restored", is_flag=True, help="The store was put back from a copy: S3's times are those of the copy.")
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
-def command(since: str | None, full: bool, take_in: bool, witness: bool, as_json: bool) -> None:
+def command(since: str | None, *, full: bool, take_in: bool, witness: bool, restored: bool, as_json: bool) -> None:
     """Hold everything that is stored as evidence against the chain of evidence, link by link.
 
     Every link, every record it names, every object a record vouches for: there, unchanged, written when it says, and
@@ -39,7 +40,7 @@ def command(since: str | None, full: bool, take_in: bool, witness: bool, as_json
     What was found right before is not read again unless S3 says that it was written since; this machine remembers it in
     its cache.
     """
-    from crypto_ml.audit.verified import State, Tolerance, verdict
+    from crypto_ml.audit.verified import RESTORED, State, Tolerance, verdict
     from crypto_ml.audit.verify import verify
     from crypto_ml.audit.witnessed import compared
     from crypto_ml.deployment import Deployment
@@ -58,7 +59,7 @@ def command(since: str | None, full: bool, take_in: bool, witness: bool, as_json
             store,
             state=state,
             since=_since(since),
-            tolerance=Tolerance(longest_run=timedelta(seconds=settings.max_run_seconds)),
+            tolerance=RESTORED if restored else Tolerance(longest_run=timedelta(seconds=settings.max_run_seconds)),
             tell=tell,
         )
     if witness:

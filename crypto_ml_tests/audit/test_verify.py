@@ -282,6 +282,7 @@ def test_the_command_says_what_is_wrong_and_since_when_and_remembers_what_was_ri
     assert (found["kind"], found["key"], found["link"]) == ("changed", key, 1)
     assert command("--since", "2").exit_code == 0
     assert "no witness is set" in command("--witness").stderr
+    assert command("--restored").exit_code == 1
 
 
 def test_what_nothing_vouches_for_is_noticed(site: Site) -> None:
@@ -433,6 +434,15 @@ def test_bytes_written_again_are_told_and_no_fault(site: Site) -> None:
     found = verify(site.store, tolerance=AT_ONCE)
     assert found.whole
     assert "written again" in found.notes[0]
+    # and taken in again, long after it says that it was written
+    stored, content = site.store.fetch(key)
+    head, now = EvidenceChain(site.store).head(), datetime.now(UTC)
+    assert head
+    again = replace(record_of(stored, content), written=(now + timedelta(days=1)).isoformat(timespec="seconds"))
+    EvidenceChain(site.store).append(Link(head.number + 1, head.sha256, now.isoformat(), [again], deliveries=4))
+    taken_in = verify(site.store, tolerance=AT_ONCE)
+    assert taken_in.findings == ()
+    assert verify(site.store, state=taken_in.state, tolerance=AT_ONCE).findings == ()
 
 
 def test_two_who_extend_at_once_take_each_record_in_once(site: Site) -> None:
