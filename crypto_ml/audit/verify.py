@@ -520,8 +520,8 @@ class _Look:
     def _hold_against_versions(self, since: int | datetime | None) -> None:
         """What is written once was neither replaced nor deleted, as far as S3 has kept that."""
         begin: datetime | None = since if isinstance(since, datetime) else None
-        if isinstance(since, int) and since - 1 in self.times:
-            begin = datetime.fromisoformat(self.times[since - 1])
+        if isinstance(since, int) and (before := [at for number, at in self.times.items() if number < since]):
+            begin = datetime.fromisoformat(max(before))
         for place in WRITTEN_ONCE_IN:
             self._listed([place])
         for key, what in self.versions.wrong(self._is_written_once, begin):
