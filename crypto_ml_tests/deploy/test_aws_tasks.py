@@ -107,6 +107,7 @@ def image(engine: Any, ports: Ports) -> str:
     with tarfile.open(fileobj=packed, mode="w") as archive:
         for name in ("dagster.yaml", "workspace.yaml"):
             text = ports.put_into((deploy_aws.FOLDER / name).read_text(encoding="utf-8"))
+            assert name != "dagster.yaml" or "secrets_tag: null" in text
             # a task in the machine's own network has no interface of its own, by which it would be found where it is
             content = text.replace("secrets_tag: null", WHERE).encode()
             entry = tarfile.TarInfo(f"aws/{name}")
@@ -181,11 +182,15 @@ def deployed(
         }.items()
     )
     platform = ports.put_into((folder / "platform.yaml").read_text(encoding="utf-8"))
-    platform = platform.replace("          Environment:\n", f"          Environment:\n{keys}")
-    platform = platform.replace("NetworkMode: awsvpc", "NetworkMode: host")
-    platform = platform.replace("!FindInMap [Sizes, !Ref Environment, ServeTasks]", "0")  # nobody asks it here
+    for ours, here in {
+        "          Environment:\n": f"          Environment:\n{keys}",
+        "NetworkMode: awsvpc": "NetworkMode: host",
+        "TaskDefinition: !Ref ServeTask\n": "TaskDefinition: !Ref ServeTask\n      DesiredCount: 0\n",  # nobody asks it
+        '!Sub "code.crypto-ml-${Environment}.internal"': "localhost",
+    }.items():
+        assert ours in platform
+        platform = platform.replace(ours, here)
     platform = re.sub(r" +PortMappings: .*\n", "", platform)
-    platform = platform.replace('!Sub "code.crypto-ml-${Environment}.internal"', "localhost")
     (folder / "platform.yaml").write_text(platform, encoding="utf-8")
     with (
         pytest.MonkeyPatch.context() as patch,
