@@ -72,6 +72,10 @@ class Stack:
                 name, password = line.rsplit(": ", 1)[1].split(", ")
                 self.login = (name, password)
 
+    def check(self) -> None:
+        """What would keep it from coming up, or its runs from beginning, is said now and not after half an hour."""
+        self.run([str(self.folder / "check")])
+
     def up(self) -> None:
         """Put up, or replace, what has to be."""
         self.run([*self.compose, "up", "-d"])
@@ -227,6 +231,7 @@ def put_up(folder: Path, store: ObjectStore, engine: docker.DockerClient, s3: Ma
     stack = Stack(deploy, store, engine, environment)
     try:
         stack.prepare()
+        stack.check()
         stack.up()
         yield stack
     finally:

@@ -5,9 +5,14 @@ import shutil
 import socket
 import subprocess
 import sys
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
+from cryptography.x509 import CertificateBuilder, Name
 
 from crypto_ml_tests.dropbox.site import REPOSITORY
 
@@ -16,6 +21,12 @@ DIGEST = f"sha256:{'0' * 64}"
 IMAGES = ("CRYPTO_ML_IMAGE", "STACK_HEAVY_IMAGE", "STACK_DATABASE_IMAGE", "STACK_PROXY_IMAGE")
 ENGINE = '#!/bin/sh\n[ "$1" = version ]\n'
 """An engine that is there, and has no container and no volume."""
+USERS = {
+    "database_password": 10002,
+    **dict.fromkeys(("logins", "tls_certificate", "tls_key"), 10003),
+    **{f"crypto_ml/{name}": 10001 for name in ("pgpass", "serve_tokens", "aws_credentials", "alarm_urls", "witnesses")},
+}
+"""Who reads which secret in the containers (deploy/prepare)."""
 
 
 @pytest.fixture
@@ -33,6 +44,8 @@ def host(tmp_path: Path) -> Path:
     for name in ("aws_credentials", "alarm_urls", "witnesses"):
         (secrets / "crypto_ml" / name).touch()
     certificate(secrets / "tls_certificate", secrets / "tls_key")
+    for name, user in USERS.items():
+        belongs(secrets / name, user)
     with socket.socket() as one, socket.socket() as other:
         one.bind(("127.0.0.1", 0))
         other.bind(("127.0.0.1", 0))
@@ -43,6 +56,12 @@ def host(tmp_path: Path) -> Path:
     engine = [f"STACK_ENGINE_SOCKET={tmp_path / 'socket'}", f"STACK_ENGINE_GROUP={os.getgid()}"]
     (deploy / ".env").write_text("\n".join([*engine, *ports, *(f"{name}={DIGEST}" for name in IMAGES)]) + "\n")
     return tmp_path
+
+
+def belongs(secret: Path, user: int) -> None:
+    secret.chmod(0o400)
+    if os.geteuid() == 0:
+        os.chown(secret, user, -1)
 
 
 def certificate(public: Path, key: Path) -> None:
@@ -126,13 +145,38 @@ def test_an_image_that_may_be_another_one_tomorrow_is_refused(host: Path) -> Non
 
 def test_secrets_that_lack_or_do_not_belong_together_are_named(host: Path) -> None:
     secrets = host / "deploy" / "secrets"
+    (secrets / "logins").chmod(0o600)
     (secrets / "logins").write_text("")
     (line,) = said(host)
     assert line.startswith("deploy/secrets/logins is not there, or empty")
     (secrets / "logins").write_text("somebody")
+    (secrets / "tls_certificate").chmod(0o600)
     certificate(secrets / "tls_certificate", host / "another_key")
     (line,) = said(host)
     assert "is not the certificate of" in line
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="whose a file is, only root can change")
+def test_a_secret_that_its_reader_cannot_read_or_others_can_is_named(host: Path) -> None:
+    pgpass = host / "deploy" / "secrets" / "crypto_ml" / "pgpass"
+    for user, mode in ((0, 0o400), (10001, 0o644), (10001, 0o000)):
+        os.chown(pgpass, user, -1)
+        pgpass.chmod(mode)
+        (line,) = said(host)
+        assert line.startswith("deploy/secrets/crypto_ml/pgpass is to be read by the user 10001 of a container")
+
+
+def test_a_certificate_that_has_expired_is_named(host: Path) -> None:
+    secrets = host / "deploy" / "secrets"
+    key = load_pem_private_key((secrets / "tls_key").read_bytes(), None)
+    assert isinstance(key, EllipticCurvePrivateKey)
+    name, yesterday = Name([]), datetime.now(UTC) - timedelta(days=1)
+    expired = CertificateBuilder(name, name, key.public_key(), 1, yesterday - timedelta(days=90), yesterday)
+    (secrets / "tls_certificate").chmod(0o600)
+    (secrets / "tls_certificate").write_bytes(expired.sign(key, SHA256()).public_bytes(Encoding.PEM))
+    belongs(secrets / "tls_certificate", USERS["tls_certificate"])
+    (line,) = said(host)
+    assert line.startswith("deploy/secrets/tls_certificate has expired")
 
 
 def test_a_socket_that_the_daemon_may_not_use_is_named(host: Path) -> None:
