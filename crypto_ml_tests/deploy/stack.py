@@ -7,10 +7,10 @@ import shlex
 import shutil
 import signal
 import subprocess
-import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +55,7 @@ class Stack:
     environment: Mapping[str, str]
     login: tuple[str, str] = ("", "")
     token: str = ""
-    _healthy: threading.Event = field(default_factory=threading.Event)
+    _ended: dict[str, int] = field(default_factory=dict)
 
     @property
     def compose(self) -> list[str]:
@@ -101,7 +101,7 @@ class Stack:
 
     def kill(self, service: str) -> None:
         """Its main process is killed, as by the kernel that has no memory left."""
-        os.kill(int(self.container(service).attrs["State"]["Pid"]), signal.SIGKILL)
+        os.kill(self._process(service), signal.SIGKILL)
 
     def wait(self, *services: str) -> None:
         """Return once these services (all, where none is named) do what they are there for."""
@@ -163,6 +163,12 @@ class Stack:
         until(lambda: self.status(run_id) in ("SUCCESS", "FAILURE", "CANCELED"), f"{run_id} does not end", 1.0)
         return self.status(run_id)
 
+    def cancel(self, run_id: str) -> None:
+        """Cancel a run as the UI does, once it has begun; while it is being started, Dagster refuses to."""
+        until(lambda: self.status(run_id) == "STARTED", "the run does not begin", 0.5)
+        answer = self.ask(TERMINATE, id=run_id)["terminateRun"]
+        assert answer["__typename"] == "TerminateRunSuccess", answer
+
     def chosen(self, variable: str) -> str:
         """What .env has."""
         lines = (self.folder / ".env").read_text().splitlines()
@@ -183,17 +189,51 @@ class Stack:
             container.remove()
         return f"sha256:{str(made.id).removeprefix('sha256:')}"
 
+    @contextmanager
+    def another_daemon(self) -> Iterator[Any]:
+        """A second daemon beside that of the stack, just like it, as whoever forgot the first would start it."""
+        first = self.container("daemon").attrs
+        second = self.engine.containers.run(
+            first["Config"]["Image"],
+            first["Config"]["Cmd"],
+            environment=first["Config"]["Env"],
+            volumes=[
+                "crypto_ml_secrets:/run/secrets:ro",
+                f"{self.folder / 'dagster.yaml'}:/opt/crypto_ml/dagster_home/dagster.yaml:ro",
+            ],
+            network="crypto_ml_back",
+            init=True,
+            detach=True,
+        )
+        try:
+            yield second
+        finally:
+            second.remove(force=True)
+
     def power_off(self) -> None:
         """All containers end at once, without a word."""
         for service in SERVICES:
+            self._ended[service] = self._process(service)
             self.kill(service)
 
     def power_on(self) -> None:
-        """What the start of a host does: containers that are not running are started."""
+        """What the start of a host does: containers that are not running are started.
+
+        Some may be started again by the engine already. It gives up one that depends on another which is not there yet,
+        and may say for a moment that one runs whose process has ended.
+        """
+
+        def another(service: str) -> bool:
+            if self.container(service).status != "running":
+                self.container(service).start()
+            return self._process(service) not in (0, self._ended[service])
+
         for service in SERVICES:
-            container = self.container(service)
-            if container.status != "running":
-                container.start()
+            until(partial(another, service), f"{service} is not started", 0.5)
+
+    def _process(self, service: str) -> int:
+        """The number of its main process; 0 where there is none."""
+        return int(self.container(service).attrs["State"]["Pid"])
 
     def drop(self, name: str, content: bytes) -> None:
         self.store.replace(f"uploads/{name}", content)
@@ -205,9 +245,10 @@ class Stack:
         assert found is not None
         return found
 
-    def run_containers(self) -> list[Any]:
-        """The containers of heavy runs."""
-        return list(self.engine.containers.list(filters={"label": "dagster/run_id"}))
+    def run_containers(self, run_id: str = "") -> list[Any]:
+        """The containers of heavy runs, or of one; that of a run that has ended may be there a little longer."""
+        label = f"dagster/run_id={run_id}" if run_id else "dagster/run_id"
+        return list(self.engine.containers.list(filters={"label": label}))
 
 
 @contextmanager

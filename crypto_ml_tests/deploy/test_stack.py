@@ -17,7 +17,7 @@ from crypto_ml.sample import sample_upload
 from crypto_ml.storage import embedded
 from crypto_ml.storage.embedded import EmbeddedS3, ensure_bucket
 from crypto_ml.storage.objects import connect
-from crypto_ml_tests.deploy.stack import RUNS, SERVICES, TERMINATE, Stack, put_up
+from crypto_ml_tests.deploy.stack import RUNS, SERVICES, Stack, put_up
 from crypto_ml_tests.dropbox.site import until
 from crypto_ml_tests.forecasting.markets import market
 from crypto_ml_tests.stages.road import upload
@@ -121,9 +121,7 @@ def test_no_container_has_rights_that_it_does_not_need(stack: Stack) -> None:
 
 def test_a_retrain_has_a_container_of_the_image_that_can_train_and_leaves_none(stack: Stack) -> None:
     run_id = stack.launch("retrain", dagster__partition=WEEK)
-    until(stack.run_containers, "no container for the run")
-    [container] = stack.run_containers()
-    assert container.labels["dagster/run_id"] == run_id
+    until(lambda: stack.run_containers(run_id), "no container for the run")
     # scoring goes on beside it, in processes that are warm
     stack.drop("beside.csv", coins(1))
     assert stack.report("beside.csv").outcome == "PREDICTED"
@@ -133,28 +131,28 @@ def test_a_retrain_has_a_container_of_the_image_that_can_train_and_leaves_none(s
     trained = [version for version in registry.versions() if version.startswith(WEEK)]
     made_in = {registry.load(version).manifest["about"]["image"] for version in trained}
     assert made_in == {stack.chosen("STACK_HEAVY_IMAGE")}
-    until(lambda: not stack.run_containers(), "the container stays")
+    until(lambda: not stack.run_containers(run_id), "the container stays")
     logs = [one.key for one in connect(stack.store.bucket, "compute_logs").list() if run_id in one.key]
     assert logs, "what the training printed is not in S3"
 
 
 def test_a_retrain_that_is_cancelled_in_the_ui_ends_though_the_ui_has_no_way_to_it(stack: Stack) -> None:
     run_id = stack.launch("retrain", dagster__partition=WEEK)
-    until(lambda: stack.status(run_id) == "STARTED", "the run does not begin")
-    stack.ask(TERMINATE, id=run_id)
+    stack.cancel(run_id)
     assert stack.ended(run_id) == "CANCELED"
-    until(lambda: not stack.run_containers(), "the container stays")
+    until(lambda: not stack.run_containers(run_id), "the container stays")
 
 
 def test_a_retrain_whose_container_is_killed_is_noticed_and_tried_again(stack: Stack) -> None:
     run_id = stack.launch("retrain", dagster__partition=WEEK)
     until(lambda: stack.status(run_id) == "STARTED", "the run does not begin")
-    [container] = stack.run_containers()
+    [container] = stack.run_containers(run_id)
     container.kill()
     assert stack.ended(run_id) == "FAILURE"
 
     def again() -> list[str]:
-        return [one.labels["dagster/run_id"] for one in stack.run_containers()]
+        there = {one.labels["dagster/run_id"] for one in stack.run_containers()}
+        return sorted(there - {run_id})
 
     until(again, "it is not tried again")
     assert stack.ended(again()[0]) == "SUCCESS"
@@ -177,21 +175,34 @@ def test_an_upgrade_lets_what_runs_end_and_begins_the_next_with_the_new_image(st
     until(lambda: stack.status(training) == "STARTED", "the run does not begin")
     new = {"CRYPTO_ML_IMAGE": stack.later("crypto_ml:scoring"), "STACK_HEAVY_IMAGE": stack.later("crypto_ml:full")}
     stack.choose(new)
-    stack.drop("before.csv", coins(7))
+    backlog = [f"before-{number}.csv" for number in range(40)]
+    for number, name in enumerate(backlog):
+        stack.drop(name, coins(100 + number))
     stack.up()
     stack.drop("after.csv", coins(8))
     stack.wait()
-    answered_once(stack, ["before.csv", "after.csv"])
+    answered_once(stack, [*backlog, "after.csv"])
     assert stack.ended(training) == "SUCCESS", stack.said(training)[-3000:]
     assert stack.tags(training)["dagster/image"] == old
     stack.drop("later.csv", coins(9))
     receipt = str(stack.report("later.csv").document["receipt"])
     assert new["CRYPTO_ML_IMAGE"] in stack.store.read(receipt).decode()
     following = stack.launch("retrain", dagster__partition=WEEK)
-    until(stack.run_containers, "no container for the run")
+    until(lambda: stack.run_containers(following), "no container for the run")
     assert stack.tags(following)["dagster/image"] == new["STACK_HEAVY_IMAGE"]
-    stack.ask(TERMINATE, id=following)
+    stack.cancel(following)
     assert stack.ended(following) == "CANCELED"
+
+
+def test_two_daemons_by_mistake_answer_each_file_once(stack: Stack) -> None:
+    with stack.another_daemon() as second:
+        until(lambda: b"SensorDaemon" in second.logs(), "the second daemon does not begin")
+        names = [f"two-{number}.csv" for number in range(20)]
+        for number, name in enumerate(names):
+            stack.drop(name, coins(200 + number))
+        answered_once(stack, names)
+    stack.drop("one.csv", coins(220))
+    answered_once(stack, ["one.csv"])
 
 
 def test_a_backup_is_put_back_and_what_was_dropped_since_is_answered_once(stack: Stack, tmp_path: Path) -> None:
