@@ -207,6 +207,10 @@ def test_two_daemons_by_mistake_answer_each_file_once(stack: Stack) -> None:
 
 def test_a_backup_is_put_back_and_what_was_dropped_since_is_answered_once(stack: Stack, tmp_path: Path) -> None:
     file = stack.run([str(stack.folder / "backup"), str(tmp_path)]).stdout.strip()
+    cut = tmp_path / "cut.dump"
+    cut.write_bytes(Path(file).read_bytes()[:-10_000])
+    with pytest.raises(AssertionError, match="could not read from input file"):
+        stack.run([str(stack.folder / "restore"), str(cut)])
     since = stack.launch("upkeep")
     assert stack.ended(since) == "SUCCESS"
     stack.drop("since.csv", coins(5))
