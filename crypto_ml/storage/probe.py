@@ -8,8 +8,10 @@ start, on objects of its own.
 import logging
 import uuid
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from email.utils import parsedate_to_datetime
+from threading import Barrier
 from typing import Final
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -20,6 +22,9 @@ from crypto_ml.storage.objects import ObjectStore
 
 PROBES: Final = "receipts/.probe/"
 """Below it stands, for a moment, what is written and removed again to see what the store does."""
+
+RACERS: Final = 6
+"""Writers that create one object at once; on Ceph, of twelve in a bucket with versions, all won in 29 of 30 races."""
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +37,7 @@ ADVICE = (
 def probe_conditional_writes(store: ObjectStore) -> None:
     """Return if the bucket is there and writable, and conditional writes are kept; raise otherwise.
 
-    Writes one object with a random name under `PROBES` and deletes it again.
+    Writes two objects with random names under `PROBES`, one of them in a race, and deletes them again.
     Raises: StoreNotTrusted, StoreRefused, StoreUnavailable.
     """
     key = f"{PROBES}{uuid.uuid4().hex}"
@@ -52,6 +57,11 @@ def probe_conditional_writes(store: ObjectStore) -> None:
             raise StoreNotTrusted(
                 f"{store.uri('')} ignores If-Match: two promotions at once could both be told that they won; {ADVICE}."
             )
+        if (winners := _winners_of_a_race(store, f"{key}-at-once")) > 1:
+            raise StoreNotTrusted(
+                f"{store.uri('')} told {winners} of {RACERS} writers that began at once that each was the first, so "
+                f"claims would be given twice (Ceph does that in a bucket with versions: take one without); {ADVICE}."
+            )
     finally:
         _remove(store, key)
 
@@ -70,6 +80,21 @@ def _ignored(write: Callable[[], str], refusal: type[CryptoMLError]) -> bool:
     except refusal:
         return False
     return True
+
+
+def _winners_of_a_race(store: ObjectStore, key: str) -> int:
+    """How many of some writers that create the same object at once are told that they did."""
+    start = Barrier(RACERS)
+
+    def create(number: int) -> bool:
+        start.wait()
+        return _ignored(lambda: store.create(key, f"racer {number}".encode()), AlreadyExists)
+
+    try:
+        with ThreadPoolExecutor(RACERS) as pool:
+            return sum(pool.map(create, range(RACERS)))
+    finally:
+        _remove(store, key)
 
 
 def _remove(store: ObjectStore, key: str) -> None:

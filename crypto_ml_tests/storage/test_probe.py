@@ -4,14 +4,14 @@ import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
+from threading import Barrier, Thread
 from typing import ClassVar
 
 import pytest
 
 from crypto_ml.storage.failures import StoreNotTrusted, StoreRefused
 from crypto_ml.storage.objects import ObjectStore, connect
-from crypto_ml.storage.probe import probe_conditional_writes
+from crypto_ml.storage.probe import RACERS, probe_conditional_writes
 
 
 class LyingS3(BaseHTTPRequestHandler):
@@ -75,6 +75,20 @@ class CreatingOnlyOnce(LyingS3):
         return not (self.headers.get("If-None-Match") and self.path in self.objects)
 
 
+class LettingAllWinAtOnce(LyingS3):
+    """Keeps both conditions against what stood when a request came in, and not against those that came with it."""
+
+    racing = Barrier(RACERS)
+
+    def accepts(self, _body: bytes) -> bool:
+        if "If-Match" in self.headers:
+            return self.headers["If-Match"] == self.etag(self.objects[self.path])
+        free = self.path not in self.objects
+        if self.path.endswith("-at-once"):
+            self.racing.wait(timeout=30)
+        return free
+
+
 class Nameless(LyingS3):
     """Gives no ETag."""
 
@@ -106,6 +120,7 @@ def served(kind: type[LyingS3], monkeypatch: pytest.MonkeyPatch) -> Iterator[tup
         (LyingS3, "ignores If-None-Match.*claims and receipts would be overwritten.*AWS_ENDPOINT_URL_S3"),
         (RefusingAndOverwriting, "ignores If-None-Match"),
         (CreatingOnlyOnce, "ignores If-Match"),
+        (LettingAllWinAtOnce, "told 6 of 6 writers that began at once that each was the first.*Ceph does that"),
         (Nameless, "no ETag"),
     ],
 )
