@@ -61,8 +61,9 @@ class SeriesCache:
         return self._undamaged(lambda: self._reading.book(wanted, version))
 
     def at_hand(self, symbols: Collection[str], version: int) -> tuple[SeriesBook, Mapping[str, date]]:
-        """`book`, without those series for which all their rows would have to be read because their past has changed
-        since the last refresh; and of each of these a day before which it has no row. Failures as for `book`."""
+        """`book`, without those series for which all their rows would have to be read, because their past has changed
+        since the last refresh, or a long history was never refreshed; and of each of these a day before which it has no
+        row. Failures as for `book`."""
         return self._undamaged(lambda: self._reading.at_hand(sorted(set(symbols)), version))
 
     def rows(

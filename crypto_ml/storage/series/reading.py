@@ -23,7 +23,7 @@ from crypto_ml.storage.failures import ObjectMissing
 from crypto_ml.storage.history import SCHEMA, MarketHistory
 from crypto_ml.storage.objects import ObjectStore
 from crypto_ml.storage.series.added_rows import Added, AddedFile, added_by, batches_of
-from crypto_ml.storage.series.books import advanced, current_of, first_days, joined, only
+from crypto_ml.storage.series.books import EMPTY, advanced, current_of, first_days, joined, only
 from crypto_ml.storage.series.kept_objects import KeptInMemory, KeptObjects, at_once
 from crypto_ml.storage.series.manifests import (
     Book,
@@ -104,6 +104,8 @@ class SeriesReading:
     def at_hand(self, symbols: Sequence[str], version: int) -> tuple[SeriesBook, Mapping[str, date]]:
         """See `SeriesCache.at_hand`."""
         found = self._base(symbols, version)
+        if found is None and self.history.count(version) > self.sizes.tail_rows:
+            return EMPTY, self._left_out(symbols, version)
         if found is None:
             return self.anew(symbols, version), {}
         book, later, retracted = found
@@ -111,9 +113,15 @@ class SeriesReading:
 
         def left(some: Sequence[str]) -> SeriesBook:
             changed.extend(some)
-            return SeriesBook(STATE.empty_table(), ROWS_KEPT.empty_table())
+            return EMPTY
 
         return advanced(book, later, retracted, left), first_days(book, later, changed)
+
+    def _left_out(self, symbols: Sequence[str], version: int) -> Mapping[str, date]:
+        """Which of these series there are, each with the history's first day, without reading what their days were."""
+        days, known = self.history.days(version), self.history.known.of(symbols, version)
+        there = known["symbol"].filter(pc.is_valid(known["last_day"])).to_pylist()
+        return dict.fromkeys(there, days[0]) if days else {}
 
     def _base(self, symbols: Sequence[str] | None, version: int) -> tuple[SeriesBook, pa.Table, Collection[str]] | None:
         """The newest book that serves, the rows (STORED) that came since, and the uploads of which rows were void

@@ -167,7 +167,9 @@ class Market:
         for symbol, first_day in changed.items():
             counting = of_series(current, [symbol])["date"]
             assert not len(counting) or first_day <= pc.min(counting).as_py()
-            assert first_day in of_series(given, [symbol])["date"].to_pylist()
+            days_of_history = self.history.days(version)
+            assert days_of_history
+            assert first_day in {*of_series(given, [symbol])["date"].to_pylist(), days_of_history[0]}
         assert in_order(cache.rows(symbols=symbols, version=version).read_all()).equals(given)
         since, before = DAY + timedelta(days=7), DAY + timedelta(days=41)
         some = cache.rows(["date", "open"], symbols=symbols, since=since, before=before, version=version).read_all()
