@@ -111,6 +111,16 @@ def score_tables(
 _READ: Final = ("file", "symbol", "date", *PRICES, "market", "slug")
 
 
+def features_of(rows: pa.Table, bundle: ModelBundle, states: pa.Table | None) -> FloatArray:
+    """What a witness of `score_tables` is shown of a chunk, for who has its rows and the states of its series: the
+    features that its predictions are made from."""
+    columns = _with_levels(Columns.of(rows.select(_READ)), bundle)
+    starts = series_starts(_series_numbers(columns))
+    if bundle.rule is not None:
+        return Measured.of(columns, starts, np.flatnonzero(~np.asarray(rows["context"].to_numpy(), bool))).seen()
+    return _block(columns, starts, bundle, None if states is None else Seeds.of(states, bundle.statistics.columns))
+
+
 def score(
     chunks: Iterable["pd.DataFrame"], bundle: ModelBundle, recovery: Recovery, level: float = DEFAULT_LEVEL
 ) -> Iterator["pd.DataFrame"]:
@@ -188,7 +198,7 @@ def _answered(
         return _relatively_answered(predicted(measured, bundle, bundle.rule, level), measured, first, recovery)
     states = None if folded is None else folded.of(rows, starts)
     seeds = None if states is None else Seeds.of(states, bundle.statistics.columns)
-    block = feature_block(rows, starts, bundle.features, None if seeds is None else seeds.last)
+    block = _block(rows, starts, bundle, seeds)
     if see:
         see(block, states)
     prediction = _predict_changes(rows, block, starts, asked, bundle, seeds=seeds)
@@ -199,6 +209,10 @@ def _answered(
     if recovery == "cumulative":
         price = _cumulative(opens[asked], (one_step - previous)[asked], prediction.made[asked], first)
     return Answered(np.arange(len(first)) - first, price, prediction.made[asked], prediction.scaled_by[asked])
+
+
+def _block(rows: Rows, starts: IntArray, bundle: ModelBundle, seeds: Seeds | None) -> FloatArray:
+    return feature_block(rows, starts, bundle.features, None if seeds is None else seeds.last)
 
 
 def _relatively_answered(said: RelativeAnswers, measured: Measured, first: IntArray, recovery: Recovery) -> Answered:

@@ -1,18 +1,20 @@
 """A large delivery scored in parts, each some whole series of one file, and put together as if it were one piece.
 
 A part comes from the accepted rows as they are stored, by their row groups, and brings along what is predicted and what
-that was made from. Whoever puts parts together sees them in the order of the rows: so hashes go on from part to part,
-and predictions, fingerprints and receipt are those of a delivery that was scored in one piece, byte for byte.
+came from history. Whoever puts parts together has the rows themselves, and sees parts in their order: features are
+computed of both once more, which costs less than having them sent, and have to be those that the part was made from. So
+hashes go on from part to part, and predictions, fingerprints and receipt are those of a delivery that was scored in one
+piece, byte for byte.
 """
 
 import io
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import pyarrow as pa
@@ -22,12 +24,14 @@ import pyarrow.parquet as pq
 from crypto_ml.deployment import Deployment
 from crypto_ml.engine.mapping import Engine
 from crypto_ml.engine.work import Asked, Shard, Work, name_of
+from crypto_ml.errors import Blocked
 from crypto_ml.forecasting.answers import needs_quotes
+from crypto_ml.forecasting.bundle import ModelBundle
 from crypto_ml.forecasting.features import FloatArray
-from crypto_ml.forecasting.fingerprint import Witness
+from crypto_ml.forecasting.fingerprint import BlockHash, Witness
 from crypto_ml.forecasting.folded import FoldedSeries
 from crypto_ml.forecasting.progress import Tell
-from crypto_ml.forecasting.schema import OBSERVATION
+from crypto_ml.forecasting.scoring import features_of, scored_by
 from crypto_ml.forecasting.series import LookAlikes
 from crypto_ml.forecasting.sorting import PART_HELD, ROWS, RowSorter, begins_series
 from crypto_ml.forecasting.spacing import Spacing
@@ -35,14 +39,25 @@ from crypto_ml.forecasting.unit_changes import UnitChanges
 from crypto_ml.stages.scored_rows import Scoring, other_coins
 from crypto_ml.storage.objects import ObjectStore
 
-ROWS_OF_A_PART: Final = 200_000
-"""About as many rows has a part: a few seconds of work, so that a death costs no more."""
+ROWS_OF_A_PART: Final = 100_000
+"""About as many rows has a part: a second or two of work, so that a death costs no more, and who puts parts together
+begins soon."""
 
 WHAT: Final = b"what"
-SCORED, MADE_FROM, CONTEXT, STATES, NOTED = "scored", "made from", "context", "states", "noted"
+SAID, CONTEXT, STATES, NOTED = "said", "context", "states", "noted"
+
+OF_ITS_ROW: Final = frozenset({"file", "symbol", "index", "date", "val_open", "line"})
+"""What of a prediction (SCORED) stands in its row, or follows from those before it; the others are sent."""
+
+FEW_WORDS: Final = ("status", "scaled_by")
+"""Columns of a few words, which are sent as their numbers."""
 
 
 _SERIES: Final = pa.schema([ROWS.field("file"), ROWS.field("symbol")])
+
+
+class PartDiffers(Blocked):
+    """A part that was made from other features than its rows have here."""
 
 
 @dataclass(frozen=True)
@@ -130,25 +145,30 @@ def _with_evidence(rows: pa.Table, scoring: Scoring, other: Sequence[str]) -> It
         chunks = spacing.seen(changes.seen(sorter.chunk_tables()))
         for chunk in scoring.scored(chunks, folded, recorder):
             yield from recorder.taken()
-            yield _called(SCORED, chunk)
-        yield from recorder.taken()
-    noted = json.dumps({"changes": changes.noted(), "spacing": spacing.noted(), "seen": sorted(seen)})
-    yield _called(NOTED, pa.table({"noted": [noted]}))
+            yield _called(SAID, _said(chunk))
+    noted = {"changes": changes.noted(), "spacing": spacing.noted(), "seen": sorted(seen)}
+    yield _called(NOTED, pa.table({"noted": [json.dumps({**noted, "features": recorder.features.hexdigest()})]}))
+
+
+def _said(chunk: pa.Table) -> pa.Table:
+    said = chunk.select([name for name in chunk.schema.names if name not in OF_ITS_ROW])
+    for name in FEW_WORDS:
+        said = said.set_column(said.schema.get_field_index(name), name, pc.dictionary_encode(said[name]))
+    return said
 
 
 @dataclass
 class _Recorder:
-    """Keeps what a witness would see of a chunk."""
+    """Keeps what a witness would see of a chunk and who has its rows has not. features: the hash of all of them."""
 
+    features: BlockHash = field(default_factory=BlockHash)
     _tables: list[pa.Table] = field(default_factory=list)
 
     def see(self, rows: pa.Table, block: FloatArray, states: pa.Table | None = None) -> None:
         """See `fingerprint.Witness.see`."""
-        values = pa.array(np.ascontiguousarray(block).reshape(-1))
-        features = pa.FixedSizeListArray.from_arrays(values, block.shape[1])
-        self._tables.append(_called(MADE_FROM, pa.table({"file": rows["file"], "features": features})))
+        self.features.add(block)
         if pc.any(rows["context"]).as_py():
-            self._tables.append(_called(CONTEXT, rows.filter(rows["context"]).select(["file", *OBSERVATION])))
+            self._tables.append(_called(CONTEXT, rows.filter(rows["context"])))
         if states is not None:
             self._tables.append(_called(STATES, states))
 
@@ -161,34 +181,59 @@ class _Recorder:
 class Together:
     """Parts put together in the order of the rows."""
 
-    def __init__(self, series: pa.Table, bundle_coins: Any) -> None:
+    def __init__(self, series: pa.Table, bundle: ModelBundle) -> None:
         self._series = series
-        self._coins = bundle_coins
+        self._bundle = bundle
+        self._schema = scored_by(bundle)
         self._seen: set[str] = set()
         self.changes = UnitChanges()
         self.spacing = Spacing()
 
-    def take(self, tables: Iterator[pa.Table], witness: Witness) -> Iterator[pa.Table]:
-        """The predictions of a part, each chunk when the witness has seen what it is made from."""
+    def take(self, rows: pa.Table, tables: Iterator[pa.Table], witness: Witness) -> Iterator[pa.Table]:
+        """The predictions of a part, each chunk when the witness has seen what it is made from.
+
+        rows: those of the part (ROWS). Raises PartDiffers, when the last chunk has come.
+        """
         waiting: dict[str, pa.Table] = {}
+        features, rows, taken = BlockHash(), _sorted(rows), 0
         for table in tables:
             what = _what(table)
-            if what in (MADE_FROM, SCORED, NOTED) and waiting:
-                _show(waiting, witness)
-                waiting = {}
-            if what == SCORED:
-                yield table.replace_schema_metadata(None)
+            if what == SAID:
+                own = rows.slice(taken, table.num_rows)
+                taken += table.num_rows
+                features.add(self._show(own, waiting.pop(CONTEXT, None), waiting.pop(STATES, None), witness))
+                yield self._scored(own, table)
             elif what == NOTED:
                 noted = json.loads(table["noted"][0].as_py())
+                if (taken, noted["features"]) != (rows.num_rows, features.hexdigest()):
+                    raise PartDiffers(
+                        "a part was computed from other features than the same rows have in this process: look at the "
+                        "memory of both machines, delete cache/shards/, and run it again"
+                    )
                 self.changes.add(noted["changes"])
                 self.spacing.add(noted["spacing"])
                 self._seen |= set(noted["seen"])
             else:
-                waiting[what] = table
+                waiting[what] = table.replace_schema_metadata(None)
+
+    def _show(self, own: pa.Table, context: pa.Table | None, states: pa.Table | None, witness: Witness) -> FloatArray:
+        chunk = own if context is None else _sorted(own, context)
+        block = features_of(chunk, self._bundle, states)
+        witness.take(chunk["file"].to_numpy(), block, context, states)
+        return block
+
+    def _scored(self, own: pa.Table, said: pa.Table) -> pa.Table:
+        starts = np.maximum.accumulate(np.where(begins_series(own), np.arange(own.num_rows), 0))
+        columns = {name: own[name] for name in ("file", "symbol", "date", "line")}
+        columns |= {"index": pa.array(np.arange(own.num_rows) - starts), "val_open": own["open"]}
+        columns |= {name: said[name] for name in said.schema.names}
+        return pa.table(
+            [columns[name].cast(self._schema.field(name).type) for name in self._schema.names], self._schema
+        )
 
     def alike(self, directory: Path) -> LookAlikes:
         """The series that look like others, as `scored_rows.Scoring.add_earlier_rows` finds them."""
-        alike = LookAlikes(self._coins)
+        alike = LookAlikes(self._bundle.coins)
         with RowSorter(directory) as sorter:
             missing = {field.name: pa.nulls(self._series.num_rows, field.type) for field in ROWS}
             given = {"file": self._series["file"], "symbol": self._series["symbol"]}
@@ -209,23 +254,24 @@ class Together:
 def scored_parts(
     engine: Engine, work: Work, parts: Parts, accepted: Path, *, tell: Tell
 ) -> Iterator[tuple[Iterator[pa.Table], Iterator[pa.Table]]]:
-    """For each part its accepted rows, to be hashed while others are still computed, and its tables."""
+    """For each part its accepted rows as they are stored, by row groups, and its tables."""
     with pq.ParquetFile(accepted) as stored:
         for (begin, end), (_, tables) in zip(parts.groups, engine.results(work, tell=tell), strict=True):
             yield (stored.read_row_group(number) for number in range(begin, end)), tables
 
 
-def _show(waiting: Mapping[str, pa.Table], witness: Witness) -> None:
-    made_from = waiting[MADE_FROM]
-    features = made_from["features"].combine_chunks()
-    block = features.flatten().to_numpy().reshape(len(features), features.type.list_size)
-    states = waiting.get(STATES)
-    witness.take(
-        made_from["file"].to_numpy(),
-        block,
-        waiting.get(CONTEXT),
-        None if states is None else states.replace_schema_metadata(None),
-    )
+def of_a_part(groups: Sequence[pa.Table]) -> pa.Table:
+    """Row groups of accepted rows as ROWS."""
+    rows = pa.concat_tables(groups)
+    return rows.append_column("context", pa.repeat(False, rows.num_rows)).select(ROWS.names).cast(ROWS)
+
+
+def _sorted(*rows: pa.Table) -> pa.Table:
+    """Rows (ROWS) of a part or a chunk in the order in which they are scored, held in memory."""
+    with TemporaryDirectory(prefix="crypto_ml-part-") as name, RowSorter(Path(name), PART_HELD) as sorter:
+        for some in rows:
+            sorter.add(some)
+        return pa.concat_tables(sorter.batches())
 
 
 def _called(what: str, table: pa.Table) -> pa.Table:
@@ -240,8 +286,7 @@ def _stored_rows(store: ObjectStore, key: str, begin: int, end: int) -> pa.Table
     """Some row groups of stored accepted rows, as ROWS; nothing else of the object is read."""
     with pq.ParquetFile(_Stored(store, key), pre_buffer=True) as stored:
         names = [name for name in ROWS.names if name != "context"]
-        rows = stored.read_row_groups(list(range(begin, end)), columns=names)
-    return rows.append_column("context", pa.repeat(False, rows.num_rows)).select(ROWS.names).cast(ROWS)
+        return of_a_part([stored.read_row_groups(list(range(begin, end)), columns=names)])
 
 
 class _Stored(io.RawIOBase):
