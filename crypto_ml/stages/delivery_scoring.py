@@ -223,6 +223,7 @@ def _in_parts(cleaned: Cleaned, sources: Sources, stored: Path, made_from: _Made
     if parts.whole:
         log.info("delivery %s is scored in one piece: %s", cleaned.delivery, parts.whole)
         return None
+    sources.history.known.keep()  # which series there are, so that not every worker has to find out
     work = work_of(parts, sources.scoring, cleaned.accepted_key, told=f"scoring delivery {cleaned.delivery}")
 
     def put_together() -> Iterator[pa.Table]:

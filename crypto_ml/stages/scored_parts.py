@@ -9,8 +9,9 @@ piece, byte for byte.
 
 import io
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -48,6 +49,9 @@ SAID, CONTEXT, STATES, NOTED = "said", "context", "states", "noted"
 
 OF_ITS_ROW: Final = frozenset({"file", "symbol", "index", "date", "val_open", "line"})
 """What of a prediction (SCORED) stands in its row, or follows from those before it; the others are sent."""
+
+MOST_FOOTERS: Final = 4
+"""Footers of stored rows that a process keeps: a delivery has one."""
 
 FEW_WORDS: Final = ("status", "scaled_by")
 """Columns of a few words, which are sent as their numbers."""
@@ -283,19 +287,41 @@ def _what(table: pa.Table) -> str:
 
 
 def _stored_rows(store: ObjectStore, key: str, begin: int, end: int) -> pa.Table:
-    """Some row groups of stored accepted rows, as ROWS; nothing else of the object is read."""
-    with pq.ParquetFile(_Stored(store, key), pre_buffer=True) as stored:
+    """Some row groups of stored accepted rows, as ROWS; nothing else of the object is read, and that at once: a store
+    takes longer over a request than over the columns that nobody asks for."""
+    footer = _footer(store, key)
+    columns = [
+        footer.row_group(group).column(column) for group in range(begin, end) for column in range(footer.num_columns)
+    ]
+    first = min(_begins(column) for column in columns)
+    last = max(_begins(column) + column.total_compressed_size for column in columns)
+    content = memoryview(store.read_part(key, first, last - first))
+    source = _Stored(first, last, lambda at, size: content[at - first : at - first + size])
+    with pq.ParquetFile(source, metadata=footer, pre_buffer=True) as stored:
         names = [name for name in ROWS.names if name != "context"]
         return of_a_part([stored.read_row_groups(list(range(begin, end)), columns=names)])
 
 
-class _Stored(io.RawIOBase):
-    """An object that is never replaced, read where it is asked for."""
+def _begins(column: pq.ColumnChunkMetaData) -> int:
+    return int(column.dictionary_page_offset if column.has_dictionary_page else column.data_page_offset)
 
-    def __init__(self, store: ObjectStore, key: str) -> None:
-        found = store.head(key)
-        self._store, self._key, self._at = store, key, 0
-        self._size = found.size if found else len(store.read(key))  # which raises that it is missing
+
+@lru_cache(maxsize=MOST_FOOTERS)
+def _footer(store: ObjectStore, key: str) -> pq.FileMetaData:
+    """What stands behind the rows of an object that is never replaced, read once in a process."""
+    found = store.head(key)
+    size = found.size if found else len(store.read(key))  # which raises that it is missing
+    with pq.ParquetFile(_Stored(0, size, lambda at, count: store.read_part(key, at, count))) as stored:
+        return stored.metadata
+
+
+class _Stored(io.RawIOBase):
+    """Bytes from one place of an object to another, read where they are asked for. read: gives some of them, from a
+    place on."""
+
+    def __init__(self, begin: int, end: int, read: Callable[[int, int], bytes | memoryview]) -> None:
+        self._end, self._read = end, read
+        self._at = begin
 
     def readable(self) -> bool:
         return True
@@ -307,11 +333,11 @@ class _Stored(io.RawIOBase):
         return self._at
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
+        self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._end}[whence]
         return self._at
 
     def read(self, size: int = -1) -> bytes:
-        wanted = max(0, min(self._size - self._at, self._size if size is None or size < 0 else size))
-        content = self._store.read_part(self._key, self._at, wanted)
+        wanted = max(0, min(self._end - self._at, self._end if size is None or size < 0 else size))
+        content = bytes(self._read(self._at, wanted)) if wanted else b""
         self._at += len(content)
         return content
