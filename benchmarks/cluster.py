@@ -3,8 +3,9 @@ cost, what the store took.
 
 The same delivery, cleaned and remembered before, is scored in one piece by a process that has all cores and by one that
 has one, in parts in this process, and in parts on one and on two workers of one thread each; every time the same bytes
-have to come out. Workers have loaded what they need before, as those of a cluster that stays have. Where the machine
-has other work to do, processor time is what can be compared; seconds then flatter whoever has more processes.
+have to come out. Workers have loaded what they need before, as those of a cluster that stays have. What one process
+does alone, however many workers there are, is measured where all parts stand. Where the machine has other work to do,
+processor time is what can be compared; seconds then flatter whoever has more processes.
 """
 
 import argparse
@@ -14,13 +15,15 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
+
+import numpy as np
 
 from benchmarks.large_market import DAYS, FOLDER, market_file
 from benchmarks.measure import Missed
@@ -29,7 +32,9 @@ from crypto_ml.digest import sha256_of, sha256_of_file
 from crypto_ml.engine.cluster import Cluster
 from crypto_ml.engine.mapping import Engine, Machines, ThisProcess
 from crypto_ml.engine.work import function_named, made_by, name_of
-from crypto_ml.forecasting.bundle import ModelBundle
+from crypto_ml.forecasting.bundle import ModelBundle, make_bundle
+from crypto_ml.forecasting.onnx_graph import onnx_bytes, weight_shapes
+from crypto_ml.forecasting.shrinkage import shrunk_network
 from crypto_ml.ledger.deliveries import DeliveryLog, delivery_id
 from crypto_ml.ledger.registry import Champion, Registry
 from crypto_ml.settings import Settings
@@ -41,6 +46,11 @@ from crypto_ml.storage.embedded import EmbeddedS3, ensure_bucket
 from crypto_ml.storage.objects import connect
 
 SYMBOLS: Final = 5_000
+UNITS: Final = 50
+SPAWNED: Final = "distributed.nanny.pre-spawn-environ"
+MEMORY_KEPT: Final = {"MALLOC_TRIM_THRESHOLD_": 256 << 20, "MALLOC_MMAP_THRESHOLD_": 32 << 20}
+"""What docs/cluster.md says of workers: Dask has them give back every array of 64 kB or more at once."""
+
 BUCKET: Final = "cluster"
 LEAST_TIMES: Final = 1.5
 MOST_FOR_PARTS: Final = 1.25
@@ -51,16 +61,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--symbols", type=int, default=SYMBOLS, help=f"of {DAYS} days each")
     parser.add_argument("--model", type=Path, help="the folder of a bundle; model_out/ where none is given")
+    parser.add_argument("--network", action="store_true", help="a recurrent network of random weights serves, too")
     arguments = parser.parse_args()
     market = market_file(arguments.symbols)
     with TemporaryDirectory(dir=FOLDER) as folder, EmbeddedS3(Path(folder)) as server:
         os.environ.update(server.environment)
-        waiting = _waiting(market, arguments.symbols * DAYS, arguments.model)
+        waiting = _waiting(market, arguments.symbols * DAYS, arguments.model, network=arguments.network)
         store = partial(_processor_of, server.pid)
         one = _told(waiting, "one process, in one piece", partial(_scored, waiting, None), store)
         single = _told(waiting, "one process of one thread, in one piece", partial(_on_one_core, waiting), store)
         parts = _told(waiting, "one process, in parts", partial(_scored, waiting, ThisProcess()), store)
-        found = [one, single, parts]
+        alone = _told(
+            waiting, "one process, all parts stand", partial(_scored, waiting, ThisProcess()), store, stand=True
+        )
+        found = [one, single, parts, alone]
         for workers in (1, 2):
             with _cluster(workers) as (machines, of_workers):
                 scored = partial(_scored, waiting, machines)
@@ -75,7 +89,7 @@ def main() -> None:
                 )
     if len({made.digest for made in found}) > 1:
         raise SystemExit("cluster: not all give the same bytes")
-    two = found[-1]
+    two, worked = found[-1], found[-1].processor - found[-1].here
     more, times = parts.processor / one.processor, single.seconds / two.seconds
     sys.stdout.write(
         f"cluster: parts take {more:.2f} times the processor time of one piece (at most {MOST_FOR_PARTS})\n"
@@ -83,6 +97,9 @@ def main() -> None:
         f"{one.seconds / two.seconds:.2f} times as one with all cores, {found[-2].seconds / two.seconds:.2f} times as "
         f"one worker; load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores, which the store and whoever "
         "puts the parts together share\n"
+        f"cluster: of {two.processor:.1f} s of processor time {worked:.1f} s are the workers' and grow no shorter than "
+        f"{alone.here:.1f} s with more of them, which one process does alone: at most {single.here / alone.here:.1f} "
+        "times as fast\n"
     )
     if more > MOST_FOR_PARTS:
         raise Missed(f"{MOST_FOR_PARTS} times the processor time of one piece in parts")
@@ -98,7 +115,7 @@ def _cluster(workers: int) -> Iterator[tuple[Cluster, Callable[[], float]]]:
 
     with (
         # it looks at every worker's stack a hundred times a second, which is dear where a second brings little
-        config.set({"distributed.worker.profile.enabled": False}),
+        config.set({"distributed.worker.profile.enabled": False, SPAWNED: {**config.get(SPAWNED), **MEMORY_KEPT}}),
         LocalCluster(
             n_workers=workers, threads_per_worker=1, host="127.0.0.1", dashboard_address=":0", memory_limit=0
         ) as local,
@@ -122,13 +139,16 @@ class _Waiting:
     champion: Champion
 
 
-def _waiting(market: Path, rows: int, model: Path | None) -> _Waiting:
+def _waiting(market: Path, rows: int, model: Path | None, *, network: bool = False) -> _Waiting:
     ensure_bucket(connect(BUCKET).client, BUCKET)
     deployment = Deployment(Settings(bucket=BUCKET))
     store, now = deployment.store, datetime.now(UTC)
-    champion = Registry(store).champion_or_first(
-        (lambda: ModelBundle.load(model)) if model else deployment.first_bundle, now
-    )
+
+    def first() -> ModelBundle:
+        bundle = ModelBundle.load(model) if model else deployment.first_bundle()
+        return _with_network(bundle) if network else bundle
+
+    champion = Registry(store).champion_or_first(first, now)
     store.upload_file(market, "uploads/market.csv", create_only=True)
     (delivery,) = DeliveryLog(store).assign_new(now)
     began = time.perf_counter()
@@ -141,6 +161,27 @@ def _waiting(market: Path, rows: int, model: Path | None) -> _Waiting:
         f"{time.perf_counter() - cleaned_at:.1f} s; these are done in one process\n"
     )
     return _Waiting(rows, cleaned, champion)
+
+
+def _with_network(bundle: ModelBundle) -> ModelBundle:
+    """The same bundle, a network of the usual size in it that serves: what it takes does not depend on its weights."""
+    random = np.random.default_rng(0)
+    shapes = weight_shapes(UNITS, 20, 10, len(bundle.features))
+    weights = {name: np.abs(0.2 * random.normal(size=shape)).astype(np.float32) for name, shape in shapes.items()}
+    if bundle.rule is None:
+        raise SystemExit("cluster: --network is for a model with a serving rule")
+    rule = replace(bundle.rule, shrink=0.5)
+    return make_bundle(
+        label="network",
+        target=bundle.target,
+        scaler=bundle.scaler,
+        slugs=bundle.slugs,
+        network_onnx=shrunk_network(onnx_bytes(weights), rule.shrink, rule.cap),
+        weights_sha256="random",
+        about={"origin": "random numbers"},
+        documents={},
+        rule=rule,
+    )
 
 
 @dataclass(frozen=True)
@@ -160,10 +201,12 @@ def _told(
     scored: Callable[[], _Made],
     of_store: Callable[[], float],
     of_workers: Callable[[], float] | None = None,
+    *,
+    stand: bool = False,
 ) -> _Made:
-    """Score it, and say what it took."""
+    """Score it, and say what it took. stand: with the parts that stand."""
     store = connect(BUCKET)
-    for found in list(store.list("cache/shards/")):
+    for found in [] if stand else list(store.list("cache/shards/")):
         store.client.delete_object(Bucket=BUCKET, Key=store.physical(found.key))
     stored, worked = of_store(), of_workers() if of_workers else 0.0
     made = scored()
