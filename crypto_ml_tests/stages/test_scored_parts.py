@@ -24,6 +24,7 @@ from crypto_ml.engine.cluster import Cluster
 from crypto_ml.engine.mapping import Engine
 from crypto_ml.forecasting.bundle import ModelBundle, make_bundle
 from crypto_ml.forecasting.onnx_graph import onnx_bytes
+from crypto_ml.forecasting.scoring import witness_of
 from crypto_ml.forecasting.sorting import as_rows
 from crypto_ml.ledger.registry import Registry
 from crypto_ml.settings import Settings
@@ -32,7 +33,10 @@ from crypto_ml.stages.cleaned_features import ACCEPTED_SCHEMA, Cleaned, CleanedF
 from crypto_ml.stages.delivery_scoring import PREDICTED_PARQUET, Scored, Sources, score_delivery
 from crypto_ml.stages.rescoring import Asked, period, rescore
 from crypto_ml.stages.scaler import choose
+from crypto_ml.stages.scored_rows import Scoring
 from crypto_ml.storage.objects import ObjectStore
+from crypto_ml.storage.series.cache import SeriesCache
+from crypto_ml.storage.series.reading import Sizes
 from crypto_ml_tests.forecasting.markets import FIRST_DAY, market, relative_model, statistics
 from crypto_ml_tests.forecasting.networks import random_weights
 from crypto_ml_tests.stages.road import NOW, Road, upload
@@ -137,6 +141,7 @@ def bundle_named(which: str) -> ModelBundle:
     group=st.integers(5, 60),
     workers=st.sampled_from([0, *WORKERS]),
     cumulative=st.booleans(),
+    refreshed=st.booleans(),
 )
 def test_a_delivery_in_parts_is_the_delivery_in_one_piece_to_the_last_byte(
     *,
@@ -148,10 +153,12 @@ def test_a_delivery_in_parts_is_the_delivery_in_one_piece_to_the_last_byte(
     group: int,
     workers: int,
     cumulative: bool,
+    refreshed: bool,
 ) -> None:
     bundle = bundle_named(which)
     Registry(known.store).add(bundle)
     deployment = Deployment(Settings(recovery="cumulative" if cumulative else "one_step"), store=known.store)
+    unread = SeriesCache(known.store, known.history, sizes=Sizes(tail_rows=0))  # as of a long history, never refreshed
     with TemporaryDirectory() as name, pytest.MonkeyPatch.context() as patch:
         patch.setattr(scored_parts, "ROWS_OF_A_PART", rows)
         made = []
@@ -177,12 +184,37 @@ def test_a_delivery_in_parts_is_the_delivery_in_one_piece_to_the_last_byte(
                 known.serving(),
                 deployment.settings,
                 "run",
-                series=deployment.series,
+                series=deployment.series if in_parts or refreshed else unread,
                 engine=Engine(deployment, clusters[workers - 1] if workers else None) if in_parts else None,
             )
             answers = {number: f"00000002-{number}" for number in range(len(files))}
             made.append(content(score_delivery(cleaned, answers, sources, directory), directory))
     assert made[0] == made[1]
+
+
+def test_a_part_that_was_made_from_other_features_than_its_rows_have_is_refused(known: Road, tmp_path: Path) -> None:
+    bundle = relative_model()
+    Registry(known.store).add(bundle)
+    rows = market({"BTC": 30, "ZZZ": 25}, 5)
+    stored([rows], tmp_path / "accepted.parquet", 10)
+    known.store.create_or_same("raw/accepted-of-a-part", (tmp_path / "accepted.parquet").read_bytes())
+    deployment = Deployment(Settings(), store=known.store)
+    scoring = Scoring(bundle, known.history, known.history.version(), deployment.series, "one_step", 0.9)
+    parts = scored_parts.cut(tmp_path / "accepted.parquet", scoring)
+    work = scored_parts.work_of(parts, scoring, "raw/accepted-of-a-part", told="work")
+    (shard,) = work.shards
+    tables = list(scored_parts.score_part(work.asked, shard.asked, deployment))
+
+    def taken(rows: pd.DataFrame) -> int:
+        together = scored_parts.Together(parts.series, bundle)
+        chunks = together.take(as_rows(rows, file=0), iter(tables), witness_of(bundle))
+        return sum(chunk.num_rows for chunk in chunks)
+
+    assert taken(rows) == len(rows)
+    with pytest.raises(scored_parts.PartDiffers, match="other features"):
+        taken(rows.assign(high=rows["high"] * 1.0000001))
+    with pytest.raises(scored_parts.PartDiffers):
+        taken(pd.concat([rows, market({"ZZZZ": 2}, 5)]))
 
 
 def test_a_large_upload_has_the_same_answer_receipt_and_replay_whoever_scored_it(
