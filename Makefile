@@ -52,8 +52,9 @@ demo: $(if $(wildcard .venv/.made),venv,.venv/.demo) ## start everything, drop a
 dev: venv ## Dagster for everyday work, on the S3 that the AWS variables lead to (PORT=n: the UI's port)
 	@.venv/bin/crypto-ml dev $(if $(PORT),--port $(PORT))
 
+# three processes for two cores: a third of what they do is waiting
 test: venv ## the whole test suite
-	@$(PYTHON) -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
+	@$(PYTHON) -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder
 
 faults: venv ## kill daemons, workers and the store in the middle of a delivery, fill a disk
 	@$(PYTHON) -m pytest -q -m faults crypto_ml_tests/dropbox crypto_ml_tests/engine

@@ -3,7 +3,7 @@ with a long one while the others have nothing to do.
 
 How long each took is in `seconds.json`, which is made anew from a report of the whole suite:
 
-    python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder --junitxml=report.xml
+    python -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder --junitxml=report.xml
     python -m crypto_ml_tests.longest_first report.xml
 """
 
