@@ -1,5 +1,6 @@
 """What every test may ask for: a real S3 over HTTP, a store and a Dagster of its own on it, the shared real data."""
 
+import gc
 import os
 import uuid
 from collections.abc import Iterator
@@ -24,6 +25,9 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 # child processes of the tests start several times faster with byte code
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+# looking for garbage among all that Dagster and TensorFlow have loaded took a twelfth of the suite
+gc.set_threshold(100_000, 50, 50)
 
 # as in the product's own processes; no test reads what a Dagster recorded before a power cut
 write_at_once()

@@ -11,6 +11,8 @@ import tempfile
 from datetime import date
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.csv as pa_csv
 import pytest
 from click.testing import CliRunner, Result
 
@@ -165,7 +167,8 @@ def test_a_missing_first_model_says_what_to_do(upload: Path, tmp_path: Path, mon
 
 def test_told_to_end_it_leaves_the_old_output_and_nothing_else(tmp_path: Path) -> None:
     upload, out = tmp_path / "long.csv", tmp_path / "out.csv"
-    simulate_market(300, 2_000, 7, date(2015, 1, 1)).to_csv(upload, index=False)  # seconds, wherever it is interrupted
+    market = pa.Table.from_pandas(simulate_market(900, 2_000, 7, date(2015, 1, 1)), preserve_index=False)
+    pa_csv.write_csv(market, upload)  # seconds of work, so that it is interrupted before it ends
     out.write_text("before")
     with subprocess.Popen([*SCORE, upload, "-o", out], stderr=subprocess.PIPE, text=True) as process:
         until(lambda: process.poll() is not None or list(tmp_path.glob(".out.csv.*.part")), "nothing is written", 0.005)
