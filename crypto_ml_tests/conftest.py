@@ -27,7 +27,7 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 # looking for garbage among all that Dagster and TensorFlow have loaded took a twelfth of the suite
-gc.set_threshold(100_000, 50, 50)
+gc.set_threshold(20_000, 10, 20)
 
 # as in the product's own processes; no test reads what a Dagster recorded before a power cut
 write_at_once()

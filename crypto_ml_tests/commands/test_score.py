@@ -4,7 +4,6 @@ import csv
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
 import tempfile
@@ -25,7 +24,6 @@ from crypto_ml.ledger.registry import Registry
 from crypto_ml.model_out import first_bundle
 from crypto_ml.sample import sample_upload
 from crypto_ml.storage.objects import ObjectStore
-from crypto_ml_tests.dropbox.site import until
 from crypto_ml_tests.forecasting.markets import model
 
 
@@ -165,17 +163,28 @@ def test_a_missing_first_model_says_what_to_do(upload: Path, tmp_path: Path, mon
     assert "make model" in result.stderr
 
 
+# in a process of its own: this one may be busy looking for garbage just while the other writes
+TOLD_TO_END = """
+import glob, subprocess, sys, time
+_, begun, *command = sys.argv
+process = subprocess.Popen(command)
+while process.poll() is None and not glob.glob(begun, include_hidden=True):
+    time.sleep(0.005)
+print("begun" if process.poll() is None else "over", end=", ")
+process.terminate()
+print("ended with", process.wait())
+"""
+
+
 def test_told_to_end_it_leaves_the_old_output_and_nothing_else(tmp_path: Path) -> None:
     upload, out = tmp_path / "long.csv", tmp_path / "out.csv"
-    market = pa.Table.from_pandas(simulate_market(900, 2_000, 7, date(2015, 1, 1)), preserve_index=False)
+    market = pa.Table.from_pandas(simulate_market(600, 2_000, 7, date(2015, 1, 1)), preserve_index=False)
     pa_csv.write_csv(market, upload)  # seconds of work, so that it is interrupted before it ends
     out.write_text("before")
-    with subprocess.Popen([*SCORE, upload, "-o", out], stderr=subprocess.PIPE, text=True) as process:
-        until(lambda: process.poll() is not None or list(tmp_path.glob(".out.csv.*.part")), "nothing is written", 0.005)
-        process.send_signal(signal.SIGTERM)
-        _, said = process.communicate()
-    assert process.returncode == 1
-    assert said.strip() == "Aborted!"
+    command = [sys.executable, "-c", TOLD_TO_END, tmp_path / ".out.csv.*.part", *SCORE, upload, "-o", out]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.stdout == "begun, ended with 1\n"
+    assert done.stderr.strip() == "Aborted!"
     assert out.read_text() == "before"
     assert set(tmp_path.iterdir()) == {upload, out}
 
