@@ -25,8 +25,8 @@ from crypto_ml.audit.evidence import Evidence
 from crypto_ml.audit.forecast_evidence import ForecastEvidence
 from crypto_ml.audit.forecast_trace import CHANGED, DELETED, ForecastTrace
 from crypto_ml.audit.replay import published_stands
+from crypto_ml.audit.tolerance import USUAL
 from crypto_ml.audit.trace import EarlierRow, Line, Trace
-from crypto_ml.audit.verified import USUAL
 from crypto_ml.digest import sha256_of
 from crypto_ml.errors import Refused
 from crypto_ml.forecasting.ahead import ahead

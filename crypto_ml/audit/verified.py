@@ -6,7 +6,7 @@ Belongs here: findings, verdict and state. Does not belong here: how they are co
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, Final
 
 from crypto_ml.audit.published import Stands
@@ -19,24 +19,6 @@ from crypto_ml.ledger.formats.reading import RecordDamaged, read_record
 
 STATE_FORMAT: Final = 2
 """Since 0.7.1, where it knows the order of forecasts; what an earlier release kept is not used."""
-
-
-@dataclass(frozen=True)
-class Tolerance:
-    """How far times may be apart, and why.
-
-    clocks: of whoever writes a record, and of the store. longest_run: between what a run says of the time and what it
-    writes. late: how much later than its LastModified an object may come to be listed (see `evidence_chain.LATE`).
-    """
-
-    clocks: timedelta = timedelta(minutes=15)
-    longest_run: timedelta = timedelta(hours=2)
-    late: timedelta = timedelta(hours=1)
-
-
-USUAL: Final = Tolerance()
-RESTORED: Final = Tolerance(longest_run=timedelta(days=36_525))
-"""Of a store that was put back from a copy: S3 says when that was, and no more."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +36,24 @@ class Finding:
         of = f" of {self.since}" if self.since else ""
         since = f" (link {self.link}{of})" if self.link is not None else ""
         return f"{self.kind}: {self.key}: {self.what}{since}"
+
+
+class Findings:
+    """What is wrong, in the order in which it was found. keys: all that something is wrong with. links, times: those of
+    the chain as far as it was walked, by which a finding tells since when."""
+
+    def __init__(self, links: Mapping[str, int], times: Mapping[int, str]) -> None:
+        self.found: list[Finding] = []
+        self.keys: set[str] = set()
+        self._links = links
+        self._times = times
+
+    def add(self, kind: str, key: str, what: str, link: int | None = None) -> None:
+        """Note something that is wrong. link: the number of the one that vouches for how it was, where it is another
+        than the first that named the record."""
+        number = link if link is not None else self._links.get(key)
+        self.keys.add(key)
+        self.found.append(Finding(kind, key, what, number, self._times.get(number) if number else None))
 
 
 @dataclass(frozen=True)
@@ -90,6 +90,10 @@ class State:
         except (ValueError, RecordDamaged):
             return None
         return found if found.format == STATE_FORMAT else None
+
+
+NOTHING: Final = State(Head(0, "", ""), {}, {}, {}, {}, {}, {})
+"""What was verified of a store before the first look."""
 
 
 @dataclass(frozen=True)

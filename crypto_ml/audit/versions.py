@@ -2,8 +2,8 @@
 
 Who replaces an object and puts the first bytes back, or deletes it and writes it again, leaves that behind, and no hash
 tells it. One listing has both, what there is now and what there was, so that looking at versions costs no request more.
-What belongs here: what a listing says of versions, and which of it cannot be. What else stands where, and why, is in
-`verify`.
+What belongs here: what a listing says of versions, and which of it cannot be. What is written once, and what else is
+listed, is in `listing`.
 """
 
 from collections.abc import Callable, Iterator

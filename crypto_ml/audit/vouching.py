@@ -1,7 +1,7 @@
 """What a stored record says: of its own time, of the hashes of other objects, of answers, and of what was published.
 
 Belongs here: each kind of record read for that, in whichever format. Does not belong here: whether it is true, which
-`verify` decides.
+`agreement` holds, and `vouched` of the bytes of objects.
 """
 
 import json

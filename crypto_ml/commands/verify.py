@@ -40,7 +40,8 @@ def command(since: str | None, *, full: bool, take_in: bool, witness: bool, rest
     What was found right before is not read again unless S3 says that it was written since; this machine remembers it in
     its cache.
     """
-    from crypto_ml.audit.verified import RESTORED, State, Tolerance, verdict
+    from crypto_ml.audit.tolerance import RESTORED, Tolerance
+    from crypto_ml.audit.verified import State, verdict
     from crypto_ml.audit.verify import verify
     from crypto_ml.audit.witnessed import compared
     from crypto_ml.deployment import Deployment

@@ -1,7 +1,7 @@
 """The state of the code behind a stage, as a hash over the sources it is made of.
 
-A stage's sources are its own module and every module of the package's `stages` and `forecasting` rooms that it imports,
-directly or not, and those of the history, which decide what rows it reads.
+A stage's sources are its own module and every module of the package's `stages`, `forecasting` and `audit` rooms that it
+imports, directly or not, and those of the history, which decide what rows it reads.
 Editing one of them changes the code version of exactly the stages that use it.
 """
 
@@ -14,7 +14,7 @@ from typing import Final
 
 from crypto_ml.digest import sha256_of
 
-ROOMS: Final = ("crypto_ml.forecasting.", "crypto_ml.stages.")
+ROOMS: Final = ("crypto_ml.forecasting.", "crypto_ml.stages.", "crypto_ml.audit.")
 STORAGE: Final = ("crypto_ml.storage.history", "crypto_ml.storage.outofcore")
 """What of the storage room decides which rows are read."""
 

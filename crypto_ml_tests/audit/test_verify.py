@@ -13,7 +13,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from crypto_ml.audit import held
-from crypto_ml.audit.verified import Finding, State, Tolerance, Verified
+from crypto_ml.audit.tolerance import Tolerance
+from crypto_ml.audit.verified import Finding, State, Verified
 from crypto_ml.audit.verify import verify
 from crypto_ml.cli import main
 from crypto_ml.digest import sha256_of

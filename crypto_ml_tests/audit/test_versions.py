@@ -10,7 +10,8 @@ from uuid import uuid4
 import pytest
 
 from crypto_ml.audit.held import Links
-from crypto_ml.audit.verified import Finding, Tolerance, Verified
+from crypto_ml.audit.tolerance import Tolerance
+from crypto_ml.audit.verified import Finding, Verified
 from crypto_ml.audit.verify import verify
 from crypto_ml.ledger.chain import EvidenceChain
 from crypto_ml.stages.evidence_chain import extend

@@ -9,8 +9,8 @@ import pytest
 from crypto_ml.audit import forecast_replay, forecast_trace
 from crypto_ml.audit.references import Reference, resolve
 from crypto_ml.audit.replay import replay
+from crypto_ml.audit.tolerance import RESTORED
 from crypto_ml.audit.trace import trace
-from crypto_ml.audit.verified import RESTORED
 from crypto_ml.audit.verify import verify
 from crypto_ml.ledger.registry import Registry
 from crypto_ml.sample import sample_upload

@@ -15,7 +15,8 @@ STAGES = ("raw_uploads", "cleaned_features", "market_history", "predictions", "d
 SCRIPT = f"""
 import json
 from crypto_ml.ledger.code import code_version
-print(json.dumps({{name: code_version(f"crypto_ml.stages.{{name}}") for name in {STAGES}}}))
+modules = {{name: f"crypto_ml.stages.{{name}}" for name in {STAGES}}} | {{"verify": "crypto_ml.audit.verify"}}
+print(json.dumps({{name: code_version(module) for name, module in modules.items()}}))
 """
 
 
@@ -41,14 +42,25 @@ def versions(package: Path) -> dict[str, str]:
     return found
 
 
+def edited(module: str, package: Path) -> dict[str, str]:
+    """The versions once a module was edited, which is undone."""
+    path = package / f"{module}.py"
+    source = path.read_text(encoding="utf-8")
+    path.write_text(source + "\n# edited\n", encoding="utf-8")
+    try:
+        return versions(package)
+    finally:
+        path.write_text(source, encoding="utf-8")
+
+
 @pytest.fixture(scope="module")
 def before(package: Path) -> dict[str, str]:
     return versions(package)
 
 
 def test_each_stage_has_a_version_of_its_own(before: dict[str, str]) -> None:
-    assert set(before) == set(STAGES)
-    assert len(set(before.values())) == len(STAGES)
+    assert set(before) == {*STAGES, "verify"}
+    assert len(set(before.values())) == len(STAGES) + 1
     assert {len(version) for version in before.values()} == {12}
 
 
@@ -71,11 +83,10 @@ def test_each_stage_has_a_version_of_its_own(before: dict[str, str]) -> None:
 def test_an_edit_changes_the_version_of_the_stages_that_use_the_module_and_of_no_other(
     module: str, stages: set[str], package: Path, before: dict[str, str]
 ) -> None:
-    path = package / f"{module}.py"
-    source = path.read_text(encoding="utf-8")
-    path.write_text(source + "\n# edited\n", encoding="utf-8")
-    try:
-        after = versions(package)
-    finally:
-        path.write_text(source, encoding="utf-8")
+    after = edited(module, package)
     assert {name for name in STAGES if after[name] != before[name]} == stages
+
+
+def test_an_edit_of_a_rule_of_verification_changes_its_version_alone(package: Path, before: dict[str, str]) -> None:
+    after = edited("audit/walk", package)
+    assert {name for name in before if after[name] != before[name]} == {"verify"}

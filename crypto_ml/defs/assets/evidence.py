@@ -97,7 +97,8 @@ def evidence_chain(context: dg.AssetExecutionContext, platform: Platform) -> dg.
 )
 def evidence_verified(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult:
     """The whole record held against the chain of evidence and its witnesses: what is wrong, and since when."""
-    from crypto_ml.audit.verified import Tolerance, conditions, verdict
+    from crypto_ml.audit.tolerance import Tolerance
+    from crypto_ml.audit.verified import conditions, verdict
     from crypto_ml.audit.verify import verify
     from crypto_ml.audit.witnessed import compared
     from crypto_ml.digest import sha256_of
