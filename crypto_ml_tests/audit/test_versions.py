@@ -10,7 +10,6 @@ from uuid import uuid4
 import pytest
 
 from crypto_ml.audit.held import Links
-from crypto_ml.audit.tolerance import Tolerance
 from crypto_ml.audit.verified import Finding, Verified
 from crypto_ml.audit.verify import verify
 from crypto_ml.ledger.chain import EvidenceChain
@@ -18,11 +17,10 @@ from crypto_ml.stages.evidence_chain import extend
 from crypto_ml.storage.embedded import ensure_bucket
 from crypto_ml.storage.objects import ObjectStore, connect, rendered
 from crypto_ml.storage.probe import probe_conditional_writes
-from crypto_ml_tests.forecasting.markets import market, model
+from crypto_ml_tests.audit.verified_site import AT_ONCE, first_answered, promote_another
 from crypto_ml_tests.stages.forecasts import forecast_now
 from crypto_ml_tests.stages.road import Road, upload
 
-AT_ONCE = Tolerance(late=timedelta(0))
 POINTER = "models/champion/dev/00000002.json"
 GAVE_WAY = "receipts/answered/00000003.json"
 
@@ -59,16 +57,11 @@ def whole(bucket: str) -> Kept:
     ensure_bucket(store.client, name)
     store.client.put_bucket_versioning(Bucket=name, VersioningConfiguration={"Status": "Enabled"})
     probe_conditional_writes(store)
-    road = Road(store, now=datetime.now(UTC))
-    rows = market({"BTC": 12, "NEW": 14})
-    road.drop(first=upload(rows[rows["date"] < "2018-01-10"]), bad=b"not,a,market\n")
-    road.answer_new()
+    road, rows = first_answered(store)
     road.drop(first=upload(rows[rows["date"] == "2018-01-10"]))
     road.answer_new()
     extend(store, datetime.now(UTC))
-    other = model("change", label="other")
-    road.registry.add(other)
-    road.registry.promote(other.version, by="ann", why="better", at=datetime.now(UTC))
+    promote_another(road)
     road.drop(second=upload(rows[rows["date"] == "2018-01-11"]))
     (delivery,) = road.assign()
     given_up = {"uploads/second.csv": {"outcome": "REJECTED", "answer_id": None, "reason": "", "retry": 0}}
