@@ -27,6 +27,7 @@ from crypto_ml.audit.forecast_trace import CHANGED, DELETED, ForecastTrace
 from crypto_ml.audit.replay import published_stands
 from crypto_ml.audit.tolerance import USUAL
 from crypto_ml.audit.trace import EarlierRow, Line, Trace
+from crypto_ml.audit.vouching import Claim
 from crypto_ml.digest import sha256_of
 from crypto_ml.errors import Refused
 from crypto_ml.forecasting.ahead import ahead
@@ -57,6 +58,16 @@ MOST_ROWS: Final = 200_000
 MOST_BYTES: Final = 64 << 20
 """Of a published file in which a row is looked up."""
 
+FEW: Final = 4
+"""Links that are read one after the other, before many are at once."""
+
+OF_A_DELIVERY: Final = re.compile(rf"(?:{ANSWERS}|{APPENDS})(\d{{8}})[-/]")
+OF_A_REQUEST: Final = re.compile(rf"{REQUESTS}(\d{{18}})\.zip")
+OF_A_DAY: Final = re.compile(rf"{FORECAST_RECEIPTS}(\d{{4}}-\d\d-\d\d)-")
+"""Keys of records that say when they can have come first."""
+
+OTHER_ROWS: Final = "the earlier rows that are read now are not those that the receipt has the hash of"
+
 
 @dataclass(frozen=True)
 class Held:
@@ -66,18 +77,13 @@ class Held:
     why: str
 
 
-class EvidenceAltered(Refused):
-    """A trace of which some part is not what was recorded."""
-
-
-FEW: Final = 4
-OF_A_DELIVERY: Final = re.compile(rf"(?:{ANSWERS}|{APPENDS})(\d{{8}})[-/]")
-OF_A_REQUEST: Final = re.compile(rf"{REQUESTS}(\d{{18}})\.zip")
-OF_A_DAY: Final = re.compile(rf"{FORECAST_RECEIPTS}(\d{{4}}-\d\d-\d\d)-")
-
 Holding = Mapping[str, Held]
 """By the parts of a trace: `receipt`, `upload`, `rows`, `model`, `approval`, `published`, and of one row `number` and
 `earlier_rows`, and `retraction` where there is one."""
+
+
+class EvidenceAltered(Refused):
+    """A trace of which some part is not what was recorded."""
 
 
 def document(holding: Holding) -> dict[str, Any]:
@@ -121,7 +127,7 @@ class Links:
         found = self._store.head(key)
         if found is None:
             return Held("ALTERED", f"{self._store.uri(key)} is gone")
-        if len(versions := list(self._store_versions(key))) > 1:
+        if len(versions := list(self._versions_of(key))) > 1:
             times = ", ".join(moment(one.last_modified) for one in versions)
             return Held("ALTERED", f"{self._store.uri(key)} is written once, and S3 has versions of {times}")
         begin = self._begin(key, min([found.last_modified, *([datetime.fromisoformat(claimed)] if claimed else [])]))
@@ -167,18 +173,15 @@ class Links:
     def _at(self, number: int) -> str:
         return self._link(self._listed[number])[0].at
 
-    def _store_versions(self, key: str) -> Iterator[StoredVersion]:
+    def _versions_of(self, key: str) -> Iterator[StoredVersion]:
         """What S3 has kept of a record, where it keeps that and says so."""
         with suppress(VersionsNotListed):
             yield from (one for one in self._store.versions(key) if one.key == key)
 
     def _of_no_link(self, key: str, found: StoredObject, claimed: str | None) -> Held:
         written = moment(found.last_modified)
-        if claimed and self._listed:
-            at = datetime.fromisoformat(claimed)
-            longest = USUAL.clocks + USUAL.longest_run
-            if at > found.last_modified + USUAL.clocks or at < found.last_modified - longest:
-                return Held("ALTERED", f"it says that it is of {claimed}, and S3 that it was written {written}")
+        if claimed and self._listed and USUAL.refuted(Claim("it is", claimed), found.last_modified):
+            return Held("ALTERED", f"it says that it is of {claimed}, and S3 that it was written {written}")
         return Held("nothing", f"no link names {self._store.uri(key)} yet; S3 says that it was written {written}")
 
     def _link(self, listed: StoredObject) -> tuple[Link, str]:
@@ -320,9 +323,6 @@ def _rows_stand(evidence: Evidence) -> None:
         raise Differs("cleaned_features", "the accepted rows are not those that the receipt has the hash of")
     if made.earlier_rows != receipt.fingerprints.earlier_rows:
         raise Differs("market_history", f"{OTHER_ROWS}: `crypto-ml replay` says where")
-
-
-OTHER_ROWS: Final = "the earlier rows that are read now are not those that the receipt has the hash of"
 
 
 def _forecast_rows_stand(receipt: ForecastReceipt, store: ObjectStore) -> None:
