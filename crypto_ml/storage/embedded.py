@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 LOOPBACK: Final = "127.0.0.1"
+
 AS_S3: Final = (
     "--no-server-header",
     "--no-date-header",
@@ -36,6 +37,7 @@ AS_S3: Final = (
 )
 """Headers and patience of the server that ministack starts by itself, whose protocol in Python takes half as much again
 of the processor for a request."""
+
 LONGEST_START: Final = 60.0
 """Seconds the server may take to answer; half a second is usual."""
 LONGEST_STOP: Final = 10.0
