@@ -1,8 +1,7 @@
 """Objects read for their hashes, many at once.
 
 Belongs here: reading, told and counted. Does not belong here: which objects, and what their hashes have to be
-(`vouched`, `published`). Records are read where they are held against the chain (`recorded`), because of them every
-word counts.
+(`vouched`, `published`). Records are read where they are held against the chain (`recorded`), for what they say.
 """
 
 import hashlib

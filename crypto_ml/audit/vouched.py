@@ -29,8 +29,8 @@ objects behind, such as data files that no commit names."""
 
 
 class Vouched:
-    """The objects that records vouch for. right: key → sha256, ETag and LastModified of those that were read and are,
-    in this look or before."""
+    """The objects that records vouch for. right: key → sha256, ETag and LastModified of those that were read, in this
+    look or before, and have the hash that they have to have."""
 
     def __init__(
         self, right: Mapping[str, tuple[str, str, str]], listing: Listing, chained: Chained, findings: Findings
