@@ -95,25 +95,37 @@ class Nursery:
     def _pipes(self) -> list[Connection]:
         return [*([self.parent] if self.parent else []), *(worker.pipe for worker in self._workers.values())]
 
+    @property
+    def _opening(self) -> bool:
+        return any(not worker.ready for worker in self._waiting)
+
+    @property
+    def _wanted(self) -> int:
+        """How many should wait: beside a run one, and none beside as many as would wait otherwise, as to make one takes
+        a core for a second."""
+        return int(len(self._running) < self.spares) if self._running else self.spares
+
     def _patience(self) -> float | None:
-        waiting = self._waiting
-        if self.parent is None or (waiting and self._running):
+        """Seconds until something is to be done though nobody says anything; None where nothing is."""
+        if self.parent is None or self._opening:
             return None
         now = time.monotonic()
-        if len(waiting) < self.spares:
+        if len(self._waiting) < self._wanted:
             return max(0.0, self._not_before - now)
-        return max(0.0, min(worker.born for worker in waiting) + LONGEST_IDLE - now)
+        if self._running or not self._waiting:
+            return None
+        return max(0.0, min(worker.born for worker in self._waiting) + LONGEST_IDLE - now)
 
     def _refill(self) -> None:
-        """Fork what is missing: beside a run only where nobody waits any more, so that it has the processors."""
-        if self.parent is None:
+        """Fork what is missing, one after the other, and replace who has waited for too long."""
+        if self.parent is None or self._opening:
             return
         now = time.monotonic()
-        ready = [worker for worker in self._waiting if worker.ready]
-        if len(ready) > 1 and (oldest := min(ready, key=lambda one: one.born)).born + LONGEST_IDLE < now:
-            self._dismiss(oldest)
-        wanted = 1 if self._running else self.spares
-        while len(self._waiting) < wanted and now >= self._not_before:
+        if not self._running and self._waiting:
+            oldest = min(self._waiting, key=lambda one: one.born)
+            if oldest.born + LONGEST_IDLE <= now:
+                self._dismiss(oldest)
+        if len(self._waiting) < self._wanted and now >= self._not_before:
             self._fork()
 
     def _fork(self) -> _Worker:
@@ -140,7 +152,8 @@ class Nursery:
                 if stamp(self.module) != self.code:
                     self._say(changed=True)
                     return
-                chosen = min(self._waiting, key=lambda one: (not one.ready, one.born), default=None) or self._fork()
+                # who opened last knows most of what came last
+                chosen = max(self._waiting, key=lambda one: (one.ready, one.born), default=None) or self._fork()
                 chosen.run_id = run_id
                 self._say(worker=Process.of(chosen.pid).tag)
             case {"begin": str(run_id)}:
