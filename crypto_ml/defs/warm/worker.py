@@ -45,6 +45,9 @@ ATTRIBUTE: Final = "defs"
 MOST_ROWS: Final = 1_000_000
 """Of a history with more rows only that is read of its series which the upkeep has kept."""
 
+MOST_SERIES: Final = 1_000
+"""So many of them are held in memory by a process that waits."""
+
 OURS: Final = "crypto_ml."
 """What a code location is called that opens a deployment of ours."""
 
@@ -109,6 +112,8 @@ def open_ahead(instance: dg.DagsterInstance) -> Iterator[str]:
             few = deployment.history.count(version) <= MOST_ROWS
             deployment.history.slugs(None if few else (), version)
             yield "which coin each symbol is"
+            deployment.series.at_hand(list(bundle.coins)[:MOST_SERIES], version)
+            yield "the last rows of the series that the model knows"
         _rehearse(bundle, settings)
     except Exception as error:  # noqa: BLE001 - whatever it is, the run will meet it as well
         log.warning("a process for runs could not open everything ahead: %s", error)
