@@ -98,6 +98,7 @@ def counted(store: ObjectStore) -> Iterator[Counter[str]]:
 
     with (
         patch.object(quick, "get", noted("GET", quick.get)),
+        patch.object(quick, "fetch", noted("GET", quick.fetch)),
         patch.object(quick, "put", noted("PUT", quick.put)),
     ):
         store.client.meta.events.register("before-send.s3", sent)

@@ -111,7 +111,9 @@ class RowSorter:
             for batch in rows:
                 self.add(batch)
             return
-        if isinstance(self._rows, _HeldRows) and not self._rows.has_room(rows):
+        if isinstance(self._rows, _HeldRows):
+            if self._rows.took(rows):
+                return
             self._store()
         self._rows.add(rows)
 
@@ -178,20 +180,21 @@ class _HeldRows:
         self._sorted: pa.Table | None = None
         self._spans: pa.Table | None = None
 
-    def has_room(self, rows: pa.Table | pa.RecordBatch) -> bool:
-        """Whether these rows may be added."""
-        return bool(self._count + rows.num_rows <= self._most.rows and self._bytes + rows.nbytes <= self._most.bytes)
-
-    def add(self, rows: pa.Table | pa.RecordBatch) -> None:
+    def took(self, rows: pa.Table | pa.RecordBatch) -> bool:
+        """Take in rows where there is room for them, and say whether there was."""
         if not rows.num_rows:
-            return
+            return True
         table = pa.Table.from_batches([rows]) if isinstance(rows, pa.RecordBatch) else rows
         if table.schema != ROWS:
             table = table.select(ROWS.names).cast(ROWS)
+        count, size = self._count + table.num_rows, self._bytes + table.nbytes
+        if count > self._most.rows or size > self._most.bytes:
+            return False
         if self._spans is not None and not pc.all(table["context"]).as_py():
             self._spans = None
         self._tables.append(table)
-        self._count, self._bytes, self._sorted = self._count + table.num_rows, self._bytes + table.nbytes, None
+        self._count, self._bytes, self._sorted = count, size, None
+        return True
 
     def discard(self, file: int) -> None:
         rows = self.table()
@@ -317,6 +320,8 @@ class _Coins:
 
 def _ranked(texts: pa.ChunkedArray) -> tuple[npt.NDArray[np.int64], pa.Array]:
     """For each text its place among the distinct ones in order, and these."""
+    if len(texts) == 1:
+        return np.zeros(1, np.int64), texts.combine_chunks()
     coded = pc.dictionary_encode(texts).combine_chunks()
     order = pc.sort_indices(coded.dictionary)
     rank = np.empty(len(order), np.int64)

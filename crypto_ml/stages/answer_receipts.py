@@ -206,13 +206,17 @@ def _cut_list(summary: CleanedFile | None) -> list[str]:
 
 def _read_as(summary: CleanedFile, key: str) -> Mapping[str, Any]:
     if delivery_in(key) and is_json(key):  # what was cleaned is the same records as CSV
-        return read_as_recorded({**(summary.read_as or {}), "format": "json"}).document()
-    return _plain() if summary.read_as is None else read_as_recorded(summary.read_as).document()
+        return _plain("json") if summary.read_as is None else _recorded({**summary.read_as, "format": "json"})
+    return _plain("csv") if summary.read_as is None else _recorded(summary.read_as)
+
+
+def _recorded(recorded: Mapping[str, Any]) -> Mapping[str, Any]:
+    return read_as_recorded(recorded).document()
 
 
 @cache
-def _plain() -> Mapping[str, Any]:
-    return read_as_recorded(None).document()
+def _plain(kind: str) -> Mapping[str, Any]:
+    return _recorded({"format": kind})
 
 
 def _how_read(summary: CleanedFile | None) -> list[str]:
