@@ -111,11 +111,8 @@ class RowSorter:
             for batch in rows:
                 self.add(batch)
             return
-        if isinstance(self._rows, _HeldRows):
-            if self._rows.took(rows):
-                return
-            self._store()
-        self._rows.add(rows)
+        if not (isinstance(self._rows, _HeldRows) and self._rows.took(rows)):
+            self._stored().add(rows)
 
     def discard(self, file: int) -> None:
         """Take back the rows of a file, refused ones too."""
@@ -137,7 +134,7 @@ class RowSorter:
     def alike(self) -> Iterator[tuple[int, list[str]]]:
         """For each file the symbols of its own rows that differ in nothing but capitals; of very many the first."""
         if isinstance(self._rows, _HeldRows) and not self._rows.is_ascii():
-            self._store()  # which letters are capitals of which is for one library to say
+            self._stored()  # which letters are capitals of which is for one library to say
         yield from self._rows.alike()
 
     def span_tables(self) -> Iterator[pa.Table]:
@@ -163,11 +160,13 @@ class RowSorter:
         for chunk in whole_series(((batch, batch) for batch in batches), rows_per_chunk):
             yield _without_outranked(chunk)
 
-    def _store(self) -> None:
-        stored = _StoredRows(self._database)
+    def _stored(self) -> "_StoredRows":
+        """The rows in a database, where they are not held any more."""
         if isinstance(self._rows, _HeldRows):
+            stored = _StoredRows(self._database)
             stored.add(self._rows.table())
-        self._rows = stored
+            self._rows = stored
+        return self._rows
 
 
 class _HeldRows:

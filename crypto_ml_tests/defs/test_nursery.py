@@ -1,4 +1,4 @@
-"""Which processes wait for a run, whatever happens in whatever order: none is forked here, all else is the nursery's."""
+"""Which processes wait for a run, whatever happens in whatever order: none is forked here, the rest is as ever."""
 
 import os
 from collections.abc import Sequence
@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from crypto_ml.defs.warm import nursery
 from crypto_ml.defs.warm.identity import SUPPORTED
+from crypto_ml.defs.warm.loaded_code import stamp
 from crypto_ml.defs.warm.nursery import LONGEST_IDLE, PAUSE_AFTER_DEATH, Nursery, _Worker
 
 pytestmark = pytest.mark.skipif(not SUPPORTED, reason="warm processes are forked, which is safe on Linux alone")
@@ -29,7 +30,7 @@ class Counted(Nursery):
     """A nursery that counts those it would fork. made, dismissed: their numbers."""
 
     def __init__(self, spares: int, clock: Clock) -> None:
-        super().__init__(Pipe()[0], "", "", spares, {})
+        super().__init__(Pipe()[0], "", "", spares, frozenset())
         self.clock = clock
         self.made: list[int] = []
         self.dismissed: list[int] = []
@@ -148,7 +149,7 @@ def test_beside_as_many_runs_as_would_wait_nobody_takes_their_processors(clock: 
 
 def test_a_run_is_given_to_whoever_opened_last(monkeypatch: pytest.MonkeyPatch) -> None:
     ours, theirs = Pipe()
-    kept = Nursery(theirs, "", "crypto_ml", 2, nursery.stamp("crypto_ml"))
+    kept = Nursery(theirs, "", "crypto_ml", 2, stamp("crypto_ml"))
     pids = os.getppid(), os.getpid()
     for born, pid in enumerate(pids):
         kept._workers[pid] = _Worker(pid, Pipe()[0], born=float(born), ready=True)
