@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import click
 
 from crypto_ml.commands.printing import in_rich, say
+from crypto_ml.endings import ENDINGS
 from crypto_ml.errors import Refused, Unavailable
 
 if TYPE_CHECKING:
@@ -29,7 +30,6 @@ USUAL_PORT: Final = 3000
 USUAL_PORTS: Final = {"ui": USUAL_PORT, "s3": None, "serve": 8000, "page": 5006}
 ROWS_SHOWN: Final = 6
 T = TypeVar("T")
-ENDINGS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class NoAnswer(Unavailable):

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from crypto_ml.commands.demo import ENDINGS, USUAL_PORT, claim, interrupted, stopping
+from crypto_ml.commands.demo import USUAL_PORT, claim, interrupted, stopping
 from crypto_ml.commands.printing import say
 from crypto_ml.digest import sha256_of
+from crypto_ml.endings import ENDINGS
 from crypto_ml.errors import Unavailable
 
 if TYPE_CHECKING:

@@ -18,6 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
+from crypto_ml.endings import held_back
 from crypto_ml.errors import Refused, Unavailable
 
 MARK: Final = "CRYPTO_ML_DEMO_ID"
@@ -93,16 +94,20 @@ class LocalDagster:
         (self.home / "dagster.yaml").write_bytes(self._instance.read_bytes())
         quiet = ["-W", f"ignore:{SUPERSEDED}"]
         command = [sys.executable, *quiet, "-m", "dagster", "dev", "-m", self._module, "-p", str(self.port)]
-        with contextlib.nullcontext(None) if self._aloud else self.log.open("wb") as log:
-            self._process = subprocess.Popen(
-                [*command, "-h", "127.0.0.1"],
-                cwd=self.home,  # where Dagster makes what it makes where it stands
-                env=self._environment,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=None if self._aloud else subprocess.STDOUT,
-                start_new_session=True,
-            )
+        try:
+            with contextlib.nullcontext(None) if self._aloud else self.log.open("wb") as log, held_back():
+                self._process = subprocess.Popen(
+                    [*command, "-h", "127.0.0.1"],
+                    cwd=self.home,  # where Dagster makes what it makes where it stands
+                    env=self._environment,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=None if self._aloud else subprocess.STDOUT,
+                    start_new_session=True,
+                )
+        except BaseException:
+            self.stop()
+            raise
         return self
 
     def __exit__(

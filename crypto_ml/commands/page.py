@@ -6,8 +6,8 @@ from urllib.parse import urlsplit
 
 import click
 
-from crypto_ml.commands.demo import ENDINGS
 from crypto_ml.commands.printing import say
+from crypto_ml.endings import ENDINGS
 
 if TYPE_CHECKING:
     from collections.abc import Callable

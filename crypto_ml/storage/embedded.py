@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Final, Self
 
 from botocore.exceptions import ClientError
 
+from crypto_ml.endings import held_back
 from crypto_ml.errors import Refused, Unavailable
 from crypto_ml.extras import require_demo
 from crypto_ml.storage.failures import code_of, named_failures
@@ -103,27 +104,18 @@ class EmbeddedS3:
             raise PortTaken(
                 f"Port {self._fixed_port} on {LOOPBACK} is in use: stop what listens there, or name another."
             )
-        with self.log.open("ab") as log:
-            self._process = subprocess.Popen(
-                [
-                    sys.executable,
-                    "-m",
-                    "uvicorn",
-                    "ministack.app:app",
-                    "--host",
-                    LOOPBACK,
-                    "--port",
-                    str(self._port),
-                    *AS_S3,
-                ],
-                env=self._server_environment(),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                cwd=self.directory,
-                start_new_session=True,
-            )
+        where = ("--host", LOOPBACK, "--port", str(self._port))
         try:
+            with self.log.open("ab") as log, held_back():
+                self._process = subprocess.Popen(
+                    [sys.executable, "-m", "uvicorn", "ministack.app:app", *where, *AS_S3],
+                    env=self._server_environment(),
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    cwd=self.directory,
+                    start_new_session=True,
+                )
             self._wait()
         except BaseException:
             self.stop()

@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 import tomllib
 import uuid
 from collections.abc import Iterator
@@ -168,12 +169,16 @@ def test_dev_says_how_to_reach_it_and_leaves_nothing_but_its_folder_and_no_proce
     assert person.processes() == []
 
 
-def test_told_to_end_before_its_answer_a_demo_says_so_and_leaves_nothing(person: Person) -> None:
+@pytest.mark.parametrize("milliseconds", [0, 2, 4, 8, 16, 64])
+def test_told_to_end_while_it_starts_others_a_demo_says_so_and_leaves_nothing(
+    person: Person, milliseconds: int
+) -> None:
     demo = person.start("demo", "--once")
     assert demo.stderr is not None
     for line in demo.stderr:
-        if "S3 server" in line:
+        if "S3 server" in line:  # what it starts next comes within these milliseconds
             break
+    time.sleep(milliseconds / 1000)
     demo.send_signal(signal.SIGTERM)
     _, err = demo.communicate(timeout=60)
     assert demo.returncode == 1
