@@ -1,4 +1,5 @@
-"""Which of several rows for a series and a day is the current one: the one rule, as SQL and as a sort key.
+"""Which of several rows for a series and a day is the current one: the one rule, as SQL and as a sort key; for tables
+in memory see `current_rows`.
 
 A later delivery counts before an earlier one, in a delivery a later file, in a file a later line, all compared as
 numbers; it is the order in which answers replace each other, and no clock has a say in it. Where a delivery was cleaned

@@ -12,10 +12,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from crypto_ml.forecasting.current import current_sql
+from crypto_ml.forecasting.current_rows import are_current
 from crypto_ml.forecasting.running import ROWS_KEPT, STATE, SeriesBook, fold
 from crypto_ml.storage.history import SCHEMA
-from crypto_ml.storage.outofcore import queried
 from crypto_ml.storage.series.sorted_parts import by_series, of_series, series_and_days
 
 EMPTY = SeriesBook(STATE.empty_table(), ROWS_KEPT.empty_table())
@@ -24,23 +23,13 @@ EMPTY = SeriesBook(STATE.empty_table(), ROWS_KEPT.empty_table())
 def current_of(rows: pa.Table) -> pa.Table:
     """The current rows of series, all of whose rows of some days these are, in the columns of ROWS_KEPT, sorted.
 
-    rows: the columns of ROWS_KEPT, and `void`. Which row is current says `forecasting.current`; it is asked of the
-    series only of which a day has several rows or void ones.
+    rows: the columns of ROWS_KEPT, and `void`. Which row is current says `forecasting.current`.
     """
     rows = by_series(rows.combine_chunks())
-    series, keys = series_and_days(rows)
-    repeated = np.flatnonzero(keys[1:] == keys[:-1])
-    void = np.flatnonzero(pc.fill_null(rows["void"], False).to_numpy())
-    asked = np.unique(np.append(series[repeated], series[void]))
-    if not len(asked):
-        return rows.select(ROWS_KEPT.names).cast(ROWS_KEPT)
-    among = np.isin(series, asked)
-    known = rows.filter(pa.array(among)).select([*ROWS_KEPT.names, "void"])
-    columns = ", ".join(ROWS_KEPT.names)
-    query = f"SELECT {columns} FROM ({current_sql('delivered')}) ORDER BY symbol, date"  # noqa: S608 - names of ours
-    chosen = pa.Table.from_batches(queried(query, known.to_reader(), ROWS_KEPT), ROWS_KEPT)
-    others = rows.filter(pa.array(~among)).select(ROWS_KEPT.names).cast(ROWS_KEPT)
-    return by_series(pa.concat_tables([others, chosen]).combine_chunks())
+    _, days = series_and_days(rows)
+    current = are_current(rows, days)
+    chosen = rows if current.all() else rows.filter(pa.array(current))
+    return chosen.select(ROWS_KEPT.names).cast(ROWS_KEPT)
 
 
 def joined(books: Iterable[SeriesBook]) -> SeriesBook:
