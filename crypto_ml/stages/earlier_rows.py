@@ -452,6 +452,7 @@ def _folded(
         since=since,
         before=pc.max(some["last"]).as_py(),
         version=version,
+        outranked=False,
     )
     table = some.append_column("span", pa.array(numbers)).select(ASKED.names).cast(ASKED)
     going_on = SeriesBook(STATE.empty_table(), ROWS_KEPT.empty_table())
@@ -480,6 +481,6 @@ def current_of(series: Series, symbols: Collection[str], before: date, version: 
     """The current rows of series before a day, sorted by both, in the columns of ROWS_KEPT, as
     `MarketHistory.current_rows` has them."""
     columns = [*(name for name in ROWS_KEPT.names if name not in ORDERING), *ORDERING]
-    rows = series.rows(columns, symbols=symbols, before=before, version=version)
+    rows = series.rows(columns, symbols=symbols, before=before, version=version, outranked=order != "delivered")
     query = f"SELECT {', '.join(ROWS_KEPT.names)} FROM ({current_sql(order)}) ORDER BY symbol, date"  # noqa: S608
     return pa.Table.from_batches(queried(query, rows, ROWS_KEPT), ROWS_KEPT)

@@ -79,9 +79,12 @@ class RememberedSeries:
         since: date | None = None,
         before: date | None = None,
         version: int,
+        outranked: bool = True,
     ) -> pa.RecordBatchReader:
         """See `Series`."""
-        return self._series.rows(columns, symbols=symbols, since=since, before=before, version=version)
+        return self._series.rows(
+            columns, symbols=symbols, since=since, before=before, version=version, outranked=outranked
+        )
 
     def slugs(
         self, symbols: Collection[str] | None = None, version: int | None = None, order: Order = "delivered"

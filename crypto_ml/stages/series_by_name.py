@@ -33,8 +33,10 @@ class Series(Protocol):
         since: date | None = None,
         before: date | None = None,
         version: int,
+        outranked: bool = True,
     ) -> pa.RecordBatchReader:
-        """The rows that `MarketHistory.scan` gives for the same arguments, in no particular order."""
+        """The rows that `MarketHistory.scan` gives for the same arguments, in no particular order. Without `outranked`
+        some may be missing that others outrank in the order `delivered`."""
 
 
 class FromHistory:
@@ -68,6 +70,7 @@ class FromHistory:
         since: date | None = None,
         before: date | None = None,
         version: int,
+        outranked: bool = True,  # noqa: ARG002 - all rows are as good
     ) -> pa.RecordBatchReader:
         """See `Series`."""
         return self._history.scan(columns, symbols=symbols, since=since, before=before, version=version)

@@ -57,8 +57,9 @@ class InMemory:
         since: date | None = None,
         before: date | None = None,
         version: int,
+        outranked: bool = True,
     ) -> pa.RecordBatchReader:
-        del version
+        del version, outranked
         wanted = pc.field("symbol").isin(list(symbols or ())) & (pc.field("date") < (before or date.max))
         found = self._rows.filter(wanted & (pc.field("date") >= (since or date.min))).select(list(columns or ()))
         self.rows_read += found.num_rows

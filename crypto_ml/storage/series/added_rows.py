@@ -30,12 +30,14 @@ LONGEST_BOUND: Final = 32
 
 @dataclass(frozen=True)
 class AddedFile:
-    """A data file. rows: as the log says, else a guess. symbols: the first and the last, None where it does not say."""
+    """A data file. rows: as the log says, else a guess. symbols: the first and the last, None where it does not say.
+    voids: whether some of the rows may be void."""
 
     key: str
     size: int
     rows: int
     symbols: tuple[str, str] | None
+    voids: bool
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,11 @@ class Added:
     def rows(self) -> int:
         """Rows it added."""
         return sum(file.rows for file in self.files)
+
+    @property
+    def voids(self) -> bool:
+        """Whether some of them may be void."""
+        return any(file.voids for file in self.files)
 
 
 def added_by(version: int, store: ObjectStore, table: str) -> Added:
@@ -70,11 +77,13 @@ def _file(added: dict[str, Any], table: str) -> AddedFile:
     least, greatest = (statistics.get(which, {}).get("symbol") for which in ("minValues", "maxValues"))
     whole = all(isinstance(bound, str) and len(bound.encode()) < LONGEST_BOUND for bound in (least, greatest))
     size = int(added["size"])
+    nulls = statistics.get("nullCount")
     return AddedFile(
         key=f"{table}/{unquote(added['path'])}",
         size=size,
         rows=int(statistics.get("numRecords", size // 16)),
         symbols=(least, greatest) if whole else None,
+        voids=nulls is None or ("void" in nulls and nulls["void"] != statistics.get("numRecords")),
     )
 
 

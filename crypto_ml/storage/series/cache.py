@@ -5,7 +5,7 @@ safe at any time**, and costs time, never a bit of an answer.
 
 - *Segments*: every row of the history with the version that brought it, sorted by series, in tiers of which the larger
   are rewritten the more seldom, so that a series stands in few objects and a row is rewritten a logarithmic number of
-  times.
+  times. Rows that others outrank come to stand apart, so that days that are delivered again and again are read once.
 - *Books*: the folded form (`forecasting.running`) of all series at some versions.
 
 What is asked for at a version comes of the newest of these that serves, and of what the commits since added. Objects
@@ -74,15 +74,19 @@ class SeriesCache:
         since: date | None = None,
         before: date | None = None,
         version: int,
+        outranked: bool = True,
     ) -> pa.RecordBatchReader:
         """The same rows as `history.scan(columns, …)`, in another order. Failures as there.
 
+        outranked: whether those have to be among them that others outrank in the order `delivered`.
         The last days of many series are read from the history, where they stand together.
         """
         names = SCHEMA.names if columns is None else list(columns)
         wanted = None if symbols is None else sorted(set(symbols))
         elsewhere = set(names) - set(SCHEMA.names) or (since is not None and not self._reading.are_few(wanted))
-        found = None if elsewhere else self._undamaged(lambda: self._reading.fetched(wanted, version))
+        found = (
+            None if elsewhere else self._undamaged(lambda: self._reading.fetched(wanted, version, outranked=outranked))
+        )
         if found is None:
             return self.history.scan(names, symbols=symbols, since=since, before=before, version=version)
         schema = pa.schema([SCHEMA.field(name) for name in names])

@@ -60,15 +60,26 @@ class Segment:
 
 @dataclass(frozen=True)
 class Segments:
-    """All rows that the history had at a version."""
+    """All rows that the history had at a version.
+
+    segments: those that may count at the version or later, as long as nothing more is retracted. outranked: the others,
+    see `forecasting.current_rows.are_outranked`. retracted: uploads that had void rows by then.
+    """
 
     version: int
     commit: str
-    segments: tuple[Segment, ...]
+    segments: tuple[Segment, ...] = ()
+    outranked: tuple[Segment, ...] = ()
+    retracted: tuple[str, ...] = ()
+
+    @property
+    def all_segments(self) -> tuple[Segment, ...]:
+        """Those of all rows."""
+        return (*self.segments, *self.outranked)
 
     @property
     def rows(self) -> int:
-        """How many they are."""
+        """How many may count."""
         return sum(segment.rows for segment in self.segments)
 
 
@@ -239,8 +250,10 @@ def read_book(document: Mapping[str, Any]) -> Book:
 
 def read_segments(document: Mapping[str, Any]) -> Segments:
     """What `asdict` made of segments."""
-    segments = tuple(Segment(**segment) for segment in document["segments"])
-    return Segments(document["version"], document["commit"], segments)
+    segments, outranked = (
+        tuple(Segment(**segment) for segment in document[which]) for which in ("segments", "outranked")
+    )
+    return Segments(document["version"], document["commit"], segments, outranked, tuple(document["retracted"]))
 
 
 def read_hint(store: ObjectStore, prefix: str) -> Mapping[str, str]:

@@ -48,6 +48,10 @@ DEFINITION: Final = f"{FOLDED_1}-{sha256_of(f'{STATE} {ROWS_KEPT} {KEPT}'.encode
 two releases stand side by side."""
 
 
+APART: Final = "outranked-apart"
+"""Segments of releases that kept all rows together are other segments."""
+
+
 @dataclass(frozen=True)
 class Sizes:
     """How much of what. The defaults are for histories of up to some tens of millions of rows and 100,000 series."""
@@ -77,7 +81,7 @@ class Sizes:
     memory_bytes: int = 128 * 1024 * 1024
 
 
-NOTHING: Final = Segments(-1, "", ())
+NOTHING: Final = Segments(-1, "")
 """What stands before anything was kept."""
 
 
@@ -91,7 +95,7 @@ class SeriesReading:
         self.prefix = f"{key}/"
         self.objects = KeptObjects(store, f"{key}/objects/")
         self.books = KnownManifests(Manifests(store, f"{key}/books/{DEFINITION}/", read_book), self._is_of_history)
-        self.segments = KnownManifests(Manifests(store, f"{key}/segments/", read_segments), self._is_of_history)
+        self.segments = KnownManifests(Manifests(store, f"{key}/segments/{APART}/", read_segments), self._is_of_history)
         self._memory = KeptInMemory(sizes.memory_bytes)
 
     def book(self, symbols: Sequence[str] | None, version: int) -> SeriesBook:
@@ -166,13 +170,14 @@ class SeriesReading:
             yield current_of(rows)
 
     def swept(self, symbols: Sequence[str] | None, version: int) -> Iterator[pa.Table] | None:
-        """All rows of series (STORED) in pieces of whole series, sorted by series; None where no segments serve."""
+        """All rows of series (STORED) that may count, in pieces of whole series, sorted by series; None where no
+        segments serve."""
         base = self.segments.at(version, self.sizes.due_commits, self.hint, later=True)
         since = self.since(base, version)
         if base is None or self._too_many(since, symbols):
             return None
         with self.segments.using(base):
-            segments = [self.parts_of(segment) for segment in base.segments]
+            segments = [self.parts_of(segment) for segment in _counting(base, since, version)]
         later = by_series(self.rows_of(since, symbols))
 
         def swept() -> Iterator[pa.Table]:
@@ -186,14 +191,16 @@ class SeriesReading:
         for part in parts:
             yield _until(decoded(self.objects.read(part.name), STORED, symbols), version)
 
-    def fetched(self, symbols: Sequence[str] | None, version: int) -> Iterator[pa.Table] | None:
-        """All rows of series, in no order; None where no segments serve. What is kept is verified before the first."""
+    def fetched(self, symbols: Sequence[str] | None, version: int, *, outranked: bool) -> Iterator[pa.Table] | None:
+        """All rows of series that may count, or with `outranked` all, in no order; None where no segments serve. What
+        is kept is verified before the first."""
         base = self.segments.at(version, self.sizes.due_commits, self.hint, later=True)
         if base is None:
             return None
         since = self.since(base, version)
+        segments = base.all_segments if outranked else _counting(base, since, version)
         with self.segments.using(base):
-            parts = [part for segment in base.segments for part in holding(self.parts_of(segment), symbols)]
+            parts = [part for segment in segments for part in holding(self.parts_of(segment), symbols)]
             if sum(part.size for part in parts) > self.sizes.bytes_at_once:
                 return self._by_way_of_disk(parts, since, symbols, version)
             bodies = at_once(self._remembered_body, parts)
@@ -310,6 +317,12 @@ class SeriesReading:
     def hint(self) -> Sequence[str]:
         """The keys of the manifests that were written last, as far as it is said."""
         return list(read_hint(self.store, self.prefix).values())
+
+
+def _counting(base: Segments, since: Sequence[Added], version: int) -> Sequence[Segment]:
+    """The segments that may have rows that count at a version, which these commits lead to."""
+    again = version < base.version or any(added.voids for added in since)
+    return base.all_segments if again else base.segments
 
 
 def brought_by(version: int, rows: pa.Table) -> pa.Table:

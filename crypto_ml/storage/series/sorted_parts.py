@@ -93,6 +93,18 @@ def series_and_days(rows: pa.Table) -> tuple[IntArray, IntArray]:
     return series, (series << 32) + days + (1 << 31)
 
 
+def on_days_of(rows: pa.Table, others: pa.Table) -> npt.NDArray[np.bool_]:
+    """For each row whether the others have one of its series and day."""
+    names = pc.unique(others["symbol"])
+
+    def keys(table: pa.Table) -> IntArray:
+        series = pc.fill_null(pc.index_in(table["symbol"], value_set=names), -1).to_numpy().astype(np.int64)
+        found: IntArray = (series << 32) + table["date"].cast(pa.int32()).to_numpy() + (1 << 31)
+        return found
+
+    return np.isin(keys(rows), keys(others))
+
+
 def by_series(rows: pa.Table) -> pa.Table:
     """Rows sorted by series and date; those of one day stay in their order."""
     _, keys = series_and_days(rows)

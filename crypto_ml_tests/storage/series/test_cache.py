@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from crypto_ml.forecasting.running import ROWS_KEPT, fold
 from crypto_ml.storage.history import SCHEMA, MarketHistory
 from crypto_ml.storage.objects import ObjectStore
+from crypto_ml.storage.series.books import current_of
 from crypto_ml.storage.series.cache import SeriesCache
 from crypto_ml.storage.series.reading import DEFINITION, Sizes
 from crypto_ml.storage.series.sorted_parts import of_series
@@ -125,6 +126,10 @@ class Market:
         again = rows(upload, symbols, days, cleaning=2)
         self.history.append(again, append_id=f"again {upload}", known_at=KNOWN)
 
+    def append_again(self, number: int) -> int:
+        _, symbols, days = self.uploads[number % len(self.uploads)]
+        return self.append(symbols, days)
+
     def compact(self) -> None:
         DeltaTable(self.history.uri, storage_options=self.store.delta_options()).optimize.compact()
 
@@ -171,6 +176,9 @@ class Market:
             assert days_of_history
             assert first_day in {*of_series(given, [symbol])["date"].to_pylist(), days_of_history[0]}
         assert in_order(cache.rows(symbols=symbols, version=version).read_all()).equals(given)
+        counting = cache.rows(symbols=symbols, version=version, outranked=False).read_all()
+        assert current_of(counting).equals(current)
+        assert set(counting["upload_id"].to_pylist()) <= set(given["upload_id"].to_pylist())
         since, before = DAY + timedelta(days=7), DAY + timedelta(days=41)
         some = cache.rows(["date", "open"], symbols=symbols, since=since, before=before, version=version).read_all()
         within = [day for day in given["date"].to_pylist() if since <= day < before]
@@ -182,7 +190,9 @@ days = st.builds(lambda begin, count: range(begin, begin + count), st.integers(0
 number = st.integers(0, 40)
 appends = st.tuples(st.just("append"), some_symbols | st.just(SYMBOLS), days)
 others = st.tuples(
-    st.sampled_from(["retract", "clean again", "compact", "lose", "damage", "delete all", "forget", "die", "check"]),
+    st.sampled_from(
+        ["append again", "retract", "clean again", "compact", "lose", "damage", "delete all", "forget", "die", "check"]
+    ),
     number,
 )
 refreshes = st.sampled_from([("refresh",), ("refresh a little",)])
@@ -190,6 +200,11 @@ refreshes = st.sampled_from([("refresh",), ("refresh a little",)])
 
 @settings(max_examples=max(3, settings().max_examples // 10))
 @example([("append", ["A"], range(45, 60)), ("retract", 1), ("refresh",), ("clean again", 1)], ["A"], 0)
+@example(
+    [("refresh",), ("append again", 0), ("refresh",), ("retract", 1), ("check", 0), ("refresh",), ("clean again", 1)],
+    ["A"],
+    0,
+)
 @given(st.lists(appends | others | refreshes, min_size=6, max_size=14), some_symbols, number)
 def test_series_come_out_of_the_cache_as_the_history_has_them_whatever_became_of_either(
     store: ObjectStore, happened: list[tuple[Any, ...]], asked: list[str], then: int
@@ -197,6 +212,7 @@ def test_series_come_out_of_the_cache_as_the_history_has_them_whatever_became_of
     market = Market(store)
     acts: dict[str, Callable[..., Any]] = {
         "append": market.append,
+        "append again": market.append_again,
         "retract": market.retract,
         "clean again": market.clean_again,
         "compact": lambda _: market.compact(),
@@ -241,6 +257,36 @@ def test_a_series_costs_as_many_requests_however_many_deliveries_there_were_and_
     assert counted == [4, 4]  # what was written last, the manifest, the commit it is of, the part with the series
     assert len(market.objects("segments/")) <= 2
     assert len(market.objects(f"books/{DEFINITION}/")) <= market.version // TINY.every + TINY.newest_books + 1
+
+
+def test_days_that_are_delivered_again_and_again_are_read_once_until_something_is_retracted(store: ObjectStore) -> None:
+    market = Market(store)
+    for _ in range(9):
+        market.append(SYMBOLS, range(30))
+        market.refresh()
+    once, every = len(SYMBOLS) * 30, len(SYMBOLS) * 30 * 9
+    done = market.cache.refresh(market.version)
+    assert (done.current, done.outranked) == (once, every - once)
+    assert market.another().rows(symbols=["A"], version=market.version, outranked=False).read_all().num_rows == 30
+    market.check(market.another(), market.version, None)
+    market.check(market.another(), market.version - 5, ["A", "Z"])
+
+    market.append(["B"], range(10))
+    market.refresh()
+    market.retract(9)
+    market.check(market.another(), market.version, None)
+    done = market.cache.refresh(market.version)
+    market.check(market.another(), market.version, None)
+    assert (
+        done.current == once + 3 * 10
+    )  # what is void, what makes it so, and the last rows of its days outranked before
+    assert done.current + done.outranked == every + 2 * 10
+    for _ in range(3):
+        market.append(SYMBOLS, range(30))
+        market.refresh()
+    done = market.cache.refresh(market.version)
+    assert (done.current, done.outranked) == (once + 2 * 10, every + 2 * once)
+    market.check(market.another(), market.version, None)
 
 
 def test_processes_that_refresh_and_read_at_the_same_time_do_not_disturb_each_other(store: ObjectStore) -> None:
