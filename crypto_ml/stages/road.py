@@ -69,13 +69,14 @@ def answer_uploads(
 def bring_forward(deployment: Deployment, version: int | None) -> None:
     """Bring what finds series fast up to a version of the history, where enough has come since; answers are out by now.
 
-    It is a cache: whatever goes wrong with it is logged, and costs the next answers time and nothing else.
+    These are caches: whatever goes wrong with them is logged, and costs the next answers time and nothing else.
     """
     try:
         if version is not None and deployment.series.due(version):
             log.info("Brought the cache of series forward: %s", deployment.series.refresh(version, most_rows=MOST_ROWS))
+            deployment.history.known.keep(behind=1, most_rows=MOST_ROWS)
     except Exception:
-        log.warning("The cache of series could not be brought to version %s of the history", version, exc_info=True)
+        log.warning("What is kept of series could not be brought to version %s of the history", version, exc_info=True)
 
 
 def answer_delivery(delivery: str, deployment: Deployment, *, run_id: str, now: datetime) -> Answers:

@@ -107,13 +107,16 @@ class KnownSeries:
         _memory(self._table.store, state.table_id).keep(known)
         return known.series if symbols is None else _of(known.series, symbols)
 
-    def keep(self) -> bool:
-        """Keep the state of now for other processes, where the one that is kept is WORTH_KEEPING versions behind it."""
+    def keep(self, *, behind: int = WORTH_KEEPING, most_rows: int | None = None) -> bool:
+        """Keep the state of now for other processes, where the one that is kept is so many versions behind it. Of a
+        history of more than `most_rows` rows none is made that has none to go on from."""
         state = self._table.at()
         if state is None:
             return False
         kept = self._kept(state)
-        if kept is not None and state.version - kept.version < WORTH_KEEPING:
+        if kept is not None and state.version - kept.version < behind:
+            return False
+        if kept is None and most_rows is not None and self._table.count(state.version) > most_rows:
             return False
         known = self._brought_to(state, self._newest_before(state))
         _memory(self._table.store, state.table_id).keep(known)
