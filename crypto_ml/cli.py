@@ -5,40 +5,49 @@ Data goes to standard output, everything else to standard error.
 
 import atexit
 import errno
+import gc
 import os
 import signal
 import sys
+from importlib import import_module
 from types import FrameType
 from typing import IO, Any, Final
 
 import click
 
-from crypto_ml.commands import (
-    audit,
-    backtest,
-    demo,
-    dev,
-    doctor,
-    drop,
-    explain,
-    export,
-    handover,
-    make_model,
-    models,
-    page,
-    rescore,
-    retract,
-    retry,
-    score,
-    serve,
-    tune,
-    verify,
-)
 from crypto_ml.errors import CryptoMLError
 from crypto_ml.visible import visible
 
 DEBUG: Final = "CRYPTO_ML_DEBUG"
 SECONDS_UNTIL_AGAIN: Final = 0.1
+
+MODULES: Final = {
+    "backtest": "backtest",
+    "corrections": "audit",
+    "demo": "demo",
+    "dev": "dev",
+    "doctor": "doctor",
+    "drop": "drop",
+    "explain": "explain",
+    "export": "export",
+    "handover": "handover",
+    "make-model": "make_model",
+    "models": "models",
+    "page": "page",
+    "promote": "models",
+    "replay": "audit",
+    "rescore": "rescore",
+    "retract": "retract",
+    "retry": "retry",
+    "rollback": "models",
+    "score": "score",
+    "serve": "serve",
+    "trace": "audit",
+    "tune": "tune",
+    "verify": "verify",
+}
+"""Which module of `commands` each command is in. It is loaded when it is asked for: the others take as long as a small
+file takes to score."""
 
 
 class Failed(click.ClickException):
@@ -53,11 +62,24 @@ class Commands(click.Group):
 
     _told_to_end = False
 
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - as click calls it
+        """Their names."""
+        return list(MODULES)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - as click does
+        """A command by its name; None where there is none: then all of them are loaded, for click to name one alike."""
+        for name in [cmd_name] if cmd_name in MODULES else MODULES:
+            if name not in self.commands:
+                module = import_module(f"crypto_ml.commands.{MODULES[name]}")
+                self.add_command(next(command for command in module.COMMANDS if command.name == name))
+        return self.commands.get(cmd_name)
+
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         # told to end, in whichever way, a command cleans up; gigabytes of half an answer would stay behind otherwise
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
                 signal.signal(number, self._end)
+        atexit.register(gc.freeze)  # a process that ends has nothing to look for among what it loaded
         try:
             return super().__call__(*args, **kwargs)
         except OSError as error:  # of help and versions, which are printed before there is anything to invoke
@@ -113,28 +135,3 @@ def _is_ending(error: BaseException | None) -> bool:
 @click.version_option(package_name="crypto-ml")
 def main() -> None:
     """Market data in, predictions of each cryptocurrency's next opening price out."""
-
-
-for module in (
-    score,
-    serve,
-    drop,
-    retry,
-    retract,
-    demo,
-    dev,
-    page,
-    doctor,
-    models,
-    backtest,
-    rescore,
-    explain,
-    tune,
-    audit,
-    verify,
-    export,
-    handover,
-    make_model,
-):
-    for command in module.COMMANDS:
-        main.add_command(command)

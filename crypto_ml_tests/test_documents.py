@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import unquote
 
+import click
 import pytest
 
 from crypto_ml.cli import main
@@ -12,6 +13,9 @@ from crypto_ml_tests.examples.make import DOCUMENT, PART, TEMPLATE
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")
+
+WITHIN = click.Context(main)
+COMMANDS = {name: command for name in main.list_commands(WITHIN) if (command := main.get_command(WITHIN, name))}
 
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 HEADING = re.compile(r"^#+ +(.+)$", re.MULTILINE)
@@ -114,7 +118,7 @@ def test_every_make_target_that_is_named_is_in_the_makefile(document: Path) -> N
 
 def test_every_command_that_is_named_is_one_of_crypto_ml(document: Path) -> None:
     named = (name for line in code_in(document) for name in COMMAND.findall(line))
-    assert not unknown(named, main.commands.__contains__)
+    assert not unknown(named, COMMANDS.__contains__)
 
 
 def test_every_module_that_is_named_is_there(document: Path) -> None:
@@ -128,7 +132,7 @@ def test_every_file_and_folder_that_is_named_is_there(document: Path) -> None:
 
 
 def test_readme_names_every_command_and_every_target_is_named_somewhere() -> None:
-    shown = {name for name, command in main.commands.items() if not command.hidden}
+    shown = {name for name, command in COMMANDS.items() if not command.hidden}
     assert not sorted(shown - {name for line in code_in(ROOT / "README.md") for name in COMMAND.findall(line)})
     told = {target for path in documents() for target in targets_in(path)}
     assert not sorted(makefile_targets() - told - {"help"})
@@ -145,7 +149,7 @@ def test_the_commands_shown_are_those_of_the_template_and_what_is_said_of_them_t
 
 
 def test_every_command_is_shown_with_a_run_of_it() -> None:
-    shown = {name for name, command in main.commands.items() if not command.hidden}
+    shown = {name for name, command in COMMANDS.items() if not command.hidden}
     assert shown <= set(re.findall(r"^\$ .*\bcrypto-ml ([a-z-]+)", text_of(DOCUMENT), re.MULTILINE))
 
 
@@ -156,7 +160,7 @@ def test_every_option_that_is_named_is_one_of_its_command(document: Path) -> Non
     def known(used: tuple[str, str]) -> bool:
         name, option = used
         return option == "--help" or any(
-            option in (*param.opts, *param.secondary_opts) for param in main.commands[name].params
+            option in (*param.opts, *param.secondary_opts) for param in COMMANDS[name].params
         )
 
     assert not [used for used in every if not known(used)]

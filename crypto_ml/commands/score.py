@@ -1,5 +1,6 @@
 """`crypto-ml score`: a local file in, a local file out, with no Dagster and no S3."""
 
+import gc
 import os
 import sys
 import time
@@ -40,12 +41,12 @@ def command(
     Refused rows and their reasons go to a file beside the predictions. Where the file is rejected, no predictions are
     written.
     """
-    _leave_out_pandas()
-    from crypto_ml.deployment import Deployment
-    from crypto_ml.forecasting.file_scoring import score_file
-    from crypto_ml.forecasting.intake import IntakeRules
-    from crypto_ml.forecasting.uploads.layouts import columns_given
-    from crypto_ml.settings import Settings
+    with _loaded_quickly():
+        from crypto_ml.deployment import Deployment
+        from crypto_ml.forecasting.file_scoring import score_file
+        from crypto_ml.forecasting.intake import IntakeRules
+        from crypto_ml.forecasting.uploads.layouts import columns_given
+        from crypto_ml.settings import Settings
 
     settings = Settings.from_environment()
     try:
@@ -84,12 +85,28 @@ class _LeftOut(MetaPathFinder):
             raise ModuleNotFoundError("crypto-ml score runs without pandas", name=fullname)
 
 
-def _leave_out_pandas() -> None:
-    """Keep pyarrow from loading pandas, which it does with the first number that it converts, wherever there is one:
-    a quarter of a second, as long as a small file takes, for nothing that is done here. Not where it is loaded already:
-    this process is then about other things as well."""
+@contextmanager
+def _loaded_quickly() -> Iterator[None]:
+    """Where modules are imported that take longer to load than a small file takes to score.
+
+    pyarrow loads pandas with the first number that it converts, wherever there is one: a quarter of a second for
+    nothing that is done here. (Not where it is loaded already: this process is then about other things as well.) numpy
+    comes first: CPython's frames stand in chunks, and where numpy's types are made just at the end of one, as they are
+    when it is imported by a module that another one imports, each call makes and removes a chunk, and it takes three
+    times as long. And what modules are made of is no garbage.
+    """
     if "pandas" not in sys.modules:
         sys.meta_path.insert(0, _LeftOut())
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        import numpy.ma  # noqa: F401 - the part that pyarrow asks for
+
+        yield
+    finally:
+        if collecting:
+            gc.freeze()
+            gc.enable()
 
 
 @contextmanager
