@@ -38,7 +38,7 @@ def are_outranked(rows: pa.Table, days: IntArray, retracted: Collection[str]) ->
 
 
 def _are_outranked(rows: pa.Table, days: IntArray) -> BoolArray:
-    """Which rows have one of their series and day that is delivered later."""
+    """Which rows have one of their series and day that is delivered later; of those that are alike, one counts."""
     outranked = np.zeros(rows.num_rows, bool)
     order = np.argsort(days, kind="stable")
     same = days[order][1:] == days[order][:-1]
@@ -48,15 +48,9 @@ def _are_outranked(rows: pa.Table, days: IntArray) -> BoolArray:
         return outranked
     some = rows.take(pa.array(among))
     cleanings = pc.fill_null(some["cleaning"], 1).to_numpy()
-    terms = (cleanings, some["line"].to_numpy(), _delivered(some["upload_id"]), days[among])
-    ranked = np.lexsort(terms)
-    *order_of, day_of = (term[ranked] for term in terms)
-    ends = np.append(np.flatnonzero(np.diff(day_of)) + 1, len(ranked))
-    latest = np.repeat(ends - 1, np.diff(ends, prepend=0))
-    later = np.zeros(len(ranked), bool)
-    for term in order_of:
-        later |= term != term[latest]
-    outranked[among[ranked[later]]] = True
+    ranked = np.lexsort((cleanings, some["line"].to_numpy(), _delivered(some["upload_id"]), days[among]))
+    day = days[among][ranked]
+    outranked[among[ranked[:-1][day[1:] == day[:-1]]]] = True
     return outranked
 
 

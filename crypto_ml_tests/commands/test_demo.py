@@ -109,9 +109,15 @@ def test_a_running_demo_answers_drops_is_well_and_ends_with_all_its_processes_at
     assert httpx.get(addresses["the page"]).status_code == 200
     asked, body = shlex.split(curl_of_readme())[1], shlex.split(curl_of_readme())[-1]
     assert httpx.URL(asked).path == httpx.URL(addresses["REST"]).path
-    answer = httpx.post(addresses["REST"], content=body, headers={"content-type": "application/json"}, timeout=30)
-    (predicted,) = answer.json()["predictions"]
-    assert (predicted["symbol"], predicted["status"]) == ("SIM001", "predicted")
+
+    def asked_over_rest() -> tuple[str, str]:
+        answer = httpx.post(addresses["REST"], content=body, headers={"content-type": "application/json"}, timeout=30)
+        (predicted,) = answer.json()["predictions"]
+        return predicted["symbol"], predicted["status"]
+
+    assert asked_over_rest()[0] == "SIM001"
+    # each worker looks every second what the history has by now
+    until(lambda: asked_over_rest()[1] == "predicted", "a prediction over REST")
     second = person.run("demo", "--once")
     assert (second.returncode, "runs in" in second.stderr) == (1, True)
 

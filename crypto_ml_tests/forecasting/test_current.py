@@ -35,12 +35,8 @@ said = st.fixed_dictionaries(
         "void": st.none(),
     }
 )
-delivered = st.lists(
-    said,
-    min_size=4,
-    max_size=25,
-    unique_by=lambda row: (row["date"], row["upload_id"], row["line"], row["cleaning"] or 1),
-)
+delivered = st.lists(said, min_size=4, max_size=25)
+"""Some of them alike: then one of them counts."""
 
 
 @st.composite
@@ -84,6 +80,6 @@ def test_without_what_is_outranked_among_some_of_the_rows_the_same_ones_count(
     some = data.draw(st.lists(st.sampled_from(rows), min_size=3, unique_by=id))
     outranked = are_outranked(pa.Table.from_pylist(some, SCHEMA), days_of(some), retracted)
     left = [row for row, without in zip(some, outranked, strict=True) if not without]
-    others = [row for row in rows if row not in some]
+    others = [row for row in rows if not any(row is one for one in some)]
     assert counting([*left, *others, *void]) == counting([*some, *others, *void])
     assert counting(left) == counting(some)
