@@ -5,7 +5,6 @@ Data goes to standard output, everything else to standard error.
 
 import atexit
 import errno
-import gc
 import os
 import signal
 import sys
@@ -79,7 +78,6 @@ class Commands(click.Group):
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
                 signal.signal(number, self._end)
-        atexit.register(gc.freeze)  # a process that ends has nothing to look for among what it loaded
         try:
             return super().__call__(*args, **kwargs)
         except OSError as error:  # of help and versions, which are printed before there is anything to invoke

@@ -105,7 +105,6 @@ def _loaded_quickly() -> Iterator[None]:
         yield
     finally:
         if collecting:
-            gc.freeze()
             gc.enable()
 
 
