@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator, Mapping
 from datetime import UTC, date, datetime, timedelta
+from uuid import uuid4
 
 import pyarrow as pa
 import pytest
@@ -116,11 +117,11 @@ HISTORIES = st.lists(
 
 
 @settings(max_examples=4)
-@given(HISTORIES, st.data())
+@given(HISTORIES)
 def test_every_version_reads_the_same_rows_and_each_append_still_stands(
-    store: ObjectStore, done: list[int | str], data: st.DataObject
+    store: ObjectStore, done: list[int | str]
 ) -> None:
-    grown = Grown(connect(store.bucket, f"{store.prefix}{data.draw(st.uuids())}"))
+    grown = Grown(connect(store.bucket, f"{store.prefix}{uuid4().hex}"))
     for one in [1, 2, 3, *done, "compact"]:
         if isinstance(one, int):
             grown.append(one)
