@@ -5,12 +5,10 @@ from typing import Any
 from uuid import uuid4
 
 import pyarrow as pa
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crypto_ml.forecasting.current import rank, valid_rows
-from crypto_ml.storage import known_series
 from crypto_ml.storage.history import LAST_DAYS, SCHEMA, MarketHistory
 from crypto_ml.storage.objects import ObjectStore, connect
 
@@ -31,11 +29,6 @@ ROWS = st.lists(
     ),
     max_size=4,
 )
-
-
-@pytest.fixture(autouse=True)
-def every_state_is_worth_keeping(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(known_series, "WORTH_KEEPING", 1)
 
 
 def told(rows: list[dict[str, Any]]) -> tuple[dict[str, str], list[dict[str, Any]]]:
@@ -75,16 +68,19 @@ def test_slugs_and_last_days_are_those_of_all_rows(
     history = MarketHistory(connect(store.bucket, f"{store.prefix}{uuid4().hex}"))
     rows: list[dict[str, Any]] = []
     at: dict[int, tuple[dict[str, str], list[dict[str, Any]]]] = {}
+    kept = -1
     for number, (some, then) in enumerate(appends):
         fresh = unique(some, rows)
         version = history.append(table_of(fresh), append_id=str(number), known_at=KNOWN)
         rows += fresh
         at[version] = told(rows)
         if then == "keep":
-            assert history.known.keep()
+            assert history.known.keep(behind=1) == (version > kept)
+            kept = version
         elif then != "go on":
             history = MarketHistory(connect(store.bucket, history.store.prefix))
         if then == "damaged":
+            kept = -1
             for found in history.store.list("cache/known_series/"):
                 history.store.replace(found.key, history.store.read(found.key)[:-1])
         assert history.slugs() == at[version][0]
@@ -100,8 +96,8 @@ def test_a_state_that_was_kept_is_gone_on_from_and_no_file_before_it_is_read(sto
     for number in range(3):
         added = row | {"symbol": f"S{number}", "upload_id": f"{number}.0"}
         history.append(table_of([added]), append_id=str(number), known_at=KNOWN)
-    assert history.known.keep()
-    assert not history.known.keep()
+    assert history.known.keep(behind=1)
+    assert not history.known.keep(behind=1)
     for key in history.commit_evidence(1).objects:
         if not key.endswith(".json"):
             store.client.delete_object(Bucket=store.bucket, Key=store.physical(key))
