@@ -63,7 +63,8 @@ bombs: venv ## clean files that are made to take all memory, and see that they d
 	@$(PYTHON) -m pytest -q -n 2 -m bombs crypto_ml_tests/forecasting
 
 nightly: venv ## 2,000 random histories, 10,000 mutated files, 1,000 simulated markets, and the faults
-	@HYPOTHESIS_PROFILE=nightly $(PYTHON) -m pytest -q -n 2 --timeout=7200 -m "faults or not faults" crypto_ml_tests/dropbox crypto_ml_tests/engine crypto_ml_tests/golden
+	@HYPOTHESIS_PROFILE=nightly $(PYTHON) -m pytest -q -n 2 --timeout=7200 -m "faults or not faults" crypto_ml_tests/dropbox crypto_ml_tests/engine crypto_ml_tests/golden \
+		crypto_ml_tests/storage/series crypto_ml_tests/storage/test_known_series.py
 	@$(PYTHON) -m pytest -q -n 2 --timeout=7200 -m simulations crypto_ml_tests/forecasting crypto_ml_tests/stages
 
 experiments: venv ## mirror trainings to a real MLflow server, which gets an environment of its own (0.9 GB)

@@ -60,7 +60,7 @@ def unique(rows: list[dict[str, Any]], before: list[dict[str, Any]]) -> list[dic
     return found
 
 
-@settings(max_examples=6)
+@settings(max_examples=max(6, settings().max_examples // 4))
 @given(st.lists(st.tuples(ROWS, st.sampled_from(["go on", "keep", "new process", "damaged"])), max_size=4))
 def test_slugs_and_last_days_are_those_of_all_rows(
     store: ObjectStore, appends: list[tuple[list[dict[str, Any]], str]]

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, date, datetime, timedelta
+from threading import Event
 from typing import Any
 
 import numpy as np
@@ -88,6 +89,34 @@ class DyingStore(ObjectStore):
         return super().replace(*given, **named)
 
 
+class PausedStore(ObjectStore):
+    """A store whose process stands still before some write, until it may go on."""
+
+    writes = 0
+
+    def __init__(self, *given: Any) -> None:
+        super().__init__(*given)
+        self.stands, self.may_go_on = Event(), Event()
+
+    def replace(self, *given: Any, **named: Any) -> str:
+        self.writes -= 1
+        if self.writes < 0:
+            self.stands.set()
+            self.may_go_on.wait()
+        return super().replace(*given, **named)
+
+
+class Paused:
+    """A refresh of another process, which stands still before some write or has ended."""
+
+    def __init__(self, market: "Market", writes: int) -> None:
+        self.store = PausedStore(market.store.client, market.store.bucket, market.store.prefix)
+        self.store.writes = writes
+        self.refreshed = market.others.submit(market.another(self.store).refresh, market.version)
+        self.refreshed.add_done_callback(lambda _: self.store.stands.set())
+        self.store.stands.wait()
+
+
 class Market:
     """A history, and a cache of it as a process knows it that lives all the time."""
 
@@ -99,6 +128,8 @@ class Market:
         self.sizes = sizes
         self.cache = self.another()
         self.uploads: list[tuple[str, Sequence[str], range]] = []
+        self.others = ThreadPoolExecutor(20)
+        self.paused: list[Paused] = []
         self._known: dict[int, tuple[pa.Table, pa.Table]] = {}
 
     @property
@@ -126,6 +157,11 @@ class Market:
         again = rows(upload, symbols, days, cleaning=2)
         self.history.append(again, append_id=f"again {upload}", known_at=KNOWN)
 
+    def append_alike(self, number: int) -> None:
+        """The same rows once more, as a process appends them that does not see that another has done so."""
+        upload, symbols, days = self.uploads[number % len(self.uploads)]
+        self.history.append(rows(upload, symbols, days), append_id=f"alike {self.version}", known_at=KNOWN)
+
     def append_again(self, number: int) -> int:
         _, symbols, days = self.uploads[number % len(self.uploads)]
         return self.append(symbols, days)
@@ -144,6 +180,18 @@ class Market:
         dying.writes = writes
         with suppress(KeyboardInterrupt):
             self.another(dying).refresh(self.version)
+
+    def pause(self, writes: int) -> None:
+        """A refresh of another process stands still before one of its writes."""
+        self.paused.append(Paused(self, writes))
+
+    def go_on(self) -> None:
+        """All that stand still go on, and end."""
+        stood, self.paused = self.paused, []
+        for one in stood:
+            one.store.may_go_on.set()
+        for one in stood:
+            one.refreshed.result()
 
     def objects(self, kind: str = "") -> list[str]:
         return [found.key for found in self.store.list(f"{self.key}/{kind}")]
@@ -191,11 +239,24 @@ number = st.integers(0, 40)
 appends = st.tuples(st.just("append"), some_symbols | st.just(SYMBOLS), days)
 others = st.tuples(
     st.sampled_from(
-        ["append again", "retract", "clean again", "compact", "lose", "damage", "delete all", "forget", "die", "check"]
+        [
+            "append again",
+            "append alike",
+            "retract",
+            "clean again",
+            "compact",
+            "lose",
+            "damage",
+            "delete all",
+            "forget",
+            "die",
+            "pause",
+            "check",
+        ]
     ),
     number,
 )
-refreshes = st.sampled_from([("refresh",), ("refresh a little",)])
+refreshes = st.sampled_from([("refresh",), ("refresh a little",), ("go on",)])
 
 
 @settings(max_examples=max(3, settings().max_examples // 10))
@@ -213,12 +274,15 @@ def test_series_come_out_of_the_cache_as_the_history_has_them_whatever_became_of
     acts: dict[str, Callable[..., Any]] = {
         "append": market.append,
         "append again": market.append_again,
+        "append alike": market.append_alike,
         "retract": market.retract,
         "clean again": market.clean_again,
         "compact": lambda _: market.compact(),
         "refresh": market.refresh,
         "refresh a little": lambda: market.another().refresh(market.version, most_rows=100),
         "die": market.die,
+        "pause": market.pause,
+        "go on": market.go_on,
         "delete all": lambda _: market.remove(market.objects()),
         "lose": lambda which: market.remove(market.objects()[which:][:1]),
         "damage": market.damage,
@@ -226,9 +290,12 @@ def test_series_come_out_of_the_cache_as_the_history_has_them_whatever_became_of
         "check": lambda which: market.check(market.cache, which % market.version + 1, asked),
     }
     market.append(SYMBOLS, range(50))
-    for act, *what in happened:
-        acts[act](*what)
-    market.check(market.cache, market.version, None)
+    try:
+        for act, *what in happened:
+            acts[act](*what)
+        market.check(market.cache, market.version, None)
+    finally:
+        market.go_on()
     market.check(market.another(), then % market.version + 1, asked)
     market.refresh()
     market.check(market.another(), market.version, asked)
