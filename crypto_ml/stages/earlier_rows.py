@@ -158,8 +158,9 @@ def folded_earlier_rows(
     are cut into, a series has the same state and rows. Arguments as for `earlier_rows`."""
     spans = _with_coins(spans if scaler_coins else _without_outranked_days(spans), scaler_coins)
     symbols = sorted({*spans["symbol"].to_pylist(), *also})
-    for begin in range(0, len(symbols), SERIES_AT_ONCE):
-        some = symbols[begin : begin + SERIES_AT_ONCE]
+    at_once = series_at_once(len(symbols))
+    for begin in range(0, len(symbols), at_once):
+        some = symbols[begin : begin + at_once]
         book, changed = series.at_hand(some, version)
         if seen is not None:
             seen([*book.states["symbol"].to_pylist(), *changed])
@@ -171,9 +172,20 @@ def folded_earlier_rows(
             yield from _from_rows(series, _Elsewhere.of_changed(spans, changed, scaler_coins), version, look_back)
 
 
-SERIES_AT_ONCE: Final = 20_000
-SPANS_AT_ONCE: Final = 20_000
-"""Series, and spans of them, whose rows are in memory at once, some 30 of each."""
+FEWEST_AT_ONCE: Final = 2_500
+MOST_AT_ONCE: Final = 20_000
+"""Series whose rows are in memory at once, some 30 of each."""
+
+PIECES: Final = 8
+"""For each piece of the series all is looked through that came since their book."""
+
+SPANS_AT_ONCE: Final = 2_500
+
+
+def series_at_once(series: int) -> int:
+    """How many of so many series are read at once: few, and in few pieces."""
+    return min(MOST_AT_ONCE, max(FEWEST_AT_ONCE, -(-series // PIECES)))
+
 
 MARGIN: Final = timedelta(days=45)
 """How far before a day the rows that are looked back at are looked for first; of series with holes all rows are."""

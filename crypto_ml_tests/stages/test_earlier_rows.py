@@ -5,6 +5,7 @@ from collections.abc import Collection, Iterable
 from datetime import UTC, date, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from unittest.mock import patch
 
 import numpy as np
 import pandas as pd
@@ -22,7 +23,7 @@ from crypto_ml.forecasting.scaled_by import is_other_coin
 from crypto_ml.forecasting.schema import LOOK_BACK
 from crypto_ml.forecasting.scoring import score_rows, score_tables, witness_of
 from crypto_ml.forecasting.sorting import ROWS, SPANS, RowSorter, as_frame
-from crypto_ml.stages.earlier_rows import EarlierRows, folded_earlier_rows
+from crypto_ml.stages.earlier_rows import FEWEST_AT_ONCE, SPANS_AT_ONCE, EarlierRows, folded_earlier_rows
 from crypto_ml.stages.series_by_name import Series
 from crypto_ml_tests.forecasting.markets import market, model, relative_model
 
@@ -148,17 +149,20 @@ def from_all_rows(rows: pd.DataFrame, asked: pd.DataFrame, bundle: ModelBundle) 
     drawn=asked_of_markets(),
     slug=st.sampled_from([None, "bitcoin", "relative"]),
     changed=st.frozensets(st.sampled_from(["BTC", "ETH", "NEW", "é"])),
+    pieces=st.tuples(st.integers(1, 4), st.integers(1, 8)),
 )
 def test_from_book_or_rows_predictions_are_those_of_all_rows_to_the_last_bit_and_what_is_hashed_is_the_same(
-    drawn: tuple[pd.DataFrame, pd.DataFrame], slug: str | None, changed: frozenset[str]
+    drawn: tuple[pd.DataFrame, pd.DataFrame], slug: str | None, changed: frozenset[str], pieces: tuple[int, int]
 ) -> None:
     rows, asked = drawn
     bundle = relative_model() if slug == "relative" else with_slug(slug)
     series = InMemory(history_rows(rows))
     expected, hashes = from_all_rows(rows, asked, bundle), set()
-    for kept, series.changed in ((LOOK_BACK, frozenset()), (KEPT, changed), (10_000, frozenset())):
+    whole, default = frozenset[str](), (FEWEST_AT_ONCE, SPANS_AT_ONCE)
+    for kept, series.changed, cut in ((LOOK_BACK, whole, default), (KEPT, changed, pieces), (10_000, whole, pieces)):
         series.kept = kept
-        earlier = folded_before(series, asked, bundle)
+        with patch.multiple("crypto_ml.stages.earlier_rows", FEWEST_AT_ONCE=cut[0], SPANS_AT_ONCE=cut[1]):
+            earlier = folded_before(series, asked, bundle)
         assert all(pc.all(pc.greater(one.states["folded"], 0)).as_py() is not False for one in earlier)
         witness = witness_of(bundle)
         pd.testing.assert_frame_equal(scored(asked, earlier, bundle, witness), expected, check_exact=True)
