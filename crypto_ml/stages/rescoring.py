@@ -32,7 +32,7 @@ from crypto_ml.forecasting.folded import FoldedSeries
 from crypto_ml.forecasting.progress import Tell, tell_nobody
 from crypto_ml.forecasting.schema import OBSERVATION
 from crypto_ml.forecasting.scoring import SEED
-from crypto_ml.forecasting.sorting import PART_HELD, ROWS, RowSorter
+from crypto_ml.forecasting.sorting import ROWS, RowSorter
 from crypto_ml.ledger.code import code_version
 from crypto_ml.ledger.layout import CSV, rescoring_keys
 from crypto_ml.ledger.software import software
@@ -212,7 +212,7 @@ def score_range(asked: AskedOfShards, shard: AskedOfShards, deployment: Deployme
         version=scoring.history_version,
         order=scoring.current,
     )
-    with TemporaryDirectory(prefix="crypto_ml-range-") as name, RowSorter(Path(name), PART_HELD) as sorter:
+    with TemporaryDirectory(prefix="crypto_ml-range-") as name, RowSorter(Path(name)) as sorter:
         for batch in rows:
             sorter.add(_of_one_file(pa.Table.from_batches([batch])))
         folded = FoldedSeries(Path(name) / "folded")

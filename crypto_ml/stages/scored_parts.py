@@ -34,7 +34,7 @@ from crypto_ml.forecasting.folded import FoldedSeries
 from crypto_ml.forecasting.progress import Tell
 from crypto_ml.forecasting.scoring import features_of, scored_by
 from crypto_ml.forecasting.series import LookAlikes
-from crypto_ml.forecasting.sorting import PART_HELD, ROWS, RowSorter, begins_series
+from crypto_ml.forecasting.sorting import ROWS, RowSorter, begins_series
 from crypto_ml.forecasting.spacing import Spacing
 from crypto_ml.forecasting.unit_changes import UnitChanges
 from crypto_ml.stages.scored_rows import Scoring, other_coins
@@ -139,7 +139,7 @@ def score_part(asked: Asked, shard: Asked, deployment: Deployment) -> Iterator[p
 def _with_evidence(rows: pa.Table, scoring: Scoring, other: Sequence[str]) -> Iterator[pa.Table]:
     """Whole series of rows (ROWS) scored, as `Together.take` takes them."""
     recorder, changes, spacing, seen = _Recorder(), UnitChanges(), Spacing(), set[str]()
-    with TemporaryDirectory(prefix="crypto_ml-part-") as name, RowSorter(Path(name), PART_HELD) as sorter:
+    with TemporaryDirectory(prefix="crypto_ml-part-") as name, RowSorter(Path(name)) as sorter:
         sorter.add(rows)
         folded = FoldedSeries(Path(name) / "folded")
         coins = scoring.coins(other)
@@ -272,7 +272,7 @@ def of_a_part(groups: Sequence[pa.Table]) -> pa.Table:
 
 def _sorted(*rows: pa.Table) -> pa.Table:
     """Rows (ROWS) of a part or a chunk in the order in which they are scored, held in memory."""
-    with TemporaryDirectory(prefix="crypto_ml-part-") as name, RowSorter(Path(name), PART_HELD) as sorter:
+    with TemporaryDirectory(prefix="crypto_ml-part-") as name, RowSorter(Path(name)) as sorter:
         for some in rows:
             sorter.add(some)
         return pa.concat_tables(sorter.batches())

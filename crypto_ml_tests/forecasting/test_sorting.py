@@ -22,7 +22,7 @@ from crypto_ml_tests.forecasting.markets import market
 NAMES = ["A", "B", "a", "A:b", " x", "é", "e\u0301", "Z", "~", "\uffee", "😀", "\U00010000", "ß", "", "10", "9"]
 
 
-@pytest.fixture(params=[0, 65_536], ids=["stored", "held"], autouse=True)
+@pytest.fixture(params=[0, sorting.MOST_HELD], ids=["stored", "held"], autouse=True)
 def held(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Everything here holds for rows in a database, and for rows in memory."""
     monkeypatch.setattr(sorting, "MOST_HELD", request.param)
