@@ -80,7 +80,7 @@ MEASURED: Final = {
         "553 s of processor time",
     ),
     "alone": Measured(
-        0.11, "core-s", "an answer to a file of one symbol, in a warm process", PERFORMANCE, "0.11, 64, 0.34 GB"
+        0.09, "core-s", "an answer to a file of one symbol, in a warm process", PERFORMANCE, "0.09, 64, 0.34 GB"
     ),
 }
 
@@ -128,7 +128,7 @@ class Assumed:
     transform_minutes: float = 4.0
     """Minutes for which an instance of a batch transform is paid beside its work: image, model, start."""
     function_gb: float = 3.0
-    """Memory of a function: a delivery of 10,000 symbols takes 0.83 GB, larger files more, and cores come with it."""
+    """Memory of a function: a delivery of 10,000 symbols takes 0.70 GB, larger files more, and cores come with it."""
 
 
 ASSUMED: Final = Assumed()
