@@ -23,6 +23,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from crypto_ml.forecasting.running import SeriesBook
+from crypto_ml.storage.failures import StoreRefused
 from crypto_ml.storage.history import SCHEMA, MarketHistory
 from crypto_ml.storage.objects import ObjectStore
 from crypto_ml.storage.outofcore import BATCH_ROWS
@@ -34,6 +35,9 @@ from crypto_ml.storage.tables.commits import CACHE
 log = logging.getLogger(__name__)
 
 KEY: Final = f"{CACHE}series"
+
+MOST_ATTEMPTS: Final = 5
+"""Refreshes that are begun again, since something of the cache was damaged; the third one has nothing to go on from."""
 
 Result = TypeVar("Result")
 
@@ -107,9 +111,20 @@ class SeriesCache:
         """Bring the cache up to a version of the history, and remove what of it nobody can need.
 
         most_rows: leave what takes reading or rewriting more rows than that to a later refresh without a limit (the
-        first one of a long history, the rare merge of large segments). Failures as for `book`.
+        first one of a long history, the rare merge of large segments). Failures as for `book`; StoreRefused also where
+        what was written is damaged each time.
         """
-        return self._undamaged(lambda: SeriesRefresh(self._reading).refreshed(version, most_rows))
+        for attempt in range(MOST_ATTEMPTS):
+            try:
+                return SeriesRefresh(self._reading).refreshed(version, most_rows)
+            except CacheDamaged as damaged:
+                log.info("Refreshing without a damaged part of the cache: %s", damaged)
+                why = str(damaged)
+            if attempt:  # what was made before names it too, is not read, and would be gone on from each time
+                self._reading.discard(why)
+        raise StoreRefused(
+            f"the cache of series cannot be kept: look at the store, as in each of {attempt + 1} attempts {why}"
+        )
 
     def _undamaged(self, act: Callable[[], Result]) -> Result:
         """What `act` returns when nothing that it uses is damaged; each time something is, that is done without."""

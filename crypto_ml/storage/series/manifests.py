@@ -208,6 +208,11 @@ class KnownManifests(Generic[Manifest]):
             self._known.pop(key, None)
         self.manifests.remove(key)
 
+    def discard(self, why: str) -> None:
+        """Use none of those that there are any more."""
+        for listed in list(self.manifests.listed()):
+            self._discard(listed.key, why)
+
     @contextmanager
     def using(self, manifest: Manifest) -> Iterator[None]:
         """Where something that a manifest names is damaged, that one is removed, and not used again."""

@@ -314,6 +314,11 @@ class SeriesReading:
             return True
         return sum(added.rows for added in self.since(base, version)) >= self.sizes.due_rows
 
+    def discard(self, why: str) -> None:
+        """Use nothing of what is kept, which is made anew by the next refresh."""
+        self.books.discard(why)
+        self.segments.discard(why)
+
     def hint(self) -> Sequence[str]:
         """The keys of the manifests that were written last, as far as it is said."""
         return list(read_hint(self.store, self.prefix).values())

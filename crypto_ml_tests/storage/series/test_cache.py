@@ -16,6 +16,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from crypto_ml.forecasting.running import ROWS_KEPT, fold
+from crypto_ml.storage.failures import StoreRefused
 from crypto_ml.storage.history import SCHEMA, MarketHistory
 from crypto_ml.storage.objects import ObjectStore
 from crypto_ml.storage.series.books import current_of
@@ -87,6 +88,13 @@ class DyingStore(ObjectStore):
         if self.writes < 0:
             raise KeyboardInterrupt
         return super().replace(*given, **named)
+
+
+class ForgetfulStore(ObjectStore):
+    """A store that damages what is written into it."""
+
+    def replace(self, key: str, body: bytes, **named: Any) -> str:
+        return super().replace(key, body[:-1] + b"?" if "/objects/" in key else body, **named)
 
 
 class PausedStore(ObjectStore):
@@ -299,6 +307,27 @@ def test_series_come_out_of_the_cache_as_the_history_has_them_whatever_became_of
     market.check(market.another(), then % market.version + 1, asked)
     market.refresh()
     market.check(market.another(), market.version, asked)
+
+
+def test_a_damaged_part_of_segments_that_are_gone_on_from_is_made_anew_and_found_once(store: ObjectStore) -> None:
+    market = Market(store)
+    market.append(SYMBOLS, range(50))
+    assert market.another().refresh(market.version, most_rows=100).book is None
+    parts = [key for key in market.objects("objects/") if store.read(key)[:4] == b"PAR1"]
+    for key in (parts[0], parts[-1]):
+        store.replace(key, store.read(key)[:-1] + b"?")
+    market.append(SYMBOLS, range(50, 52))
+    market.refresh()
+    market.check(market.another(), market.version, None)
+
+
+def test_a_store_that_never_gives_back_what_was_written_ends_a_refresh(store: ObjectStore) -> None:
+    market = Market(store)
+    market.append(SYMBOLS, range(50))
+    market.cache = market.another(ForgetfulStore(store.client, store.bucket, store.prefix))
+    with pytest.raises(StoreRefused, match="cannot be kept: look at the store"):
+        market.refresh()
+    market.check(market.cache, market.version, None)
 
 
 def requests_of(market: Market, symbols: Sequence[str]) -> int:
