@@ -158,7 +158,7 @@ def folded_earlier_rows(
     are cut into, a series has the same state and rows. Arguments as for `earlier_rows`."""
     spans = _with_coins(spans if scaler_coins else _without_outranked_days(spans), scaler_coins)
     symbols = sorted({*spans["symbol"].to_pylist(), *also})
-    at_once = series_at_once(len(symbols))
+    at_once = _series_at_once(len(symbols))
     for begin in range(0, len(symbols), at_once):
         some = symbols[begin : begin + at_once]
         book, changed = series.at_hand(some, version)
@@ -177,12 +177,13 @@ MOST_AT_ONCE: Final = 20_000
 """Series whose rows are in memory at once, some 30 of each."""
 
 PIECES: Final = 8
-"""For each piece of the series all is looked through that came since their book."""
+"""At most so many, where MOST_AT_ONCE lets it: for each of them all is looked through that came since their book."""
 
 SPANS_AT_ONCE: Final = 2_500
+"""Spans of those series whose rows are taken from the book at once."""
 
 
-def series_at_once(series: int) -> int:
+def _series_at_once(series: int) -> int:
     """How many of so many series are read at once: few, and in few pieces."""
     return min(MOST_AT_ONCE, max(FEWEST_AT_ONCE, -(-series // PIECES)))
 
